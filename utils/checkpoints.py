@@ -1,0 +1,189 @@
+"""Our checkpoint files: names, records, digests, and which of them are ingredients."""
+
+import logging
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from utils.errors import InputError
+from utils.files import atomic
+from utils.labels import Labelling
+from utils.transforms import CLIP_MEAN, CLIP_STD
+from utils.weights import Weights, digest, read_weights
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
+
+
+def preprocessing(image_size: int, mean=CLIP_MEAN, std=CLIP_STD) -> dict:
+    """The record of how photographs become pixel values."""
+    return {"size": image_size, "mean": list(mean), "std": list(std), "resample": "bicubic, antialias, squash"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A classifier's weights with what is known about them.
+
+    `meta` is the record of our own files and None for the original's; then `split` is None too, and labelling and
+    preprocessing are what the original used (or was told by `--mean` and `--std`).
+    """
+
+    path: Path
+    weights: Weights
+    labelling: Labelling
+    preprocessing: dict
+    digest: str
+
+    @property
+    def meta(self) -> dict | None:
+        return self.weights.meta
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def split(self) -> dict | None:
+        return self.meta and self.meta["split"]
+
+    @property
+    def family(self) -> dict | None:
+        return self.meta and self.meta["family"]
+
+    @property
+    def is_soup(self) -> bool:
+        if self.meta is None:
+            return bool(re.search(r"_(greedy|uniform)soup", self.name))
+        return bool(self.meta["made_from"])
+
+
+def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict) -> str:
+    """Write a float32 `state_dict` and its record atomically; returns the digest, which the record keeps."""
+    state_dict = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state_dict.items()}
+    meta = {
+        "format": FORMAT,
+        **meta,
+        "digest": digest(state_dict),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    with atomic(path) as temporary:
+        torch.save({"state_dict": state_dict, "meta": meta}, temporary)
+    return meta["digest"]
+
+
+def read_checkpoint(path: Path, mean=None, std=None) -> Checkpoint:
+    """Read a classifier's checkpoint, ours or the original's; `mean` and `std` serve files without a record.
+
+    Raises `InputError` for a file without a head, with neither 18 nor 3 classes, or of a newer format.
+    """
+    weights = read_weights(path)
+    if weights.num_classes is None:
+        raise InputError(f"{path} has no classification head: fine-tune it first")
+    meta = weights.meta
+    if meta is not None:
+        if meta["format"] != FORMAT:
+            raise InputError(f"{path} has checkpoint format {meta['format']}, this program reads format {FORMAT}")
+        if mean or std:
+            log.warning("%s records its own preprocessing: --mean and --std are not used", path)
+        return Checkpoint(
+            path, weights, Labelling.from_record(meta["labelling"]), meta["preprocessing"], meta["digest"]
+        )
+    labellings = {labelling.num_classes: labelling for labelling in (Labelling(), Labelling(("age",)))}
+    if weights.num_classes not in labellings:
+        raise InputError(
+            f"{path} has a head of {weights.num_classes} classes, expected 18 (or 3 for an age specialist)"
+        )
+    log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
+    return Checkpoint(
+        path,
+        weights,
+        labellings[weights.num_classes],
+        preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD),
+        digest(weights.state_dict),
+    )
+
+
+def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
+    """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`.
+
+    Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
+    """
+    if model_name is not None:
+        for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
+            if candidate.is_file():
+                return candidate
+        raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}")
+    files = [path for path in checkpoint_files(model_location) if not path.name.startswith("Age_")]
+    for choice in ([path for path in files if "_greedysoup" in path.stem], files):
+        if len(choice) == 1:
+            return choice[0]
+        if choice:
+            raise InputError(f"several checkpoints, choose one with --model-name: {', '.join(p.name for p in choice)}")
+    raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
+
+
+def checkpoint_files(model_location: Path) -> list[Path]:
+    """Sorted `.pt` files of the folder, without the release's `model_{i}.pt`, hidden and temporary files."""
+    if not Path(model_location).is_dir():
+        raise InputError(f"model folder {model_location} does not exist: give --model-location")
+    return [
+        path
+        for path in sorted(Path(model_location).glob("*.pt"))
+        if not path.name.startswith(".") and not re.fullmatch(r"model_\d+", path.stem)
+    ]
+
+
+def soup_meta(members: list[Checkpoint], how: dict, scores: dict) -> dict:
+    """The record of a soup: what it was made of and `how`; split and family are those its members share."""
+    recorded = next((member.meta for member in members if member.meta is not None), {"split": None, "family": None})
+    weight = 1 / len(members)
+    return {
+        "model": members[0].weights.config,
+        "labelling": members[0].labelling.record(),
+        "preprocessing": members[0].preprocessing,
+        "options": how,
+        "split": recorded["split"],
+        "family": recorded["family"],
+        "scores": scores,
+        "made_from": [{"name": one.path.name, "digest": one.digest, "weight": weight} for one in members],
+    }
+
+
+def check_same_kind(checkpoints: list[Checkpoint]) -> None:
+    """Raise `InputError` unless all can be averaged: same shapes, classes, preprocessing, split and family."""
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        here, there = (
+            {name: tuple(tensor.shape) for name, tensor in one.weights.state_dict.items()} for one in (first, other)
+        )
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                raise InputError(
+                    f"{first.path.name} and {other.path.name} are different architectures: tensor {name} is "
+                    f"{here.get(name, 'absent')} and {there.get(name, 'absent')}"
+                )
+        for what, one, another, remedy in (
+            ("other model configurations", first.weights.config, other.weights.config, "retrain one of them"),
+            ("other age limits or classes", first.labelling, other.labelling, "retrain one of them"),
+            ("other preprocessing", first.preprocessing, other.preprocessing, "retrain one of them"),
+        ):
+            if one != another:
+                raise InputError(f"{first.path.name} and {other.path.name} have {what}: {remedy}")
+        if first.split is None or other.split is None:
+            continue
+        if first.split["digest"] != other.split["digest"]:
+            raise InputError(
+                f"{first.path.name} and {other.path.name} were trained on different splits "
+                f"({first.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
+            )
+        if first.family != other.family:
+            raise InputError(
+                f"{first.path.name} and {other.path.name} do not share a start (anchor and head "
+                f"{first.family['inputs']} and {other.family['inputs']}): their average means nothing; "
+                "fine-tune them with the same --head-init, labels and lowest model_{i}.pt"
+            )

@@ -1,0 +1,102 @@
+"""Running under accelerate: the runtime, the tracker, and evaluation that does not depend on how it is spread."""
+
+import logging
+import os
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from tqdm import tqdm
+
+from utils.clip import CLIPClassifier
+from utils.options import Options
+from utils.transforms import pipeline
+
+log = logging.getLogger(__name__)
+
+
+def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
+    """The accelerate runtime: logging on the main process, seeds set, float32 in full where float32 is asked for."""
+    accelerator = Accelerator(**accelerator_options)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("utils").setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    logging.getLogger("__main__").setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    set_seed(random_seed)
+    return accelerator
+
+
+def start_tracker(accelerator: Accelerator, options: Options, run_name: str) -> None:
+    """Open the wandb run through accelerate; without an account or a network it is kept offline, and nothing asks."""
+    if options.report_to == "none":
+        return
+    mode = os.environ.get("WANDB_MODE") or ("online" if _can_log_in(accelerator) else "offline")
+    accelerator.init_trackers(
+        "model-soups",
+        config=options.as_dict(),
+        init_kwargs={"wandb": {"name": run_name, "mode": mode, "settings": {"silent": True}}},
+    )
+
+
+def _can_log_in(accelerator: Accelerator) -> bool:
+    if not accelerator.is_main_process:
+        return False
+    import wandb
+
+    try:
+        return wandb.login(prompt=False, timeout=10)
+    except (wandb.errors.Error, OSError) as error:
+        log.warning("wandb stays offline: %s", str(error).splitlines()[0])
+        return False
+
+
+def all_agree(accelerator: Accelerator, condition: bool) -> bool:
+    """Whether `condition` holds on every process; asked before work that they share, so that all or none begin it."""
+    votes = accelerator.reduce(torch.tensor(int(condition), device=accelerator.device))
+    return int(votes) == accelerator.num_processes
+
+
+class _Squares(torch.utils.data.Dataset):
+    """Rows of `squares` as normalised pixel values."""
+
+    def __init__(self, squares, rows: np.ndarray, preprocessing: dict):
+        self.squares, self.rows = squares, rows
+        self.transform = pipeline("val", preprocessing["mean"], preprocessing["std"])
+
+    def __getitem__(self, position: int) -> torch.Tensor:
+        return self.transform(image=self.squares[self.rows[position]])["image"]
+
+
+@torch.inference_mode()
+def predict(
+    accelerator: Accelerator,
+    model: CLIPClassifier,
+    squares,
+    rows: np.ndarray,
+    preprocessing: dict,
+    batch_size: int,
+    workers: int = 0,
+    progress: str = "",
+    output: str = "classify",
+) -> np.ndarray:
+    """(N, C) float32 logits of `squares[rows]` (or with `output="embed"` (N, D) features), the same on every process.
+
+    The batches are fixed by `batch_size` alone and dealt out to the processes; each fills in its rows and the zeros of
+    the others are added. So the result does not depend on the number of processes, and mixed precision plays no part.
+    """
+    model = accelerator.unwrap_model(model).to(accelerator.device).eval()
+    batches = [range(k, min(k + batch_size, len(rows))) for k in range(0, len(rows), batch_size)]
+    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    loader = torch.utils.data.DataLoader(
+        _Squares(squares, rows, preprocessing), batch_sampler=mine, num_workers=min(workers, len(mine) // 8)
+    )
+    width = model.classification_head.out_features if output == "classify" else model.config["projection_dim"]
+    outputs = torch.zeros(len(rows), width, device=accelerator.device)
+    silent = None if progress and accelerator.is_main_process else True  # None: a bar on a terminal only
+    for batch, pixel_values in zip(
+        mine, tqdm(loader, progress, unit="batch", disable=silent, leave=False), strict=True
+    ):
+        outputs[batch.start : batch.stop] = getattr(model, output)(pixel_values.to(accelerator.device)).float()
+    return accelerator.reduce(outputs).cpu().numpy()

@@ -1,0 +1,35 @@
+"""What a user did wrong, said in one line."""
+
+import os
+import sys
+import time
+
+
+class InputError(ValueError):
+    """A mistake of the user's: bad data, a bad value, a bad combination. The message names it and the remedy."""
+
+
+def run_script(main) -> None:
+    """Call a script's `main`; a user's mistake or a failing disk becomes one line on stderr and exit code 1.
+
+    Any other exception is a defect of ours and keeps its traceback. When several processes run the same check they
+    all fail at once, so the others wait a moment and leave the line to the first one.
+    """
+    try:
+        main()
+    except (InputError, OSError) as error:
+        if int(os.environ.get("RANK", "0")) > 0:
+            time.sleep(2)
+        print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    """The message without line breaks; an operating-system error keeps its reason and its file."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split())

@@ -1,0 +1,94 @@
+"""Held-out photographs and how a model does on them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from utils.checkpoints import Checkpoint
+from utils.clip import CLIPClassifier, build
+from utils.data import Photographs
+from utils.engine import all_agree, predict
+from utils.images import cache_squares
+from utils.labels import Labelling
+from utils.logits import cache_key, load_logits, store_logits
+from utils.metrics import Scores, score
+from utils.options import CACHE, LOGS
+from utils.soups import average
+from utils.weights import digest
+
+
+def decoded(accelerator: Accelerator, photographs: Photographs, size: int):
+    """All photographs as squares of `size` pixels; one process decodes what is not cached yet, the others wait."""
+    with accelerator.main_process_first():
+        return cache_squares(
+            photographs.folder, list(photographs.files), size, CACHE, progress=accelerator.is_local_main_process
+        )
+
+
+class HeldOut:
+    """The photographs at `rows`, evaluated through the logit cache in `logs/logits`."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        photographs: Photographs,
+        rows: np.ndarray,
+        labelling: Labelling,
+        preprocessing: dict,
+        batch_size: int,
+        workers: int,
+        folder: Path = LOGS / "logits",
+    ):
+        self.accelerator, self.rows, self.labelling, self.folder = accelerator, rows, labelling, folder
+        self.preprocessing, self.batch_size, self.workers = preprocessing, batch_size, workers
+        self.squares = decoded(accelerator, photographs, preprocessing["size"])
+        self.ids = photographs.ids[rows]
+        self.persons = photographs.persons[rows]
+        self.labels = photographs.labels(labelling)[rows]
+
+    def predict(self, model: CLIPClassifier, progress: str = "held-out") -> np.ndarray:
+        """(N, C) logits of a model, evaluated now."""
+        return predict(
+            self.accelerator,
+            model,
+            self.squares,
+            self.rows,
+            self.preprocessing,
+            self.batch_size,
+            self.workers,
+            progress,
+        )
+
+    def logits(self, checkpoint: Checkpoint) -> np.ndarray:
+        """(N, C) logits of a checkpoint, from the cache or evaluated and kept."""
+        return self.logits_of(
+            checkpoint.digest, checkpoint.weights.config, checkpoint.weights.state_dict, checkpoint.name
+        )
+
+    def logits_of(
+        self, weights_digest: str, config: dict, state_dict: dict[str, torch.Tensor], name: str = "held-out"
+    ) -> np.ndarray:
+        """The same for weights that are in no file, such as a soup under trial."""
+        key = cache_key(weights_digest, self.ids, self.preprocessing)
+        logits = load_logits(self.folder, key)
+        if not all_agree(self.accelerator, logits is not None):
+            logits = self.predict(build(config, state_dict, name), name)
+            if self.accelerator.is_main_process:
+                self.keep(weights_digest, logits)
+            self.accelerator.wait_for_everyone()
+        return logits
+
+    def keep(self, weights_digest: str, logits: np.ndarray) -> None:
+        """Put logits of the weights with this digest into the cache; for one process to call."""
+        store_logits(self.folder, cache_key(weights_digest, self.ids, self.preprocessing), logits, self.ids)
+
+    def score_average(self, members: list[Checkpoint]) -> tuple[Scores, dict[str, torch.Tensor]]:
+        """How the average of some checkpoints' weights does, and the average itself."""
+        soup = average([member.weights.state_dict for member in members])
+        name = f"soup of {len(members)}"
+        return self.score(self.logits_of(digest(soup), members[0].weights.config, soup, name)), soup
+
+    def score(self, logits: np.ndarray) -> Scores:
+        return score(logits, self.labels, self.labelling)

@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import InputError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it is moved into place when the block ends well, removed when it fails.
+
+    What a killed process left behind for the same `path` on this machine is removed first. A full disk, a quota or a
+    file-size limit is raised as an `OSError` that names `path`, also when torch reports it as a `RuntimeError`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()
+    for stale in path.parent.glob(f".{path.name}.{host}.*.tmp"):
+        if not _alive(int(stale.name.split(".")[-2])):
+            stale.unlink(missing_ok=True)
+    temporary = path.parent / f".{path.name}.{host}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}; nothing was written", str(path)) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "file write failed" not in str(error):
+            raise
+        raise InputError(f"could not write {path} (disk full?); nothing was written") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 `text` to `path` atomically and return the path."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json_lines(path: str | Path, rows: list[dict]) -> Path:
+    """Write one JSON object per line, atomically."""
+    return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def require_writable(*folders: str | Path) -> None:
+    """Create each folder and write a byte into it, so that a run fails in its first second and not after its last."""
+    for folder in map(Path, folders):
+        probe = folder / f".writable.{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"1")
+        except OSError as error:
+            raise InputError(f"cannot write into {folder} ({error.strerror}): choose another folder") from error
+        finally:
+            if folder.is_dir():
+                probe.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,34 @@
+"""The logit cache: each model is evaluated on each set of photographs once, ever."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from utils.files import atomic
+
+
+def cache_key(weights_digest: str, ids: np.ndarray, preprocessing: dict) -> str:
+    """20 hex digits over what logits depend on: the weights, which photographs in which order, how they become pixels.
+
+    The precision is always float32.
+    """
+    content = [weights_digest, list(map(str, ids)), preprocessing, "float32"]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def load_logits(folder: Path, key: str) -> np.ndarray | None:
+    """(N, C) float32 logits, or None when they are not there (or not whole)."""
+    path = Path(folder) / f"{key}.npz"
+    if not zipfile.is_zipfile(path):
+        return None
+    with np.load(path, allow_pickle=False) as content:
+        return content["logits"]
+
+
+def store_logits(folder: Path, key: str, logits: np.ndarray, ids: np.ndarray) -> None:
+    """Keep (N, C) logits with the ids of their rows."""
+    with atomic(Path(folder) / f"{key}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, logits=logits.astype(np.float32), ids=np.asarray(ids, dtype=str))

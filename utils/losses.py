@@ -1,0 +1,31 @@
+"""What fine-tuning minimises."""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+
+def make_loss(loss_fn: str, contrastive_weight: float = 0.1, label_smoothing: float = 0.0) -> Callable:
+    """A function of logits (B, C), unit-length features (B, D) and labels (B,) that returns a scalar.
+
+    `CrossEntropyLoss` is cross entropy. `ContrastiveLoss` adds pytorch-metric-learning's contrastive loss on the
+    cosine similarities within the batch (positive margin 1, negative margin 0), so that the head learns too.
+    """
+
+    def cross_entropy(logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+
+    if loss_fn == "CrossEntropyLoss":
+        return cross_entropy
+
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.losses import ContrastiveLoss
+
+    contrastive = ContrastiveLoss(pos_margin=1, neg_margin=0, distance=CosineSimilarity())
+
+    def both(logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        pull_and_push = contrastive(features.float(), labels)
+        return cross_entropy(logits, features, labels) + contrastive_weight * pull_and_push
+
+    return {"ContrastiveLoss": both}[loss_fn]

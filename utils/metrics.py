@@ -1,0 +1,106 @@
+"""Scores as exact counts: integers until the end, then divided once."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from utils.labels import Labelling
+
+
+def confusion_matrix(labels: np.ndarray, preds: np.ndarray, num_classes: int) -> np.ndarray:
+    """(C, C) int64 counts; rows are the true classes, columns the predicted ones."""
+    return np.bincount(labels * num_classes + preds, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def accuracy(confusion: np.ndarray) -> Fraction:
+    """Right over all, exact."""
+    return Fraction(int(confusion.trace()), max(1, int(confusion.sum())))
+
+
+def macro_f1(confusion: np.ndarray) -> Fraction:
+    """Mean over classes of 2 TP / (2 TP + FP + FN), exact.
+
+    As in scikit-learn, classes that neither occur nor are predicted do not count.
+    """
+    right = confusion.diagonal()
+    occurring = confusion.sum(0) + confusion.sum(1)  # 2 TP + FP + FN
+    scores = [Fraction(2 * int(tp), int(n)) for tp, n in zip(right, occurring, strict=True) if n]
+    return sum(scores, Fraction(0)) / max(1, len(scores))
+
+
+METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one model did on a labelled set; `loss` is the mean cross entropy in nats."""
+
+    confusion: np.ndarray
+    loss: float
+    attributes: dict[str, Fraction]  # accuracy of mask, gender and age apart
+
+    @property
+    def accuracy(self) -> Fraction:
+        return accuracy(self.confusion)
+
+    @property
+    def macro_f1(self) -> Fraction:
+        return macro_f1(self.confusion)
+
+    def record(self) -> dict:
+        """Plain numbers for a log, a tracker or a checkpoint."""
+        return {
+            "images": int(self.confusion.sum()),
+            "correct": int(self.confusion.trace()),
+            "accuracy": float(self.accuracy),
+            "macro_f1": float(self.macro_f1),
+            "loss": self.loss,
+            **{f"accuracy_{name}": float(value) for name, value in self.attributes.items()},
+        }
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {float(value):.4f}" for name, value in self.attributes.items())
+        return f"accuracy {float(self.accuracy):.4f}, macro-F1 {float(self.macro_f1):.4f} ({parts})"
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to log-probabilities, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def score(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> Scores:
+    """Scores of (N, C) logits against (N,) labels; of equal logits the first class is predicted."""
+    preds = logits.argmax(axis=-1)
+    truth, guess = labelling.decode(labels), labelling.decode(preds)
+    return Scores(
+        confusion=confusion_matrix(labels, preds, labelling.num_classes),
+        loss=float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+        attributes={name: Fraction(int((truth[name] == guess[name]).sum()), len(labels)) for name in truth},
+    )
+
+
+def bootstrap_scores(
+    labels: np.ndarray, preds: np.ndarray, persons: np.ndarray, num_classes: int, samples: int = 2000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """(samples,) `accuracy` and `macro_f1` of resampled people, each with all their photographs (Efron 1979).
+
+    A person, not a photograph, is the unit: seven pictures of one face are far from independent.
+    """
+    people, person_of = np.unique(persons, return_inverse=True)
+    per_person = np.zeros((len(people), num_classes * num_classes))
+    np.add.at(per_person, (person_of, labels * num_classes + preds), 1)
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=samples)  # (samples, people)
+    confusions = (draws @ per_person).reshape(samples, num_classes, num_classes)
+    right = np.diagonal(confusions, axis1=1, axis2=2)
+    occurring = confusions.sum(1) + confusions.sum(2)
+    f1 = np.divide(2 * right, occurring, out=np.full_like(occurring, np.nan), where=occurring > 0)
+    return {"accuracy": right.sum(1) / confusions.sum((1, 2)), "macro_f1": np.nanmean(f1, axis=1)}
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap samples."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

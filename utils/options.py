@@ -1,0 +1,241 @@
+"""The command-line options that scripts share: each is declared once, here, with its type, default and help.
+
+This module imports nothing heavy, so that `--help` and a mistyped flag answer at once.
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
+CACHE = Path("cache")  # decoded photographs, safe to delete
+
+
+class Options(argparse.Namespace):
+    """Parsed options: read-only; `replace` makes a changed copy."""
+
+    def __setattr__(self, name: str, value) -> None:
+        if getattr(self, "_frozen", False):
+            raise AttributeError(f"options are read-only: use options.replace({name}=...)")
+        super().__setattr__(name, value)
+
+    def freeze(self) -> "Options":
+        super().__setattr__("_frozen", True)
+        return self
+
+    def as_dict(self) -> dict:
+        """Plain values by flag name, for the record in a checkpoint."""
+        plain = {name: value for name, value in vars(self).items() if name != "_frozen"}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(plain.items())}
+
+    def replace(self, **changes) -> "Options":
+        unknown = set(changes) - set(vars(self))
+        if unknown:
+            raise AttributeError(f"no such option: {', '.join(sorted(unknown))}")
+        return Options(**{**{k: v for k, v in vars(self).items() if k != "_frozen"}, **changes}).freeze()
+
+
+class Parser(argparse.ArgumentParser):
+    """`argparse` without abbreviations, with both `--a-b` and `--a_b`, and read-only results."""
+
+    def __init__(self, docstring: str):
+        super().__init__(
+            description=docstring,
+            allow_abbrev=False,
+            formatter_class=type("Formatter", (_DefaultsHelp, argparse.RawDescriptionHelpFormatter), {}),
+        )
+
+    def parse(self, argv: list[str] | None = None) -> Options:
+        argv = sys.argv[1:] if argv is None else argv
+        return self.parse_args([_dashes(token) for token in argv], Options()).freeze()
+
+
+class _DefaultsHelp(argparse.HelpFormatter):
+    """Appends the default to each help text, unless it is None or a plain switch."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default in (None, argparse.SUPPRESS, False) or action.nargs == 0:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def _dashes(token: str) -> str:
+    name, equals, value = token.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else token
+
+
+def true_or_false(text: str) -> bool:
+    """`True` and `False` mean what they say, whatever their case."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() == "true"
+
+
+def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], int | float]:
+    """A converter to `kind` that refuses values below `low` (or equal to it with `above`), above `high`, and NaN."""
+
+    def convert(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number") from None
+        if not low <= value <= high or (above and value == low) or math.isinf(value):
+            limits = f"{'above' if above else 'at least'} {low}" + (f" and at most {high}" if high < math.inf else "")
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return value
+
+    return convert
+
+
+def ratio_or_none(text: str) -> float | None:
+    """A ratio from 0 to below 1, or None."""
+    return None if text.lower() == "none" else number(float, 0, 0.95)(text)
+
+
+def age_limits(text: str) -> tuple[int, int]:
+    """Two ascending whole numbers of years, `30,60`."""
+    match = re.fullmatch(r"(\d{1,3}),(\d{1,3})", text)
+    if not match or not 0 < int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 30,60 (two ascending whole numbers of years)")
+    return int(match[1]), int(match[2])
+
+
+def triple(text: str) -> tuple[float, float, float]:
+    """Three numbers from 0 to 1, one per colour channel, `0.5,0.5,0.5`."""
+    values = tuple(number(float, 0, 1)(part) for part in text.split(","))
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers for red, green and blue")
+    return values
+
+
+def run_name(text: str) -> str:
+    """A name that is safe in file names and cannot be mistaken for an age specialist's."""
+    if not re.fullmatch(r"\w[\w.+-]*", text) or text.startswith("Age_"):
+        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits and . + - _, not beginning with Age_")
+    return text
+
+
+def add_locations(parser: Parser) -> None:
+    parser.add_argument("--data-location", type=Path, default=Path("data"), help="folder of the photographs")
+    parser.add_argument("--model-location", type=Path, default=Path("model"), help="folder of the checkpoints")
+
+
+def add_split(parser: Parser, val_ratio_none: bool = False) -> None:
+    """How people are held out. `--random-seed` has no part in it, so that all seeds share one held-out set."""
+    parser.add_argument("--split-seed", type=number(int, 0), default=42, help="seed of the held-out split")
+    parser.add_argument(
+        "--val-ratio",
+        type=ratio_or_none if val_ratio_none else number(float, 0, 0.95),
+        default=0.2,
+        help="part of the people that is held out; "
+        + ("None evaluates on everyone, training people included" if val_ratio_none else "0 trains on everyone"),
+    )
+    parser.add_argument(
+        "--split-by", choices=("person", "image"), default="person", help="hold out people, or (for comparison) images"
+    )
+    parser.add_argument(
+        "--relabel",
+        type=Path,
+        help="CSV of corrections: id,attribute,value (default: relabel.csv in the train folder)",
+    )
+
+
+def add_labels(parser: Parser) -> None:
+    parser.add_argument(
+        "--age-limits", type=age_limits, default=(30, 60), help="first year of the middle and of the old class"
+    )
+
+
+def add_loader(parser: Parser, batch_help: str = "images per step and process") -> None:
+    parser.add_argument("--batch-size", type=number(int, 1), default=64, help=batch_help)
+    parser.add_argument(
+        "--workers",
+        type=number(int, 0),
+        default=min(4, os.cpu_count() or 1),
+        help="loader processes; 0 loads in the main process",
+    )
+
+
+def add_selection(parser: Parser) -> None:
+    """Which fine-tuned checkpoints in the model folder are meant; the default is whatever is there."""
+    parser.add_argument("--name", type=run_name, help="name of the sweep (default: the only one there)")
+    parser.add_argument("--model-num", type=number(int, 1), help="use the indices below this (default: all)")
+    parser.add_argument(
+        "--random-seed", type=number(int, 0), nargs="+", help="seeds of the checkpoints (default: all)"
+    )
+    parser.add_argument("--epoch", type=number(int, 1), help="epoch of the checkpoints (default: the latest of each)")
+
+
+def add_preprocessing(parser: Parser) -> None:
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}", type=triple, help=f"channel {name} for checkpoints without a record (default: CLIP's)"
+        )
+
+
+def add_training(parser: Parser) -> None:
+    """Everything that steers fine-tuning, for `finetune.py`, `finetune_age.py` and the tuner."""
+    parser.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
+    parser.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
+    parser.add_argument("--random-seed", type=number(int, 0), default=42, help="seed of order and augmentation")
+    parser.add_argument(
+        "--model",
+        default="ViT-B/32",
+        help="ViT-B/32 (the release's model_{i}.pt), ViT-B/16 (OpenAI's, from the hub), a hub id, a folder or a file",
+    )
+    parser.add_argument(
+        "--pretrained-location", type=Path, help="folder of model_{i}.pt (default: the model location)"
+    )
+    parser.add_argument("--image-size", type=number(int, 1), help="pixels per side (default: the model's own)")
+    parser.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
+    parser.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
+    parser.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
+    parser.add_argument(
+        "--warmup-length", type=number(int, 0), default=500, help="warm-up steps, at most a tenth of all steps"
+    )
+    parser.add_argument(
+        "--gradient-accumulation-steps", type=number(int, 1), default=1, help="batches per optimizer step"
+    )
+    parser.add_argument(
+        "--old-aug",
+        type=true_or_false,
+        default=False,
+        metavar="{True,False}",
+        help="one more pass over the training people of the oldest class under their own augmentation",
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=("shuffle", "balanced"),
+        default="shuffle",
+        help="each image once per epoch, or classes drawn by the square root of their size",
+    )
+    parser.add_argument(
+        "--aug-strength", type=number(float, 0, 3), default=1.0, help="scale of the augmentation; 0 leaves it out"
+    )
+    parser.add_argument("--label-smoothing", type=number(float, 0, 0.9), default=0.0, help="of the cross entropy")
+    parser.add_argument(
+        "--loss-fn",
+        choices=("CrossEntropyLoss", "ContrastiveLoss"),
+        default="CrossEntropyLoss",
+        help="ContrastiveLoss is added to the cross entropy",
+    )
+    parser.add_argument(
+        "--contrastive-weight", type=number(float, 0, above=True), default=0.1, help="weight of the contrastive loss"
+    )
+    parser.add_argument(
+        "--head-init",
+        choices=("zeroshot", "probe", "random"),
+        help="start of the classification head (default: zeroshot when the source has a text tower, else probe)",
+    )
+
+
+def add_run(parser: Parser) -> None:
+    """What a fine-tuning run writes beside its checkpoint, and where it reports to."""
+    parser.add_argument("--save-every", type=number(int, 1), help="also save every N-th epoch's checkpoint")
+    parser.add_argument("--save-img", action="store_true", help="write a sheet of augmented training images")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint trained with other options")
+    parser.add_argument("--report-to", choices=("wandb", "none"), default="wandb", help="tracker; offline by itself")

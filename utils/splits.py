@@ -1,0 +1,106 @@
+"""Who is held out: a split by person, stratified by gender x age, the same in every script."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.data import Photographs
+from utils.errors import InputError
+from utils.options import Options
+
+
+@dataclass(frozen=True)
+class Split:
+    """A division of photographs. `train` and `held_out` are sorted positions into the `Photographs` divided."""
+
+    by: str  # "person" or "image"
+    seed: int
+    val_ratio: float
+    train: np.ndarray
+    held_out: np.ndarray
+    train_ids: tuple[str, ...]  # persons, or photographs when by == "image", sorted
+    held_out_ids: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over both lists of ids: equal digests mean the same people on the same sides."""
+        content = json.dumps([self.by, self.train_ids, self.held_out_ids])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def record(self) -> dict:
+        """What a checkpoint keeps of its split."""
+        return {
+            "by": self.by,
+            "seed": self.seed,
+            "val_ratio": self.val_ratio,
+            "digest": self.digest,
+            "train_ids": list(self.train_ids),
+            "held_out_ids": list(self.held_out_ids),
+        }
+
+
+def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = "person") -> Split:
+    """Hold out `val_ratio` of the people (or images), each stratum in proportion.
+
+    The result depends on (`seed`, sorted ids, strata) only. Units are shuffled inside their stratum, the strata laid
+    end to end, and every (1 / val_ratio)-th unit is held out from a random start: the total is exact to one unit and a
+    stratum of a single person is no error. Raises `InputError` when either side would be empty.
+    """
+    unit_of = photographs.persons if by == "person" else photographs.ids
+    units, first = np.unique(unit_of, return_index=True)
+    strata = photographs.strata[first] if by == "image" else photographs.strata[first] % 6  # gender x age
+    rng = np.random.default_rng([seed, len(units)])
+    order = np.argsort(strata + rng.random(len(units)), kind="stable")
+    marks = np.floor(np.arange(len(units) + 1) * val_ratio + rng.random())
+    held_out_units = np.sort(units[order[np.diff(marks) > 0]])
+    if val_ratio > 0 and not 0 < len(held_out_units) < len(units):
+        raise InputError(
+            f"--val-ratio {val_ratio} of {len(units)} {by}s leaves one side of the split empty: "
+            f"use at least {math.ceil(1 / val_ratio)} {by}s or another ratio"
+        )
+    is_held_out = np.isin(unit_of, held_out_units)
+    return Split(
+        by=by,
+        seed=seed,
+        val_ratio=val_ratio,
+        train=np.flatnonzero(~is_held_out),
+        held_out=np.flatnonzero(is_held_out),
+        train_ids=tuple(map(str, units[~np.isin(units, held_out_units)])),
+        held_out_ids=tuple(map(str, held_out_units)),
+    )
+
+
+def evaluation_split(photographs: Photographs, options: Options, checkpoints: list) -> tuple[Split, str]:
+    """Whom to score checkpoints on under `--val-ratio`, `--split-seed` and `--split-by`, and how to call them.
+
+    `--val-ratio None` means everyone, and nothing may be selected by such scores. Raises `InputError` when a
+    checkpoint's own record says that it was trained on somebody held out here.
+    """
+    if options.val_ratio is None:
+        positions = np.arange(len(photographs))
+        people = tuple(map(str, np.unique(photographs.persons)))
+        return Split("person", 0, 1.0, positions[:0], positions, (), people), "everyone, training people included"
+    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
+    if not len(split.held_out):
+        raise InputError("--val-ratio 0 leaves nobody to score on: use --val-ratio None to score on everyone")
+    for checkpoint in checkpoints:
+        if checkpoint.split is not None:
+            _check_unseen(split, checkpoint.split, photographs, checkpoint.name)
+    return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
+
+
+def _check_unseen(split: Split, record: dict, photographs: Photographs, model: str) -> None:
+    """Raise `InputError` when the model with this split `record` was trained on a photograph held out in `split`."""
+    unit_of = photographs.persons if record["by"] == "person" else photographs.ids
+    seen = np.intersect1d(np.unique(unit_of[split.held_out]), record["train_ids"])
+    if len(seen) and not record["held_out_ids"]:
+        raise InputError(f"{model} was trained on everyone (--val-ratio 0): nobody is left to score it on")
+    if len(seen):
+        raise InputError(
+            f"{model} was trained on {len(seen)} of the {'people' if record['by'] == 'person' else 'images'} "
+            f"held out here (such as {seen[0]}), so its score would mean nothing: use the split it was trained with "
+            f"(--split-by {record['by']} --split-seed {record['seed']} --val-ratio {record['val_ratio']})"
+        )

@@ -1,0 +1,48 @@
+"""The pretrained weights that a fine-tuning run starts from, and the anchor of its sweep."""
+
+import re
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.options import Options
+from utils.weights import HUB_NAMES, Weights, at_image_size, read_weights
+
+
+def locate(options: Options) -> tuple[str, str]:
+    """The sources of the run's own weights and of the sweep's anchor: the lowest `model_{i}.pt` there is, else the
+    same.
+
+    Raises `InputError` before anything is loaded when the file or folder is not there.
+    """
+    if options.model != "ViT-B/32":
+        source = HUB_NAMES.get(options.model, options.model)
+        if not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+            raise InputError(f"--model {source} is neither ViT-B/32, ViT-B/16, a hub id, a folder nor a file")
+        return source, source
+    folder = options.pretrained_location or options.model_location
+    own = folder / f"model_{options.i}.pt"
+    present = {int(path.stem.split("_")[1]): path for path in folder.glob("model_*.pt") if path.stem[6:].isdecimal()}
+    if not own.is_file():
+        there = f"has the indices {', '.join(map(str, sorted(present)))}" if present else "has no model_{i}.pt"
+        raise InputError(
+            f"{own} is missing ({folder} {there}): download the release with 'python main.py --download-models "
+            f"--model-location {folder}', name its folder with --pretrained-location, or choose another --i"
+        )
+    return str(own), str(present[min(present)])
+
+
+def read_start(options: Options) -> tuple[Weights, Weights]:
+    """The run's own weights and its anchor's, at the image size asked for.
+
+    Raises `InputError` when they cannot be ingredients of one sweep.
+    """
+    own, anchor = locate(options)
+    start = at_image_size(read_weights(own), options.image_size)
+    if anchor == own:
+        return start, start
+    anchor_weights = at_image_size(read_weights(anchor), options.image_size)
+    if start.config != anchor_weights.config:
+        raise InputError(
+            f"{own} and the sweep's anchor {anchor} are different architectures: keep them in two folders"
+        )
+    return start, anchor_weights

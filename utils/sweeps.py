@@ -1,0 +1,83 @@
+"""A sweep: the fine-tuned checkpoints of one name over seeds and indices."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.checkpoints import checkpoint_files
+from utils.errors import InputError
+
+INGREDIENT_NAME = re.compile(r"(?P<name>\w[\w.+-]*)_seed(?P<seed>\d+)_i(?P<i>\d+)_epoch(?P<epoch>\d+)")
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One fine-tuned checkpoint that may go into a soup, by its name's parts."""
+
+    path: Path
+    name: str
+    seed: int
+    i: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The ingredients of one name, sorted by (seed, index), and the names of the files that come of them."""
+
+    ingredients: list[Ingredient]
+
+    def soup_file(self, model_location: Path, kind: str) -> Path:
+        name, seeds, epochs, count = self._parts()
+        return model_location / f"{name}_seed{seeds}_epoch{epochs}_{kind}soup_num{count}.pt"
+
+    def log_name(self) -> str:
+        name, seeds, epochs, count = self._parts()
+        return f"{name}_seed{seeds}_num{count}_epoch{epochs}"
+
+    def _parts(self) -> tuple[str, str, str, int]:
+        """Name, seeds and epochs (several read `34-42`), and how many ingredients there are."""
+        seeds, epochs = ({getattr(one, key) for one in self.ingredients} for key in ("seed", "epoch"))
+        joined = ("-".join(map(str, sorted(values))) for values in (seeds, epochs))
+        return self.ingredients[0].name, *joined, len(self.ingredients)
+
+
+def find_sweep(
+    model_location: Path,
+    name: str | None = None,
+    seeds: list[int] | None = None,
+    model_num: int | None = None,
+    epoch: int | None = None,
+) -> Sweep:
+    """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`.
+
+    Age specialists, soups and release files are none. `model_num` asks for the indices below it and misses none
+    silently. Raises `InputError` when nothing fits, when an asked index is missing, and when several sweeps fit.
+    """
+    found = defaultdict(list)
+    for path in checkpoint_files(model_location):
+        parts = INGREDIENT_NAME.fullmatch(path.stem)
+        if not parts or path.name.startswith("Age_"):
+            continue
+        one = Ingredient(path, parts["name"], int(parts["seed"]), int(parts["i"]), int(parts["epoch"]))
+        asked = (
+            (name is None or one.name == name)
+            and (seeds is None or one.seed in seeds)
+            and (model_num is None or one.i < model_num)
+            and (epoch is None or one.epoch == epoch)
+        )
+        if asked:
+            found[one.name, one.seed, one.i].append(one)
+    if not found:
+        raise InputError(f"no ingredients in {model_location} that fit: run finetune.py first, or ask for other ones")
+    names = sorted({key[0] for key in found})
+    if len(names) > 1:
+        raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
+    for seed in sorted({key[1] for key in found}) if model_num else ():
+        missing = [i for i in range(model_num) if (names[0], seed, i) not in found]
+        if missing:
+            raise InputError(f"--model-num {model_num}: seed {seed} has no index {', '.join(map(str, missing))}")
+    if seeds is not None and (absent := sorted(set(seeds) - {key[1] for key in found})):
+        raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
+    return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
