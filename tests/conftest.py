@@ -1,0 +1,133 @@
+"""Small faces and small backbones that every test can make for itself in a second."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+WIDTH, LAYERS, PATCH, SIZE, DIM = 64, 2, 8, 32, 16
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory):
+    """Nothing is read from or left in the home folder."""
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+    os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Relative paths (logs, cache, pictures) of each test lie in its own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def draw_face(mask: int, gender: int, age: int, seed: int) -> Image.Image:
+    """A 48 x 64 picture in which mask, gender and age can be seen: mask height, hair length, hair colour."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (48, 64), tuple(int(c) for c in rng.integers(120, 200, 3)))
+    draw = ImageDraw.Draw(image)
+    hair = (60, 40, 20) if age < 30 else (110, 80, 60) if age < 60 else (225, 225, 225)
+    draw.ellipse((4, 2, 44, 64 if gender else 34), fill=hair)
+    draw.ellipse((10, 10, 38, 58), fill=(230, 190, 160))
+    if mask < 2:
+        draw.rectangle((10, (34, 46)[mask], 38, 58), fill=tuple(int(c) for c in rng.integers(0, 255, 3)))
+    return image
+
+
+def make_people(folder: Path, count: int, seed: int = 0) -> Path:
+    """`count` people in the competition's layout under `folder/train/images`; gender and age go in turn."""
+    for k in range(count):
+        gender, age = k % 2, (22, 45, 64)[k // 2 % 3] + k % 5
+        person = folder / "train" / "images" / f"{k:06d}_{('male', 'female')[gender]}_Asian_{age}"
+        person.mkdir(parents=True)
+        for stem, mask in [(f"mask{m}", 0) for m in range(1, 6)] + [("incorrect_mask", 1), ("normal", 2)]:
+            draw_face(mask, gender, age, seed * 100_000 + k * 10 + len(stem)).save(person / f"{stem}.jpg", quality=92)
+    return folder
+
+
+def make_eval(folder: Path, count: int = 10) -> Path:
+    """`eval/info.csv` and `eval/images`."""
+    images = folder / "eval" / "images"
+    images.mkdir(parents=True)
+    names = [f"{(7 * k) % count:03d}.jpg" for k in range(count)]
+    for k, name in enumerate(names):
+        draw_face(k % 3, k % 2, (22, 45, 64)[k % 3], 900 + k).save(images / name)
+    (folder / "eval" / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
+    return folder
+
+
+def openai_vision_state(seed: int, width=WIDTH, layers=LAYERS, patch=PATCH, size=SIZE, dim=DIM) -> dict:
+    """A random OpenAI-format vision tower (`visual.*`)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, scale=0.02):
+        return torch.randn(*shape, generator=generator) * scale
+
+    state = {
+        "visual.class_embedding": normal(width),
+        "visual.positional_embedding": normal((size // patch) ** 2 + 1, width),
+        "visual.proj": normal(width, dim, scale=width**-0.5),
+        "visual.conv1.weight": normal(width, 3, patch, patch, scale=0.1),
+    }
+    for name in ("ln_pre", "ln_post"):
+        state |= {f"visual.{name}.weight": 1 + normal(width), f"visual.{name}.bias": normal(width)}
+    for layer in range(layers):
+        block = f"visual.transformer.resblocks.{layer}."
+        state |= {
+            block + "attn.in_proj_weight": normal(3 * width, width, scale=width**-0.5),
+            block + "attn.in_proj_bias": normal(3 * width),
+            block + "attn.out_proj.weight": normal(width, width, scale=width**-0.5),
+            block + "attn.out_proj.bias": normal(width),
+            block + "mlp.c_fc.weight": normal(4 * width, width, scale=width**-0.5),
+            block + "mlp.c_fc.bias": normal(4 * width),
+            block + "mlp.c_proj.weight": normal(width, 4 * width, scale=0.5 * width**-0.5),
+            block + "mlp.c_proj.bias": normal(width),
+        }
+        for name in ("ln_1", "ln_2"):
+            state |= {block + name + ".weight": 1 + normal(width), block + name + ".bias": normal(width)}
+    return state
+
+
+def release_state(seed: int, num_classes: int = 1000, prefix: str = "") -> dict:
+    """The same in the model-soups release format, with its head and text-tower leftovers."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    leftovers = {
+        "positional_embedding": (8, 8),
+        "text_projection": (8, DIM),
+        "token_embedding.weight": (16, 8),
+        "ln_final.weight": (8,),
+        "ln_final.bias": (8,),
+        "logit_scale": (),
+    }
+    state = {f"model.{name}": tensor for name, tensor in openai_vision_state(seed).items()}
+    state |= {f"model.{name}": torch.randn(shape, generator=generator) for name, shape in leftovers.items()}
+    state["classification_head.weight"] = torch.randn(num_classes, DIM, generator=generator)
+    state["classification_head.bias"] = torch.randn(num_classes, generator=generator)
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory) -> Path:
+    """30 people to train on and 10 images to predict; read-only for tests."""
+    return make_eval(make_people(tmp_path_factory.mktemp("faces"), 30))
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory) -> Path:
+    """`model_0.pt` ... `model_2.pt`, nearby backbones of one start; odd ones with the `module.` prefix."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    start, other = release_state(0), release_state(1)
+    for i in range(3):
+        state = {name: tensor + 0.02 * i * other[name] for name, tensor in start.items()}
+        prefix = "module." if i % 2 else ""
+        torch.save({prefix + name: tensor for name, tensor in state.items()}, folder / f"model_{i}.pt")
+    return folder
