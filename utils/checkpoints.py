@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from utils.errors import InputError
-from utils.files import atomic
 from utils.labels import Labelling
 from utils.transforms import CLIP_MEAN, CLIP_STD
-from utils.weights import Weights, digest, read_weights
+from utils.weights import Weights, digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +70,7 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
         "digest": digest(state_dict),
         "versions": {name: version(name) for name in PACKAGES},
     }
-    with atomic(path) as temporary:
-        torch.save({"state_dict": state_dict, "meta": meta}, temporary)
+    save_archive(path, {"state_dict": state_dict, "meta": meta})
     return meta["digest"]
 
 

@@ -15,7 +15,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it is moved into place when the block ends well, removed when it fails.
 
     What a killed process left behind for the same `path` on this machine is removed first. A full disk, a quota or a
-    file-size limit is raised as an `OSError` that names `path`, also when torch reports it as a `RuntimeError`.
+    file-size limit is raised as an `OSError` that names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,10 +29,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror or error}; nothing was written", str(path)) from error
-    except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error) and "file write failed" not in str(error):
-            raise
-        raise InputError(f"could not write {path} (disk full?); nothing was written") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -16,10 +16,9 @@ from torch.nn.functional import normalize
 
 from utils.engine import all_agree
 from utils.errors import InputError
-from utils.files import atomic
 from utils.labels import Labelling, prompts
 from utils.options import LOGS
-from utils.weights import Weights, read_archive
+from utils.weights import Weights, read_archive, save_archive
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,7 @@ def sweep_head(
                 "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
                 "probe": lambda: probe_head(*probing, labelling),
             }[family["head_init"]]()
-            with atomic(path) as temporary:
-                torch.save({"classification_head.weight": weight, "classification_head.bias": bias}, temporary)
+            save_archive(path, {"classification_head.weight": weight, "classification_head.bias": bias})
         accelerator.wait_for_everyone()
     return read_archive(path)
 

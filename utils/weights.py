@@ -4,6 +4,7 @@ Read are model-soups release files, OpenAI-format CLIP state dicts, hub ids and 
 told apart by their tensor names. Nothing is unpickled that `weights_only=True` refuses.
 """
 
+import errno
 import hashlib
 import pickle
 import re
@@ -15,6 +16,7 @@ import torch
 
 from utils.clip import CONFIG_KEYS, resize_positions
 from utils.errors import InputError
+from utils.files import atomic
 
 HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
@@ -111,6 +113,15 @@ def read_archive(path: Path) -> dict:
     return content
 
 
+def save_archive(path: Path, content: dict) -> None:
+    """`torch.save` to `path`, atomically; what torch calls a `RuntimeError` of its writer is a disk that is full."""
+    with atomic(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            raise OSError(errno.ENOSPC, f"cannot write {path.name}, is the disk full") from error
+
+
 def _foreign(source: str, tensors: dict) -> Weights:
     """A state dict of others: strip the prefixes, drop the text tower, rename."""
     if not tensors or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
@@ -173,25 +184,29 @@ def _config_from_shapes(tensors: dict[str, torch.Tensor], source: str) -> dict:
 
 def _hugging_face(source: str) -> Weights:
     """A hub id or folder of a CLIP model, with or without text tower."""
-    from transformers import AutoConfig, CLIPVisionModelWithProjection
+    from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection, logging
 
+    logging.set_verbosity_error()  # what is missing or left over is checked below
+    classes = {"clip": CLIPModel, "clip_vision_model": CLIPVisionModelWithProjection}
     try:
         model_type = AutoConfig.from_pretrained(source).model_type
-        if model_type not in ("clip", "clip_vision_model"):
+        if model_type not in classes:
             raise InputError(f"{source} is a {model_type} model, not CLIP")
-        model, loading = CLIPVisionModelWithProjection.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
+        model, loading = classes[model_type].from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except (OSError, KeyError) as error:
         raise InputError(f"cannot load {source} from disk or the Hugging Face hub: {error}") from error
-    if loading["missing_keys"]:
-        raise InputError(f"{source}: missing tensor {sorted(loading['missing_keys'])[0]}")
-    unexpected = sorted(name for name in loading["unexpected_keys"] if not TEXT_TOWER.fullmatch(name))
-    if unexpected:
-        raise InputError(f"{source}: unexpected tensor {unexpected[0]}")
-    config = {key: getattr(model.config, key) for key in CONFIG_KEYS}
-    state_dict = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    return Weights(source, state_dict, config, text_source=source if model_type == "clip" else None)
+    for what in ("missing", "mismatched", "unexpected"):
+        names = (name if isinstance(name, str) else name[0] for name in loading[f"{what}_keys"])
+        wrong = sorted(name for name in names if what != "unexpected" or not TEXT_TOWER.fullmatch(name))
+        if wrong:
+            raise InputError(f"{source}: {what} tensor {wrong[0]}")
+    vision = {
+        **getattr(model.config, "vision_config", model.config).to_dict(),
+        "projection_dim": model.config.projection_dim,
+    }
+    state_dict = {name: t.detach() for name, t in model.state_dict().items() if not TEXT_TOWER.fullmatch(name)}
+    text_source = source if model_type == "clip" else None
+    return Weights(source, state_dict, {key: vision[key] for key in CONFIG_KEYS}, text_source=text_source)
 
 
 def at_image_size(weights: Weights, image_size: int | None) -> Weights:
