@@ -77,7 +77,9 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
     )
     train_set = training.train_set(held_out.squares, split.train, labels, labelling, options)
     if options.save_img and accelerator.is_main_process:
-        log.info("augmented photographs: %s", training.save_augmented(train_set, labelling, file_of(0).stem))
+        log.info(
+            "augmented photographs: %s", training.save_augmented(train_set, labelling, file_of(options.epochs).stem)
+        )
 
     # Model
     def training_features():

@@ -122,19 +122,22 @@ def _probe_attribute(features, values, persons, num_values: int, attribute: str)
     once.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.metrics import log_loss, make_scorer
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
     present, targets = np.unique(values, return_inverse=True)
     rows, intercepts = np.zeros((num_values, features.shape[1])), np.full(num_values, -np.log(len(values) + 1.0))
     if len(present) == 1:
         intercepts[present] = 0.0
         return rows, intercepts
-    regression = LogisticRegression(max_iter=1000)
-    folds = min(5, len(np.unique(persons)))
-    strength = 1.0
-    if folds > 1 and all(len(np.unique(persons[targets == k])) >= folds for k in range(len(present))):
+    regression, strength = LogisticRegression(max_iter=1000), 1.0
+    folds = min([5, *(len(np.unique(persons[targets == k])) for k in range(len(present)))])
+    if folds > 1:
+        scoring = make_scorer(
+            log_loss, greater_is_better=False, response_method="predict_proba", labels=range(len(present))
+        )
         search = GridSearchCV(
-            regression, {"C": PROBE_STRENGTHS}, scoring="neg_log_loss", cv=GroupKFold(folds), refit=False
+            regression, {"C": PROBE_STRENGTHS}, scoring=scoring, cv=StratifiedGroupKFold(folds), refit=False
         )
         strength = search.fit(features, targets, groups=persons).best_params_["C"]
     regression.set_params(C=strength).fit(features, targets)

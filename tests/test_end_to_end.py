@@ -1,0 +1,281 @@
+"""The scripts on small faces and small backbones, called as people call them."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, make_people, release_state
+
+import finetune
+import inference
+import main
+from utils.checkpoints import read_checkpoint
+from utils.errors import InputError
+from utils.soups import average
+
+FAST = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
+
+
+def train(faces, pretrained, *extra):
+    argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, *map(str, extra)]
+    return finetune.run(finetune.parser().parse(argv))
+
+
+def soup(faces, *extra):
+    return main.run(main.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
+
+
+def infer(faces, *extra):
+    return inference.run(inference.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
+
+
+def command(script, *arguments, processes=1, limit=None, **env):
+    """Run a script in its own process, or in several under torchrun; `limit` caps the size of files it may write."""
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    cap = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    return subprocess.run(
+        [*start, str(REPOSITORY / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **env},
+        preexec_fn=cap,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def kitchen(faces, pretrained, tmp_path_factory):
+    """A folder with three trained ingredients, both soups and their logs; tests copy what they change."""
+    folder = tmp_path_factory.mktemp("kitchen")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for i in range(3):
+            train(faces, pretrained, "--i", i, *(["--save-img", "--old-aug", "True"] if i == 2 else []))
+        results = soup(faces, "--greedy-soup", "--uniform-soup")
+    finally:
+        os.chdir(before)
+    return folder, results
+
+
+def in_a_copy(kitchen, monkeypatch):
+    shutil.copytree(kitchen[0], "kitchen")
+    monkeypatch.chdir("kitchen")
+
+
+def test_from_photographs_to_a_submission(kitchen, faces, monkeypatch):
+    folder, results = kitchen
+    singles = {name: scores for name, scores in results.items() if "soup" not in name}
+    assert len(singles) == 3
+    assert results["finetune_cp_seed42_epoch2_greedysoup_num3"]["correct"] >= max(
+        s["correct"] for s in singles.values()
+    )
+    monkeypatch.chdir(folder)
+    output = infer(faces, "--save-probs", "--output-dir", "output")
+    assert output.name == "output_finetune_cp_seed42_epoch2_greedysoup_num3.csv"
+    with open(output) as file:
+        rows = list(csv.DictReader(file))
+    with open(faces / "eval" / "info.csv") as file:
+        assert [row["ImageID"] for row in rows] == [row["ImageID"] for row in csv.DictReader(file)]
+    with open(output.with_name(f"{output.stem}_probs.csv")) as file:
+        probs = np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    assert probs.argmax(1).tolist() == [int(row["ans"]) for row in rows]
+
+
+def test_training_learns_and_keeps_its_logits(kitchen, faces, monkeypatch):
+    folder, results = kitchen
+    checkpoint = read_checkpoint(folder / "model" / "finetune_cp_seed42_i0_epoch2.pt")
+    assert checkpoint.meta["scores"]["accuracy"] == results[checkpoint.name]["accuracy"]
+    assert checkpoint.meta["scores"]["accuracy_mask"] > 0.8
+    assert len(checkpoint.split["held_out_ids"]) == 6
+    in_a_copy(kitchen, monkeypatch)
+    monkeypatch.setattr("utils.evaluation.build", None)  # everything is in the logit cache already
+    assert soup(faces, "--greedy-soup", "--uniform-soup") == results
+
+
+def test_the_saved_soup_is_the_average_of_what_it_says(kitchen):
+    for kind in ("uniform", "greedy"):
+        saved = read_checkpoint(kitchen[0] / "model" / f"finetune_cp_seed42_epoch2_{kind}soup_num3.pt")
+        members = [read_checkpoint(kitchen[0] / "model" / one["name"]) for one in saved.meta["made_from"]]
+        assert [member.digest for member in members] == [one["digest"] for one in saved.meta["made_from"]]
+        expected = average([member.weights.state_dict for member in members])
+        assert all(torch.equal(saved.weights.state_dict[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_rerun_replaces_logs_and_skips_training(kitchen, faces, pretrained, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    log = Path("logs/individual_results_finetune_cp_seed42_num3_epoch2.jsonl")
+    before = {
+        path: path.read_bytes() for path in [log, Path("logs/greedy_soup_log_finetune_cp_seed42_num3_epoch2.txt")]
+    }
+    assert len(log.read_text().splitlines()) == 3
+    assert json.loads(log.read_text().splitlines()[0])["people"] == "held-out people"
+    stamp = Path("model/finetune_cp_seed42_i0_epoch2.pt").stat().st_mtime_ns
+    monkeypatch.setattr("utils.clip.build", None)  # no model is made
+    train(faces, pretrained, "--i", 0)
+    assert Path("model/finetune_cp_seed42_i0_epoch2.pt").stat().st_mtime_ns == stamp
+    soup(faces, "--greedy-soup")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_options_under_the_same_name_are_an_error(kitchen, faces, pretrained, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    with pytest.raises(InputError, match=r"with other options \(wd 0.1 -> 0.5\).*--overwrite"):
+        train(faces, pretrained, "--wd", 0.5)
+    train(faces, pretrained, "--wd", 0.5, "--overwrite")
+    assert read_checkpoint(Path("model/finetune_cp_seed42_i0_epoch2.pt")).meta["options"]["wd"] == 0.5
+
+
+def test_training_is_deterministic_and_workers_play_no_part(kitchen, faces, pretrained):
+    path, _ = train(faces, pretrained, "--i", 0, "--workers", 2)
+    assert read_checkpoint(path).digest == read_checkpoint(kitchen[0] / path).digest
+
+
+def test_pictures_are_written(kitchen):
+    pictures = sorted(str(path.relative_to(kitchen[0])) for path in (kitchen[0] / "val_img").rglob("*.png"))
+    assert pictures == [
+        "val_img/finetune_cp_seed42_i0_epoch2/predictions.png",
+        "val_img/finetune_cp_seed42_i1_epoch2/predictions.png",
+        "val_img/finetune_cp_seed42_i2_epoch2/augmented.png",
+        "val_img/finetune_cp_seed42_i2_epoch2/predictions.png",
+    ]
+
+
+def test_val_ratio_none_scores_everyone_and_selects_nothing(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    results = soup(faces, "--eval-individual-models", "--val-ratio", "None")
+    assert {scores["images"] for scores in results.values()} == {210}
+    with pytest.raises(InputError, match="--val-ratio None leaves none"):
+        soup(faces, "--greedy-soup", "--val-ratio", "None")
+
+
+def test_another_split_would_score_training_people(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    with pytest.raises(InputError, match=r"was trained on \d+ of the people held out here .*--split-seed 42"):
+        soup(faces, "--greedy-soup", "--split-seed", 7)
+
+
+def test_training_on_everyone_leaves_nobody_to_score_on(faces, pretrained):
+    path, scores = train(faces, pretrained, "--val-ratio", 0, "--epochs", 1)
+    assert scores is None
+    assert path.is_file()
+    with pytest.raises(InputError, match="trained on everyone"):
+        soup(faces, "--greedy-soup")
+
+
+def test_options_of_training_work_together(faces, pretrained):
+    extra = "--loss-fn ContrastiveLoss --sampler balanced --label-smoothing 0.1 --gradient-accumulation-steps 2"
+    extra += " --image-size 40 --head-init random --save-every 1 --aug-strength 0 --age-limits 29,57"
+    path, scores = train(faces, pretrained, *extra.split())
+    assert path.with_name(path.name.replace("epoch2", "epoch1")).is_file()
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.weights.config["image_size"] == 40
+    assert checkpoint.labelling.age_limits == (29, 57)
+    assert np.isfinite(scores["loss"])
+
+
+def test_the_tracker_runs_offline(faces, pretrained):
+    train(faces, pretrained, "--epochs", 1, "--report-to", "wandb")
+    assert list(Path("wandb").glob("offline-run-*"))
+
+
+def test_two_processes_give_the_counts_and_the_soup_of_one(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    one = read_checkpoint(Path("model/finetune_cp_seed42_epoch2_greedysoup_num3.pt"))
+    shutil.rmtree("logs")
+    result = command("main.py", "--greedy-soup", "--data-location", faces, "--workers", 0, processes=2)
+    assert result.returncode == 0, result.stderr
+    two = read_checkpoint(Path("model/finetune_cp_seed42_epoch2_greedysoup_num3.pt"))
+    assert two.digest == one.digest
+    assert two.meta["scores"]["correct"] == one.meta["scores"]["correct"]
+    rows = Path("logs/individual_results_finetune_cp_seed42_num3_epoch2.jsonl").read_text().splitlines()
+    expected = (kitchen[0] / "logs/individual_results_finetune_cp_seed42_num3_epoch2.jsonl").read_text().splitlines()
+    assert [json.loads(row)["correct"] for row in rows] == [json.loads(row)["correct"] for row in expected]
+
+
+def test_the_originals_checkpoints_go_through_soup_and_inference(faces):
+    Path("model").mkdir()
+    for i in range(2):
+        torch.save(release_state(i, num_classes=18, prefix="module."), f"model/orig_seed1_i{i}_epoch3.pt")
+    results = soup(
+        faces, "--uniform-soup", "--greedy-soup", "--mean", "0.56,0.524,0.501", "--std", "0.233,0.243,0.246"
+    )
+    assert "orig_seed1_epoch3_greedysoup_num2" in results
+    assert infer(faces).is_file()
+
+
+def files(folder="."):
+    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def fails_cleanly(result, message):
+    """One error line that holds `message`, a failing exit code, no traceback, and nothing left half-written."""
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr, result.stderr
+    errors = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(errors) == 1, result.stderr
+    assert message in errors[0]
+    assert not [path for path in files() if path.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data-location nowhere --pretrained-location {pretrained}", "nowhere does not exist"),
+        ("--data-location {faces} --pretrained-location {pretrained} --i 9", "python main.py --download-models"),
+        (
+            "--data-location {faces} --pretrained-location {pretrained} --model-location file/x",
+            "cannot write into file/x",
+        ),
+        ("--data-location {faces} --learning-rate 1", "unrecognized arguments"),
+        ("--data-location {faces} --lr -1", "-1 is not above 0"),
+    ],
+)
+def test_a_mistake_is_one_error_before_any_work(faces, pretrained, arguments, message):
+    Path("file").touch()
+    filled = arguments.format(faces=faces, pretrained=pretrained).split()
+    fails_cleanly(command("finetune.py", *FAST, *filled), message)
+    assert files() == ["file"]
+
+
+def test_broken_photographs_are_one_error(pretrained):
+    data = make_people(Path("data"), 4)
+    broken = data / "train" / "images" / "000001_female_Asian_23" / "mask3.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    fails_cleanly(
+        command("finetune.py", "--pretrained-location", pretrained, *FAST), "000001_female_Asian_23/mask3.jpg"
+    )
+    broken.write_bytes(whole)
+    (data / "train" / "images" / "stranger").mkdir()
+    fails_cleanly(command("finetune.py", "--pretrained-location", pretrained, *FAST), "'stranger' is not of the form")
+    assert not files("model")
+
+
+def test_a_full_disk_while_saving_is_one_error(faces, pretrained, monkeypatch):
+    train(faces, pretrained, "--epochs", 1)  # squares and head are there now; the checkpoint is what does not fit
+    result = command(
+        "finetune.py", "--data-location", faces, "--pretrained-location", pretrained, *FAST, "--i", 1, limit=100_000
+    )
+    fails_cleanly(result, "model/finetune_cp_seed42_i1_epoch2.pt")
+    assert files("model") == ["model/finetune_cp_seed42_i0_epoch1.pt"]
+
+
+def test_checkpoints_that_do_not_belong_together_are_one_error(kitchen, faces, pretrained, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    before = files("model")
+    train(faces, pretrained, "--i", 1, "--random-seed", 7, "--split-seed", 3, "--epochs", 1)
+    result = command("main.py", "--greedy-soup", "--data-location", faces)
+    fails_cleanly(result, "different splits")
+    assert files("model") == sorted([*before, "model/finetune_cp_seed7_i1_epoch1.pt"])

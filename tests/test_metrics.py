@@ -1,0 +1,85 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sklearn_metrics
+from torch.nn import functional as F
+
+from utils.labels import Labelling
+from utils.losses import make_loss
+from utils.metrics import accuracy, bootstrap_scores, confusion_matrix, interval, log_softmax, macro_f1, score
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_scores_equal_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    labels, preds = rng.integers(0, 18, (2, 40))
+    confusion = confusion_matrix(labels, preds, 18)
+    np.testing.assert_array_equal(confusion, sklearn_metrics.confusion_matrix(labels, preds, labels=range(18)))
+    assert float(accuracy(confusion)) == pytest.approx(sklearn_metrics.accuracy_score(labels, preds), abs=1e-12)
+    expected = sklearn_metrics.f1_score(labels, preds, average="macro")
+    assert float(macro_f1(confusion)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_macro_f1_is_exact():
+    confusion = np.array([[1, 1], [0, 1]])  # F1 of both classes is 2/3
+    assert macro_f1(confusion) == Fraction(2, 3)
+    assert accuracy(confusion) == Fraction(2, 3)
+
+
+def test_score_of_logits():
+    logits = np.log(np.full((4, 18), 1e-3) + np.eye(18)[[0, 7, 16, 17]])
+    scores = score(logits, np.array([0, 7, 17, 17]), Labelling())
+    assert scores.record()["correct"] == 3
+    assert scores.attributes == {"mask": 1, "gender": 1, "age": Fraction(3, 4)}
+    expected = F.cross_entropy(torch.from_numpy(logits), torch.tensor([0, 7, 17, 17])).item()
+    assert scores.loss == pytest.approx(expected)
+
+
+def test_log_softmax_of_large_logits():
+    logits = np.array([[1000.0, 999.0]], np.float32)
+    np.testing.assert_allclose(log_softmax(logits), torch.log_softmax(torch.tensor([[1000.0, 999.0]]).double(), -1))
+
+
+def test_bootstrap_resamples_people_and_agrees_with_a_plain_loop():
+    rng = np.random.default_rng(0)
+    persons = np.repeat(np.arange(20), 7)
+    labels = rng.integers(0, 3, 140)
+    preds = np.where(rng.random(140) < 0.6, labels, rng.integers(0, 3, 140))
+    samples = bootstrap_scores(labels, preds, persons, 3, samples=4000)
+    plain = []
+    for _ in range(1500):
+        rows = np.concatenate([np.flatnonzero(persons == p) for p in rng.integers(0, 20, 20)])
+        plain.append(sklearn_metrics.f1_score(labels[rows], preds[rows], average="macro"))
+    assert samples["macro_f1"].mean() == pytest.approx(np.mean(plain), abs=0.005)
+    assert samples["macro_f1"].std() == pytest.approx(np.std(plain), rel=0.15)
+    low, high = interval(samples["accuracy"])
+    assert low < (labels == preds).mean() < high
+
+
+def test_one_person_leaves_no_doubt():
+    samples = bootstrap_scores(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array(["a"] * 3), 2, samples=10)
+    np.testing.assert_allclose(samples["accuracy"], 2 / 3)
+    np.testing.assert_allclose(samples["macro_f1"], 2 / 3)
+
+
+def test_cross_entropy_is_torchs():
+    logits, labels = torch.randn(5, 18), torch.tensor([0, 3, 3, 7, 17])
+    loss = make_loss("CrossEntropyLoss", label_smoothing=0.1)(logits, torch.randn(5, 4), labels)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, label_smoothing=0.1))
+
+
+def test_contrastive_loss_is_added_to_cross_entropy():
+    """By hand: pairs of one label cost 1 - cos, others max(0, cos); each side is the mean of its non-zero pairs."""
+    angles = torch.tensor([0.0, 0.6, 1.2])
+    features = torch.stack([angles.cos(), angles.sin()], 1)
+    labels = torch.tensor([0, 0, 1])
+    logits = torch.randn(3, 18, requires_grad=True)
+    positive = 1 - np.cos(0.6)
+    negative = (np.cos(1.2) + np.cos(0.6)) / 2
+    expected = F.cross_entropy(logits, labels) + 0.25 * (positive + negative)
+    loss = make_loss("ContrastiveLoss", contrastive_weight=0.25)(logits, features, labels)
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=1e-6)
+    loss.backward()
+    assert logits.grad.abs().sum() > 0  # the head learns too
