@@ -11,7 +11,7 @@ import logging
 from utils import options as flags
 from utils.errors import InputError, run_script
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("utils.finetune")  # under the project's own logger, whose level the runtime sets
 
 
 def parser() -> flags.Parser:

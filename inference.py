@@ -12,7 +12,7 @@ from pathlib import Path
 from utils import options as flags
 from utils.errors import InputError, run_script
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
 
 def parser() -> flags.Parser:

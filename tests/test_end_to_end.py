@@ -97,7 +97,7 @@ def test_training_learns_and_keeps_its_logits(kitchen, faces, monkeypatch):
     folder, results = kitchen
     checkpoint = read_checkpoint(folder / "model" / "finetune_cp_seed42_i0_epoch2.pt")
     assert checkpoint.meta["scores"]["accuracy"] == results[checkpoint.name]["accuracy"]
-    assert checkpoint.meta["scores"]["accuracy_mask"] > 0.8
+    assert checkpoint.meta["scores"]["accuracy_gender"] > 0.7  # 0.5 by chance
     assert len(checkpoint.split["held_out_ids"]) == 6
     in_a_copy(kitchen, monkeypatch)
     monkeypatch.setattr("utils.evaluation.build", None)  # everything is in the logit cache already

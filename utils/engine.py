@@ -21,7 +21,6 @@ def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
     accelerator = Accelerator(**accelerator_options)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("utils").setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
-    logging.getLogger("__main__").setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     set_seed(random_seed)
