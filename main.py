@@ -22,6 +22,8 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--metric", choices=("accuracy", "macro_f1"), default="accuracy", help="what the greedy soup must raise"
     )
+    parser.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
+    parser.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")
     flags.add_selection(parser)
     flags.add_split(parser, val_ratio_none=True)
     flags.add_locations(parser)
@@ -32,7 +34,16 @@ def parser() -> flags.Parser:
 
 def run(options: flags.Options) -> dict[str, dict]:
     """Do the steps asked for; returns the scores of each ingredient and soup by name."""
-    if not (options.eval_individual_models or options.uniform_soup or options.greedy_soup):
+    cooking = options.eval_individual_models or options.uniform_soup or options.greedy_soup
+    if options.download_models:
+        from utils.downloads import RELEASE_URL, RELEASED, download_models
+
+        indices = range(min(options.model_num or RELEASED, RELEASED))
+        fetched = download_models(options.model_location, indices, options.model_url or RELEASE_URL)
+        print(f"{len(fetched)} release models in {options.model_location}")
+        if not cooking:
+            return {}
+    if not cooking:
         raise InputError("nothing to do: give --greedy-soup, --uniform-soup or --eval-individual-models")
     if options.greedy_soup and not options.val_ratio:
         raise InputError(f"--greedy-soup selects on held-out people, and --val-ratio {options.val_ratio} leaves none")

@@ -1,0 +1,118 @@
+"""Let submissions vote and write the majority's.
+
+    python hard_voting.py output/output_a.csv output/output_b.csv output/output_c.csv
+
+Reads CSV files with the columns ImageID and ans, by default every `output/output_*.csv` but the `_probs.csv`; rows are
+matched by ImageID. Writes `output/hard_voting.csv` with the first file's columns and order and, with
+`--show-disagreements`, the photographs on which the files agree least to `val_img/hard_voting/disagreements.png`.
+Ties go to the value with more weight, then to the first file given.
+"""
+
+from pathlib import Path
+
+from utils import options as flags
+from utils.errors import InputError, run_script
+
+INPUTS = Path("output")
+SHEET = Path("val_img") / "hard_voting" / "disagreements.png"
+MAX_PICTURES, PIXELS = 32, 128
+
+
+def parser() -> flags.Parser:
+    parser = flags.Parser(__doc__)
+    parser.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
+    parser.add_argument(
+        "--mode",
+        choices=("attribute", "class"),
+        default="attribute",
+        help="vote on mask, gender and age apart, or on the class",
+    )
+    parser.add_argument("--output", type=Path, default=INPUTS / "hard_voting.csv", help="file of the voted submission")
+    parser.add_argument(
+        "--weights",
+        type=flags.number(float, 0, above=True),
+        nargs="+",
+        metavar="W",
+        help="weight of each file's vote, in the order of the files (default: all 1)",
+    )
+    parser.add_argument(
+        "--show-disagreements", action="store_true", help="draw the photographs on which the files agree least"
+    )
+    parser.add_argument("--data-location", type=Path, default=Path("data"), help="folder of the photographs")
+    return parser
+
+
+def find_inputs(options: flags.Options) -> list[Path]:
+    """The files given, or the submissions in `output/` in sorted order; the voted file is never one of them."""
+    voted = options.output.resolve()
+    if options.csv:
+        if voted in (path.resolve() for path in options.csv):
+            raise InputError(f"{options.output} is an input and the output: give another --output, or leave it out")
+        return options.csv
+    found = sorted(INPUTS.glob("output_*.csv"))
+    paths = [path for path in found if not path.name.endswith("_probs.csv") and path.resolve() != voted]
+    if not paths:
+        raise InputError(f"no submissions output_*.csv in {INPUTS.resolve()}: run inference.py, or give CSV files")
+    return paths
+
+
+def run(options: flags.Options) -> Path:
+    """Write the voted submission; returns its path."""
+    from utils import votes
+
+    # Data
+    paths = find_inputs(options)
+    weights = votes.whole_weights(options.weights or [1] * len(paths), len(paths))
+    submissions = [votes.read_submission(path) for path in paths]
+    answers = votes.align(submissions)  # (F, N)
+
+    # Vote
+    by_mode = {"attribute": votes.attribute_votes(answers, weights), "class": votes.class_votes(answers, weights)}
+    preds = by_mode[options.mode]
+
+    # Result
+    print(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows; it differs from")
+    for path, count in zip(paths, (answers != preds).sum(1), strict=True):
+        print(f"{count:8d} rows of {path}")
+    print(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
+    if options.show_disagreements:
+        rows = votes.most_disputed(answers, weights, MAX_PICTURES)
+        if len(rows):
+            images = [submissions[0].ids[row] for row in rows]
+            print(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows])}")
+        else:
+            print("the files agree on every row: no sheet of disagreements")
+    votes.write_submission(options.output, submissions[0], preds)
+    print(f"saved {options.output}")
+    return options.output
+
+
+def draw(data_location: Path, images: list[str], answers, preds) -> Path:
+    """Draw the photographs named `images`, captioned with the files per class in `answers` (F, N) and with `preds`."""
+    from collections import Counter
+
+    import numpy as np
+
+    from utils.data import read_test_images
+    from utils.images import decode
+    from utils.pictures import save_sheet
+
+    test = read_test_images(data_location)
+    unknown = sorted(set(images) - set(test.files))
+    if unknown:
+        raise InputError(f"{len(unknown)} disputed images are not in {test.folder}, the first: {unknown[0]}")
+    squares = np.stack([decode(test.folder / image, PIXELS) for image in images])
+    captions = []
+    for image, column, pred in zip(images, answers.T.tolist(), preds, strict=True):
+        counts = [f"{class_id}: {files}" for class_id, files in Counter(column).most_common()]
+        shown = ", ".join(counts[:4]) + (", ..." if len(counts) > 4 else "")  # what fits under a picture
+        captions.append(f"{image[:20]} -> {pred}\n{shown}")
+    return save_sheet(SHEET, squares, captions, title="most disputed first: photograph -> voted class, class: files")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run(parser().parse(argv))
+
+
+if __name__ == "__main__":
+    run_script(main)
