@@ -14,7 +14,8 @@ FLAGS = {
         lr=1e-05 model-location=model model=ViT-B/32 name=finetune_cp old-aug=False overwrite=False
         pretrained-location=None random-seed=42 relabel=None report-to=wandb sampler=shuffle save-every=None
         save-img=False split-by=person split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1""",
-    main: """batch-size=64 data-location=data download-models=False model-url=None epoch=None eval-individual-models=False greedy-soup=False mean=None
+    main: """batch-size=64 data-location=data download-models=False model-url=None epoch=None
+        eval-individual-models=False greedy-soup=False mean=None
         metric=accuracy model-location=model model-num=None name=None random-seed=None relabel=None split-by=person
         split-seed=42 std=None uniform-soup=False val-ratio=0.2""",
     inference: """batch-size=64 data-location=data mean=None model-location=model model-name=None output-dir=output
