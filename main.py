@@ -7,6 +7,7 @@ Reads the checkpoints in `model/` and the photographs they were trained on; writ
 """
 
 import logging
+import os
 
 from utils import options as flags
 from utils.errors import InputError, run_script
@@ -35,14 +36,14 @@ def parser() -> flags.Parser:
 def run(options: flags.Options) -> dict[str, dict]:
     """Do the steps asked for; returns the scores of each ingredient and soup by name."""
     cooking = options.eval_individual_models or options.uniform_soup or options.greedy_soup
-    if options.download_models:
+    if options.download_models and os.environ.get("RANK", "0") == "0":
         from utils.downloads import RELEASE_URL, RELEASED, download_models
 
         indices = range(min(options.model_num or RELEASED, RELEASED))
         fetched = download_models(options.model_location, indices, options.model_url or RELEASE_URL)
         print(f"{len(fetched)} release models in {options.model_location}")
-        if not cooking:
-            return {}
+    if not cooking and options.download_models:
+        return {}
     if not cooking:
         raise InputError("nothing to do: give --greedy-soup, --uniform-soup or --eval-individual-models")
     if options.greedy_soup and not options.val_ratio:
