@@ -45,7 +45,7 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
     from utils.files import require_writable
     from utils.heads import head_family, sweep_head
     from utils.labels import Labelling
-    from utils.splits import make_split
+    from utils.splits import check_unseen, make_split
     from utils.start import read_start
     from utils.transforms import EpochSampler
 
@@ -64,17 +64,24 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
     photographs = read_photographs(options.data_location, options.relabel)
     split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
     labels = photographs.labels(labelling)
-    family = head_family(anchor, labelling, options.head_init, split.digest, labels[split.train])
-    record = training.record(options, start, family)
-    done = training.already_done(file_of(options.epochs), record, options.overwrite)
-    if done is not None:
-        log.info("%s is there already, trained with the same options: skipped", file_of(options.epochs))
-        return file_of(options.epochs), done["scores"]
-    log.info("%d photographs to train on, %d held out (split %s)", len(split.train), len(split.held_out), split.digest)
+    for weights in (start, anchor):
+        if weights.meta is not None:
+            check_unseen(split, weights.meta["split"], photographs, weights.source)
     recipe = preprocessing(start.config["image_size"])
     held_out = HeldOut(
         accelerator, photographs, split.held_out, labelling, recipe, options.batch_size, options.workers
     )
+    family = head_family(
+        anchor, labelling, options.head_init, split.digest, labels[split.train], held_out.squares.digest
+    )
+    record = training.record(options, start, family)
+    done = [
+        training.already_done(file_of(epoch), record, options.overwrite) for epoch in training.saved_epochs(options)
+    ]
+    if done[-1] is not None:
+        log.info("%s is there already, trained with the same options: skipped", file_of(options.epochs))
+        return file_of(options.epochs), done[-1]["scores"]
+    log.info("%d photographs to train on, %d held out (split %s)", len(split.train), len(split.held_out), split.digest)
     train_set = training.train_set(held_out.squares, split.train, labels, labelling, options)
     if options.save_img and accelerator.is_main_process:
         log.info(
@@ -154,7 +161,7 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
             line |= scores.record()
         log.info("epoch %d: train loss %.4f, held out: %s", epoch, train_loss, scores or "nobody")
         accelerator.log(line, step=epoch)
-        if epoch == options.epochs or (options.save_every and epoch % options.save_every == 0):
+        if epoch in training.saved_epochs(options):
             meta = training.meta(options, start, family, labelling, recipe, split, scores, epoch)
             if accelerator.is_main_process:
                 path = file_of(epoch)

@@ -36,7 +36,9 @@ def parser() -> flags.Parser:
 def run(options: flags.Options) -> dict[str, dict]:
     """Do the steps asked for; returns the scores of each ingredient and soup by name."""
     cooking = options.eval_individual_models or options.uniform_soup or options.greedy_soup
-    if options.download_models and os.environ.get("RANK", "0") == "0":
+    if options.download_models:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError("--download-models is for one process: run it first, with python main.py")
         from utils.downloads import RELEASE_URL, RELEASED, download_models
 
         indices = range(min(options.model_num or RELEASED, RELEASED))

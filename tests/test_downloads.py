@@ -32,13 +32,17 @@ class Mirror(ThreadingHTTPServer):
     stalls_after = None  # bytes after which it says nothing more
     head_says = 0  # bytes by which the announcement differs, by HEAD
     get_says = 0  # and by GET; None announces nothing
-    refuses = None  # a status for each GET
+    refuses = ()  # {path: status} of GETs
+    pause = 0  # seconds after each 10,000 bytes
     interrupts = False  # the client gets Ctrl-C in mid-file
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.gets, self.sent, self.asked, self.closing = Counter(), Counter(), [], threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is no news."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         server.gets[self.path] += 1
         server.asked.append(asked)
         offset = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
-        self.send_response(server.refuses or (206 if offset else 200))
+        self.send_response(dict(server.refuses).get(self.path, 206 if offset else 200))
         total = len(body) + (server.get_says or 0)
         if server.get_says is not None:
             self.send_header("Content-Length", total - offset)
@@ -68,7 +72,10 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         breaks_after = server.breaks_after[(server.gets[self.path] - 1) % len(server.breaks_after)]
         end = min(len(body), offset + (breaks_after or server.stalls_after or len(body)))
-        self.wfile.write(body[offset:end])
+        step = 10_000 if server.pause else len(body)
+        for start in range(offset, end, step):
+            self.wfile.write(body[start : min(end, start + step)])
+            server.closing.wait(server.pause)
         server.sent[self.path] += end - offset  # not reached when the client hangs up
         if server.interrupts:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -91,7 +98,7 @@ def mirror(monkeypatch):
 
 
 def fetch(folder, mirror, indices=(0,), **changes):
-    changes = {"timeout": 0.3, "retries": 2, "progress": False} | changes
+    changes = {"timeout": 3, "retries": 2, "progress": False} | changes
     return download_models(folder, indices, mirror.url, **changes)
 
 
@@ -165,11 +172,11 @@ def test_a_range_of_another_file_starts_over(tmp_path, mirror):
 
 
 def test_a_range_that_cannot_be_had_starts_over(tmp_path, mirror):
-    mirror.refuses = 416
+    mirror.refuses = {"/model_0.pt": 416}
     (tmp_path / "model_0.pt.part").write_bytes(b"x" * 200_000)
     with pytest.raises(InputError, match="cannot be resumed at byte 200000"):
         fetch(tmp_path, mirror, retries=0)
-    mirror.refuses = None
+    mirror.refuses = ()
     fetch(tmp_path, mirror)
     assert_same(tmp_path, 0)
 
@@ -193,7 +200,7 @@ def test_a_stalling_server_is_retried_then_named(tmp_path, mirror):
     mirror.stalls_after = 10
     started = time.monotonic()
     with pytest.raises(InputError, match=rf"model_0\.pt: 0 bytes of {mirror.url}/model_0\.pt .* announced {SIZE}"):
-        fetch(tmp_path, mirror, retries=2)
+        fetch(tmp_path, mirror, timeout=0.3, retries=2)
     assert mirror.gets["/model_0.pt"] == 3
     assert time.monotonic() - started < 5
     assert not (tmp_path / "model_0.pt").exists()
@@ -207,7 +214,7 @@ def test_a_missing_file_is_named_and_nothing_is_fetched(tmp_path, mirror):
 
 
 def test_a_failing_server_is_retried_then_named(tmp_path, mirror):
-    mirror.refuses = 503
+    mirror.refuses = {"/model_0.pt": 503}
     with pytest.raises(InputError, match=r"model_0\.pt answers 503 Service Unavailable"):
         fetch(tmp_path, mirror, retries=2)
     assert mirror.gets["/model_0.pt"] == 3
@@ -295,7 +302,7 @@ def test_a_full_disk_names_the_file(tmp_path, mirror):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="what has arrived is kept") as error:
+        with pytest.raises(OSError, match=r"^\[Errno \d+\] File too large; what has arrived is kept") as error:
             fetch(tmp_path, mirror)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -308,9 +315,18 @@ def test_a_full_disk_names_the_file(tmp_path, mirror):
 def test_the_first_error_stops_the_others(tmp_path, mirror):
     mirror.stalls_after = 10
     with pytest.raises(InputError):
-        fetch(tmp_path, mirror, range(8), parallel=2, retries=0)
+        fetch(tmp_path, mirror, range(8), parallel=2, timeout=0.7, retries=0)
     assert len(mirror.gets) == 2
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_an_error_stops_another_file_between_two_chunks(tmp_path, mirror):
+    mirror.pause, mirror.refuses = 0.1, {"/model_1.pt": 503}
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"model_1\.pt answers 503"):
+        fetch(tmp_path, mirror, (0, 1), retries=0)
+    assert time.monotonic() - started < 1.5  # the whole file takes 3 s
+    assert not (tmp_path / "model_0.pt").exists()
 
 
 def test_ctrl_c_stops_all_and_a_later_run_goes_on(tmp_path, mirror):

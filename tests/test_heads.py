@@ -60,24 +60,27 @@ def test_zeroshot_head_is_the_mean_text_feature_of_each_class(toy_clip):
 def test_zeroshot_is_the_default_with_a_text_tower_and_an_error_without(toy_clip):
     anchor = read_weights(toy_clip[0])
     labels = np.arange(3)
-    assert head_family(anchor, Labelling(), None, "split", labels)["head_init"] == "zeroshot"
+    assert head_family(anchor, Labelling(), None, "split", labels, "images")["head_init"] == "zeroshot"
     bare = Weights("bare.pt", anchor.state_dict, anchor.config)
-    assert head_family(bare, Labelling(), None, "split", labels)["head_init"] == "probe"
+    assert head_family(bare, Labelling(), None, "split", labels, "images")["head_init"] == "probe"
     with pytest.raises(InputError, match=r"bare\.pt has no text tower"):
-        head_family(bare, Labelling(), "zeroshot", "split", labels)
+        head_family(bare, Labelling(), "zeroshot", "split", labels, "images")
 
 
 def test_a_family_changes_with_anchor_labels_split_and_kind():
     anchor = Weights("a", {"x": torch.zeros(2)}, {})
     labels = np.arange(6)
-    reference = head_family(anchor, Labelling(), "probe", "split", labels)
-    assert reference == head_family(Weights("b", {"x": torch.zeros(2)}, {}), Labelling(), "probe", "split", labels)
+    reference = head_family(anchor, Labelling(), "probe", "split", labels, "images")
+    assert reference == head_family(
+        Weights("b", {"x": torch.zeros(2)}, {}), Labelling(), "probe", "split", labels, "images"
+    )
     for other in (
-        head_family(Weights("a", {"x": torch.ones(2)}, {}), Labelling(), "probe", "split", labels),
-        head_family(anchor, Labelling(age_limits=(29, 60)), "probe", "split", labels),
-        head_family(anchor, Labelling(), "random", "split", labels),
-        head_family(anchor, Labelling(), "probe", "other split", labels),
-        head_family(anchor, Labelling(), "probe", "split", labels[::-1].copy()),
+        head_family(Weights("a", {"x": torch.ones(2)}, {}), Labelling(), "probe", "split", labels, "images"),
+        head_family(anchor, Labelling(age_limits=(29, 60)), "probe", "split", labels, "images"),
+        head_family(anchor, Labelling(), "random", "split", labels, "images"),
+        head_family(anchor, Labelling(), "probe", "other split", labels, "images"),
+        head_family(anchor, Labelling(), "probe", "split", labels, "other images"),
+        head_family(anchor, Labelling(), "probe", "split", labels[::-1].copy(), "images"),
     ):
         assert other["inputs"] != reference["inputs"]
 

@@ -172,8 +172,8 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
         ):
             if one != another:
                 raise InputError(f"{first.path.name} and {other.path.name} have {what}: {remedy}")
-        if first.split is None or other.split is None:
-            continue
+    recorded = [checkpoint for checkpoint in checkpoints if checkpoint.split is not None]
+    for first, other in zip(recorded, recorded[1:], strict=False):
         if first.split["digest"] != other.split["digest"]:
             raise InputError(
                 f"{first.path.name} and {other.path.name} were trained on different splits "

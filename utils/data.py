@@ -119,25 +119,36 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute or
     value is an `InputError` that names the line.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-            columns = tuple(lines[0]) if lines else ("id", "attribute", "value")
-    except OSError as error:
-        raise InputError(f"cannot read the relabel file {path}: {error.strerror}") from error
-    if columns != ("id", "attribute", "value"):
-        raise InputError(f"{path}: the columns are {','.join(map(str, columns))}, expected id,attribute,value")
+    header, lines = _read_csv(path)
+    if header != ["id", "attribute", "value"]:
+        raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value")
     columns = {name: getattr(photographs, name).copy() for name in ("masks", "genders", "ages")}
     changed = Counter()
     for number, line in enumerate(lines, start=2):
         where = f"{path} line {number}"
-        rows = _matching_rows(photographs, line["id"] or "", where)
-        name, value = _relabel_value(line["attribute"], line["value"] or "", where)
+        rows = _matching_rows(photographs, line["id"], where)
+        name, value = _relabel_value(line["attribute"], line["value"], where)
         changed[line["attribute"]] += int((columns[name][rows] != value).sum())
         columns[name][rows] = value
     counts = ", ".join(f"{n} of {attribute}" for attribute, n in sorted(changed.items())) or "nothing"
     log.info("relabelled from %s: %s", path, counts)
     return replace(photographs, **columns)
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a small CSV; raises `InputError` when it cannot be read or a row has other columns."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV in UTF-8 ({error}): save it as CSV UTF-8") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise InputError(f"{path} row {number} has not the {len(reader.fieldnames)} columns of the first line")
+    return list(reader.fieldnames or ()), rows
 
 
 def _matching_rows(photographs: Photographs, identifier: str, where: str) -> np.ndarray:
@@ -211,11 +222,10 @@ def _image_names(folder: Path) -> list[str]:
 
 def _listed_images(info: Path) -> TestImages:
     """The rows of an `info.csv`, each with its image in the `images` folder beside it."""
-    with open(info, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "ImageID" not in (reader.fieldnames or ()):
-            raise InputError(f"{info} has no column ImageID")
-        test = TestImages(info.parent / "images", list(reader), list(reader.fieldnames))
+    columns, rows = _read_csv(info)
+    if "ImageID" not in columns:
+        raise InputError(f"{info} has no column ImageID")
+    test = TestImages(info.parent / "images", rows, columns)
     if not test.rows:
         raise InputError(f"{info} lists no images")
     doubled = [name for name, count in Counter(test.files).items() if count > 1]

@@ -32,4 +32,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
-    return " ".join(str(error).split())
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught "):  # a loader process sends its whole traceback along
+        lines = [lines[-1].partition("InputError: ")[2] or lines[-1]]
+    return " ".join(" ".join(lines).split())

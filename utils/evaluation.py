@@ -71,8 +71,7 @@ class HeldOut:
         self, weights_digest: str, config: dict, state_dict: dict[str, torch.Tensor], name: str = "held-out"
     ) -> np.ndarray:
         """The same for weights that are in no file, such as a soup under trial."""
-        key = cache_key(weights_digest, self.ids, self.preprocessing)
-        logits = load_logits(self.folder, key)
+        logits = load_logits(self.folder, self._key(weights_digest))
         if not all_agree(self.accelerator, logits is not None):
             logits = self.predict(build(config, state_dict, name), name)
             if self.accelerator.is_main_process:
@@ -82,7 +81,10 @@ class HeldOut:
 
     def keep(self, weights_digest: str, logits: np.ndarray) -> None:
         """Put logits of the weights with this digest into the cache; for one process to call."""
-        store_logits(self.folder, cache_key(weights_digest, self.ids, self.preprocessing), logits, self.ids)
+        store_logits(self.folder, self._key(weights_digest), logits, self.ids)
+
+    def _key(self, weights_digest: str) -> str:
+        return cache_key(weights_digest, self.squares.digest, self.ids, self.preprocessing)
 
     def score_average(self, members: list[Checkpoint]) -> tuple[Scores, dict[str, torch.Tensor]]:
         """How the average of some checkpoints' weights does, and the average itself."""

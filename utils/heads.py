@@ -26,23 +26,26 @@ CLIP_TEMPERATURE = 100.0  # the logit scale at which OpenAI's models ended their
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
-def head_family(anchor: Weights, labelling: Labelling, head_init: str | None, split_digest: str, labels) -> dict:
+def head_family(
+    anchor: Weights,
+    labelling: Labelling,
+    head_init: str | None,
+    split_digest: str,
+    labels: np.ndarray,
+    images_digest: str,
+) -> dict:
     """What a checkpoint records as its `family`: equal records mean one start.
 
-    `labels` (N,) are the training class ids, which a probe learns from. Without `head_init` it is `zeroshot` when the
-    anchor has a text tower, else `probe`. Raises `InputError` for `zeroshot` without one.
+    `labels` (N,) are the training class ids and `images_digest` stands for the photographs: a probe learns from both.
+    Without `head_init` it is `zeroshot` when the anchor has a text tower, else `probe`. Raises `InputError` for
+    `zeroshot` without one.
     """
     head_init = head_init or ("zeroshot" if anchor.text_source else "probe")
     if head_init == "zeroshot" and not anchor.text_source:
         raise InputError(f"--head-init zeroshot: {anchor.source} has no text tower; use probe or random")
     anchor_digest = anchor.digest()
-    content = [
-        anchor_digest,
-        labelling.record(),
-        head_init,
-        split_digest,
-        hashlib.sha256(labels.tobytes()).hexdigest(),
-    ]
+    labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
+    content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
     inputs = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     return {"anchor": anchor_digest, "head_init": head_init, "inputs": inputs}
 

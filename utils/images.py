@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from utils.errors import InputError
-from utils.files import atomic
+from utils.files import atomic, write_text
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,12 @@ class FileImages:
 class SquareImages:
     """Decoded photographs of one folder, indexable by position: (size, size, 3) uint8 each.
 
-    `path` is the memory-mapped cache file that `cache_squares` made. It is opened on first use in each process, so
-    that the object travels to loader processes as a few strings.
+    `path` is the memory-mapped cache file that `cache_squares` made, `digest` the SHA-256 of its content. The file is
+    opened on first use in each process, so that the object travels to loader processes as a few strings.
     """
 
-    def __init__(self, path: Path, count: int, size: int):
-        self.path, self.shape = path, (count, size, size, 3)
+    def __init__(self, path: Path, count: int, size: int, digest: str):
+        self.path, self.shape, self.digest = path, (count, size, size, 3), digest
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -89,7 +89,7 @@ class SquareImages:
         return np.array(self._squares[index])
 
     def __getstate__(self) -> dict:
-        return {"path": self.path, "shape": self.shape}
+        return {"path": self.path, "shape": self.shape, "digest": self.digest}
 
     @cached_property
     def _squares(self) -> np.memmap:
@@ -107,20 +107,23 @@ def cache_squares(folder: Path, files: list[str], size: int, cache: Path, progre
     listing = [[str(name), stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), size, listing]).encode()).hexdigest()[:16]
     path = Path(cache) / "squares" / f"{key}_{len(files)}x{size}.u8"
-    squares = SquareImages(path, len(files), size)
-    if path.is_file() and path.stat().st_size == np.prod(squares.shape):
-        return squares
+    digest_file = path.with_suffix(".sha256")
+    if path.is_file() and path.stat().st_size == len(files) * size * size * 3 and digest_file.is_file():
+        return SquareImages(path, len(files), size, digest_file.read_text())
     dataset = image_folder(folder, files)
+    sha = hashlib.sha256()
     with atomic(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
         bar = tqdm(total=len(files), desc=f"decoding to {size} px", unit="image", disable=None if progress else True)
         for start in range(0, len(files), BLOCK):
             rows = range(start, min(start + BLOCK, len(files)))
             for square in pool.map(lambda row: _decode_row(dataset, row, folder / files[row], size), rows):
                 file.write(square.tobytes())
+                sha.update(square.tobytes())
             bar.update(len(rows))
         bar.close()
+    write_text(digest_file, sha.hexdigest())
     log.info("decoded %d photographs to %s (%.1f MB)", len(files), path, path.stat().st_size / 1e6)
-    return squares
+    return SquareImages(path, len(files), size, sha.hexdigest())
 
 
 def image_folder(folder: Path, files: list[str]):

@@ -181,7 +181,9 @@ def add_training(parser: Parser) -> None:
     """Everything that steers fine-tuning, for `finetune.py`, `finetune_age.py` and the tuner."""
     parser.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
     parser.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
-    parser.add_argument("--random-seed", type=number(int, 0), default=42, help="seed of order and augmentation")
+    parser.add_argument(
+        "--random-seed", type=number(int, 0, 2**32 - 1), default=42, help="seed of order and augmentation"
+    )
     parser.add_argument(
         "--model",
         default="ViT-B/32",

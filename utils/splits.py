@@ -87,13 +87,17 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
     if not len(split.held_out):
         raise InputError("--val-ratio 0 leaves nobody to score on: use --val-ratio None to score on everyone")
     for checkpoint in checkpoints:
-        if checkpoint.split is not None:
-            _check_unseen(split, checkpoint.split, photographs, checkpoint.name)
+        check_unseen(split, checkpoint.split, photographs, checkpoint.name)
     return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
 
 
-def _check_unseen(split: Split, record: dict, photographs: Photographs, model: str) -> None:
-    """Raise `InputError` when the model with this split `record` was trained on a photograph held out in `split`."""
+def check_unseen(split: Split, record: dict | None, photographs: Photographs, model: str) -> None:
+    """Raise `InputError` when the model with this split `record` was trained on a photograph held out in `split`.
+
+    A model without a record passes: nothing is known about it.
+    """
+    if record is None:
+        return
     unit_of = photographs.persons if record["by"] == "person" else photographs.ids
     seen = np.intersect1d(np.unique(unit_of[split.held_out]), record["train_ids"])
     if len(seen) and not record["held_out_ids"]:

@@ -30,13 +30,19 @@ def checkpoint_file(options: Options, prefix: str = "") -> Callable[[int], Path]
     return lambda epoch: options.model_location / f"{stem}{epoch}.pt"
 
 
+def saved_epochs(options: Options) -> list[int]:
+    """The epochs that leave a checkpoint, the last one last."""
+    every = options.save_every or options.epochs
+    return [*range(every, options.epochs, every), options.epochs]
+
+
 def record(options: Options, start: Weights, family: dict) -> dict:
     """Everything that steers training, to tell whether a checkpoint is what these options would make."""
     steering = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
     return {
         **{name: list(value) if isinstance(value, tuple) else value for name, value in steering.items()},
         "start": start.digest(),
-        "anchor, head and labels": family["inputs"],
+        "anchor, head, labels and photographs": family["inputs"],
     }
 
 

@@ -103,7 +103,7 @@ def read_archive(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} was refused: it is a pickle that holds more than tensors, or is damaged") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
         reason = (
             "is a TorchScript archive" if "TorchScript" in str(error) else "is no PyTorch checkpoint, or is damaged"
         )
@@ -124,7 +124,8 @@ def save_archive(path: Path, content: dict) -> None:
 
 def _foreign(source: str, tensors: dict) -> Weights:
     """A state dict of others: strip the prefixes, drop the text tower, rename."""
-    if not tensors or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+    flat = isinstance(tensors, dict) and tensors and all(isinstance(name, str) for name in tensors)
+    if not flat or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise InputError(f"{source} is not a flat state_dict of tensors")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): t for name, t in tensors.items()}
@@ -171,7 +172,7 @@ def _config_from_shapes(tensors: dict[str, torch.Tensor], source: str) -> dict:
             "hidden_size": width,
             "intermediate_size": len(tensors["vision_model.encoder.layers.0.mlp.fc1.weight"]),
             "num_hidden_layers": len(layers),
-            "num_attention_heads": width // 64,
+            "num_attention_heads": max(1, width // 64),
             "image_size": grid * patch,
             "patch_size": patch,
             "projection_dim": len(tensors["visual_projection.weight"]),
@@ -184,6 +185,7 @@ def _config_from_shapes(tensors: dict[str, torch.Tensor], source: str) -> dict:
 
 def _hugging_face(source: str) -> Weights:
     """A hub id or folder of a CLIP model, with or without text tower."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection, logging
 
     logging.set_verbosity_error()  # what is missing or left over is checked below
@@ -192,8 +194,12 @@ def _hugging_face(source: str) -> Weights:
         model_type = AutoConfig.from_pretrained(source).model_type
         if model_type not in classes:
             raise InputError(f"{source} is a {model_type} model, not CLIP")
-        model, loading = classes[model_type].from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    except (OSError, KeyError) as error:
+        model, loading = classes[model_type].from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"cannot load {source} from disk or the Hugging Face hub: {error}") from error
     for what in ("missing", "mismatched", "unexpected"):
         names = (name if isinstance(name, str) else name[0] for name in loading[f"{what}_keys"])
