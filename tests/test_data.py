@@ -113,7 +113,7 @@ def test_a_wrong_relabel_line_is_named(small, line, message):
 
 
 def test_relabel_columns_and_missing_file_are_errors(small):
-    with pytest.raises(InputError, match="cannot read .*none.csv"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.csv"):
         read_photographs(small, small / "none.csv")
     with pytest.raises(InputError, match="expected id,attribute,value"):
         read_photographs(small, relabel(small, "000000,male", header="id,gender"))
@@ -149,6 +149,8 @@ def test_a_plain_folder_of_images_is_sorted(tmp_path):
         ("ImageID,ans\n000.jpg,0\n000.jpg,0\n", "twice, the first: 000.jpg"),
         ("name,ans\n000.jpg,0\n", "no column ImageID"),
         ("ImageID,ans\n", "lists no images"),
+        ("ImageID,ans\n000.jpg,0,\n", "row 2 has not the 2 columns"),
+        ("ans,ImageID\n0\n", "row 2 has not the 2 columns"),
     ],
 )
 def test_a_wrong_info_csv_is_an_error(tmp_path, content, message):

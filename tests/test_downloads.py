@@ -330,6 +330,7 @@ def test_an_error_stops_another_file_between_two_chunks(tmp_path, mirror):
 
 
 def test_ctrl_c_stops_all_and_a_later_run_goes_on(tmp_path, mirror):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     mirror.interrupts, mirror.stalls_after = True, 200_000
     with pytest.raises(KeyboardInterrupt):
         fetch(tmp_path, mirror, range(8), parallel=1, timeout=1, retries=100)

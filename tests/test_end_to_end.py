@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, make_people, release_state
+from PIL import Image
 
 import finetune
 import inference
@@ -135,6 +136,28 @@ def test_other_options_under_the_same_name_are_an_error(kitchen, faces, pretrain
         train(faces, pretrained, "--wd", 0.5)
     train(faces, pretrained, "--wd", 0.5, "--overwrite")
     assert read_checkpoint(Path("model/finetune_cp_seed42_i0_epoch2.pt")).meta["options"]["wd"] == 0.5
+
+
+def test_a_finished_checkpoint_is_not_replaced_by_a_longer_run(kitchen, faces, pretrained, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    with pytest.raises(InputError, match=r"epoch2.pt was trained with other options \(epochs 2 -> 4"):
+        train(faces, pretrained, "--epochs", 4, "--save-every", 2)
+
+
+def test_a_start_that_has_seen_the_held_out_people_is_an_error(kitchen, faces, pretrained):
+    start = kitchen[0] / "model" / "finetune_cp_seed42_i0_epoch2.pt"
+    with pytest.raises(InputError, match=r"was trained on \d+ of the people held out here"):
+        train(faces, pretrained, "--model", start, "--split-seed", 7)
+
+
+def test_changed_photographs_are_not_scored_from_the_cache(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    shutil.copytree(faces, "other")
+    for path in Path("other").rglob("*.jpg"):
+        Image.new("RGB", (48, 64), "gray").save(path)
+    before = soup(faces, "--eval-individual-models")
+    after = soup("other", "--eval-individual-models")
+    assert all(after[name]["loss"] != before[name]["loss"] for name in before)
 
 
 def test_training_is_deterministic_and_workers_play_no_part(kitchen, faces, pretrained):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.files import atomic, require_writable, write_text
 from utils.logits import store_logits
 from utils.weights import save_archive
@@ -69,3 +69,10 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, write):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(tmp_path / "big") in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_loader_process_failing_is_one_line():
+    told = "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    told += "  File x\nutils.errors.InputError: cannot decode image a.jpg"
+    assert one_line(InputError(told)) == "cannot decode image a.jpg"
+    assert one_line(FileNotFoundError(2, "No such file", "x.txt")) == "No such file: x.txt"

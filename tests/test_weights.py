@@ -167,7 +167,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, how):
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04 broken"])
+@pytest.mark.parametrize("content", [b"", b"a", b"\x80\x02.", b"not a checkpoint at all", b"PK\x03\x04 broken"])
 def test_a_damaged_file_is_one_error(tmp_path, content):
     path = tmp_path / "m.pt"
     path.write_bytes(content)
@@ -182,7 +182,9 @@ def test_a_cut_archive_a_foreign_zip_and_a_bare_tensor_are_one_error(tmp_path):
     with zipfile.ZipFile(tmp_path / "z.pt", "w") as archive:
         archive.writestr("a.txt", "hello")
     torch.save(torch.ones(3), tmp_path / "t.pt")
-    for name in ("m.pt", "z.pt", "t.pt"):
+    torch.save({1: torch.ones(3)}, tmp_path / "k.pt")
+    torch.save({"state_dict": [1]}, tmp_path / "l.pt")
+    for name in ("m.pt", "z.pt", "t.pt", "k.pt", "l.pt"):
         with pytest.raises(InputError, match=name):
             read_weights(tmp_path / name)
     with pytest.raises(InputError, match="no checkpoint file, no folder and no hub id"):

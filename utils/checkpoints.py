@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -173,7 +174,7 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
             if one != another:
                 raise InputError(f"{first.path.name} and {other.path.name} have {what}: {remedy}")
     recorded = [checkpoint for checkpoint in checkpoints if checkpoint.split is not None]
-    for first, other in zip(recorded, recorded[1:], strict=False):
+    for first, other in pairwise(recorded):
         if first.split["digest"] != other.split["digest"]:
             raise InputError(
                 f"{first.path.name} and {other.path.name} were trained on different splits "

@@ -20,14 +20,14 @@ def run_script(main) -> None:
     except (InputError, OSError) as error:
         if int(os.environ.get("RANK", "0")) > 0:
             time.sleep(2)
-        print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The message without line breaks; an operating-system error keeps its reason and its file."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
