@@ -75,9 +75,8 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
         anchor, labelling, options.head_init, split.digest, labels[split.train], held_out.squares.digest
     )
     record = training.record(options, start, family)
-    done = [
-        training.already_done(file_of(epoch), record, options.overwrite) for epoch in training.saved_epochs(options)
-    ]
+    saved_epochs = training.saved_epochs(options)
+    done = [training.already_done(file_of(epoch), record, options.overwrite) for epoch in saved_epochs]
     if done[-1] is not None:
         log.info("%s is there already, trained with the same options: skipped", file_of(options.epochs))
         return file_of(options.epochs), done[-1]["scores"]
@@ -161,7 +160,7 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
             line |= scores.record()
         log.info("epoch %d: train loss %.4f, held out: %s", epoch, train_loss, scores or "nobody")
         accelerator.log(line, step=epoch)
-        if epoch in training.saved_epochs(options):
+        if epoch in saved_epochs:
             meta = training.meta(options, start, family, labelling, recipe, split, scores, epoch)
             if accelerator.is_main_process:
                 path = file_of(epoch)

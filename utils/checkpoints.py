@@ -55,12 +55,6 @@ class Checkpoint:
     def family(self) -> dict | None:
         return self.meta and self.meta["family"]
 
-    @property
-    def is_soup(self) -> bool:
-        if self.meta is None:
-            return bool(re.search(r"_(greedy|uniform)soup", self.name))
-        return bool(self.meta["made_from"])
-
 
 def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict) -> str:
     """Write a float32 `state_dict` and its record atomically; returns the digest, which the record keeps."""

@@ -45,7 +45,6 @@ class HeldOut:
         self.preprocessing, self.batch_size, self.workers = preprocessing, batch_size, workers
         self.squares = decoded(accelerator, photographs, preprocessing["size"])
         self.ids = photographs.ids[rows]
-        self.persons = photographs.persons[rows]
         self.labels = photographs.labels(labelling)[rows]
 
     def predict(self, model: CLIPClassifier, progress: str = "held-out") -> np.ndarray:

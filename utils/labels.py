@@ -3,7 +3,7 @@
 Everything that is particular to these classes lives here; the rest of the project sees a `Labelling`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -107,10 +107,6 @@ class Labelling:
     @classmethod
     def from_record(cls, record: dict) -> "Labelling":
         return cls(tuple(record["attributes"]), tuple(record["age_limits"]))
-
-    def age_only(self) -> "Labelling":
-        """The age specialist's labelling with the same age limits."""
-        return replace(self, attributes=("age",))
 
 
 PROMPT_TEMPLATES = (
