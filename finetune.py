@@ -6,16 +6,27 @@ Reads the training photographs and `model_{i}.pt`; writes `model/{name}_seed{see
 logits in `logs/logits/` and pictures in `val_img/`.
 """
 
+from __future__ import annotations
+
 import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from utils import options as flags
-from utils.errors import InputError, run_script
+from utils.errors import Diverged, run_script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from utils.metrics import Scores
 
 log = logging.getLogger("utils.finetune")  # under the project's own logger, whose level the runtime sets
 
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
+    flags.add_searched(parser)
     flags.add_training(parser)
     flags.add_labels(parser)
     flags.add_split(parser)
@@ -25,11 +36,18 @@ def parser() -> flags.Parser:
     return parser
 
 
-def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender", "age"), prefix: str = ""):
+def run(
+    options: flags.Options,
+    attributes: tuple[str, ...] = ("mask", "gender", "age"),
+    prefix: str = "",
+    after_epoch: Callable[[int, Scores], None] = lambda epoch, scores: None,
+) -> tuple[Path, dict | None]:
     """Train one model on the classes that `attributes` make up; returns the last checkpoint's path and held-out
     scores.
 
     The scores are None when nobody is held out, and when the same run is there already they come from its record.
+    `after_epoch` sees each epoch's held-out scores before anything of that epoch is saved, and may raise to end the
+    run (a tuner does).
     """
     # torch and what builds on it take seconds to import, and --help should not wait for them
     import torch
@@ -55,7 +73,7 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         log_with=None if options.report_to == "none" else options.report_to,
     )
-    require_writable(options.model_location, flags.LOGS, flags.CACHE, training.PICTURES)
+    require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
     file_of = training.checkpoint_file(options, prefix)
     labelling = Labelling(attributes, options.age_limits)
 
@@ -68,9 +86,7 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
         if weights.meta is not None:
             check_unseen(split, weights.meta["split"], photographs, weights.source)
     recipe = preprocessing(start.config["image_size"])
-    held_out = HeldOut(
-        accelerator, photographs, split.held_out, labelling, recipe, options.batch_size, options.workers
-    )
+    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, options)
     family = head_family(
         anchor, labelling, options.head_init, split.digest, labels[split.train], held_out.squares.digest
     )
@@ -90,18 +106,8 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
     # Model
     def training_features():
         frozen = build(anchor.config, {**anchor.backbone(), **training.blank_head(anchor, labelling)}, anchor.source)
-        embedded = engine.predict(
-            accelerator,
-            frozen,
-            held_out.squares,
-            split.train,
-            recipe,
-            options.batch_size,
-            options.workers,
-            "probe",
-            "embed",
-        )
-        return embedded, labels[split.train], photographs.persons[split.train]
+        features = held_out.predict(frozen, "probe", split.train, output="embed")
+        return features, labels[split.train], photographs.persons[split.train]
 
     head = sweep_head(accelerator, anchor, family, labelling, training_features)
     model = build(start.config, {**start.backbone(), **head}, start.source)
@@ -121,60 +127,55 @@ def run(options: flags.Options, attributes: tuple[str, ...] = ("mask", "gender",
     schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
     if len(split.held_out):  # a broken evaluation fails now and not after the first epoch
         engine.predict(accelerator, model, held_out.squares, split.held_out[: 2 * options.batch_size], recipe, 64)
-    engine.start_tracker(accelerator, options, file_of(options.epochs).stem)
 
     # Loop
     scores = None
-    for epoch in range(1, options.epochs + 1):
-        model.train()
-        loader.set_epoch(epoch)
-        total_loss = torch.zeros((), device=accelerator.device)
-        bar = tqdm(
-            loader,
-            f"epoch {epoch}/{options.epochs}",
-            disable=None if accelerator.is_local_main_process else True,
-            leave=False,
-        )
-        for pixel_values, targets in bar:
-            with accelerator.accumulate(model):
-                logits, features = model(pixel_values)
-                loss = loss_fn(logits, features, targets)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                if accelerator.sync_gradients:
-                    schedule.step()
-                optimizer.zero_grad()
-            total_loss += loss.detach()
-        train_loss = accelerator.reduce(total_loss, "mean").item() / len(loader)
-        if not torch.isfinite(torch.tensor(train_loss)):
-            raise InputError(
-                f"training diverged in epoch {epoch} (loss {train_loss}): use a lower --lr than {options.lr}"
-            )
+    with engine.tracker(accelerator, options, file_of(options.epochs).stem):
+        for epoch in range(1, options.epochs + 1):
+            model.train()
+            loader.set_epoch(epoch)
+            total_loss = torch.zeros((), device=accelerator.device)
+            silent = None if accelerator.is_local_main_process else True  # None: a bar on a terminal only
+            for pixel_values, targets in tqdm(loader, f"epoch {epoch}/{options.epochs}", disable=silent, leave=False):
+                with accelerator.accumulate(model):
+                    logits, features = model(pixel_values)
+                    loss = loss_fn(logits, features, targets)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    if accelerator.sync_gradients:
+                        schedule.step()
+                    optimizer.zero_grad()
+                total_loss += loss.detach()
+            train_loss = accelerator.reduce(total_loss, "mean").item() / len(loader)
+            if not math.isfinite(train_loss):
+                raise Diverged(
+                    f"training diverged in epoch {epoch} (loss {train_loss}): use a lower --lr than {options.lr}"
+                )
 
-        line = {"train_loss": train_loss, "lr": schedule.get_last_lr()[0]}
-        if len(split.held_out):
-            held_out_logits = held_out.predict(model)
-            scores = held_out.score(held_out_logits)
-            line |= scores.record()
-        log.info("epoch %d: train loss %.4f, held out: %s", epoch, train_loss, scores or "nobody")
-        accelerator.log(line, step=epoch)
-        if epoch in saved_epochs:
-            meta = training.meta(options, start, family, labelling, recipe, split, scores, epoch)
-            if accelerator.is_main_process:
-                path = file_of(epoch)
-                weights_digest = save_checkpoint(path, accelerator.unwrap_model(model).state_dict(), meta)
-            accelerator.wait_for_everyone()
+            line = {"train_loss": train_loss, "lr": schedule.get_last_lr()[0]}
+            if len(split.held_out):
+                held_out_logits = held_out.predict(model)
+                scores = held_out.score(held_out_logits)
+                line |= scores.record()
+            log.info("epoch %d: train loss %.4f, held out: %s", epoch, train_loss, scores or "nobody")
+            accelerator.log(line, step=epoch)
+            after_epoch(epoch, scores)
+            if epoch in saved_epochs:
+                meta = training.meta(options, start, family, labelling, recipe, split, scores, epoch)
+                if accelerator.is_main_process:
+                    path = file_of(epoch)
+                    weights_digest = save_checkpoint(path, accelerator.unwrap_model(model).state_dict(), meta)
+                accelerator.wait_for_everyone()
 
-    # Result
-    path = file_of(options.epochs)
-    if len(split.held_out) and accelerator.is_main_process:
-        held_out.keep(weights_digest, held_out_logits)
-        sheet = training.save_predictions(held_out, held_out_logits, path.stem)
-        training.log_picture(accelerator, "held_out_predictions", sheet)
-        log.info("held-out predictions: %s", sheet)
-    accelerator.end_training()
+        # Result
+        path = file_of(options.epochs)
+        if len(split.held_out) and accelerator.is_main_process:
+            held_out.keep(weights_digest, held_out_logits)
+            sheet = training.save_predictions(held_out, held_out_logits, path.stem)
+            engine.log_picture(accelerator, "held_out_predictions", sheet)
+            log.info("held-out predictions: %s", sheet)
     log.info("saved %s", path)
     return path, scores and scores.record()
 

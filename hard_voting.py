@@ -13,8 +13,7 @@ from pathlib import Path
 from utils import options as flags
 from utils.errors import InputError, run_script
 
-INPUTS = Path("output")
-SHEET = Path("val_img") / "hard_voting" / "disagreements.png"
+SHEET = flags.PICTURES / "hard_voting" / "disagreements.png"
 MAX_PICTURES, PIXELS = 32, 128
 
 
@@ -27,7 +26,9 @@ def parser() -> flags.Parser:
         default="attribute",
         help="vote on mask, gender and age apart, or on the class",
     )
-    parser.add_argument("--output", type=Path, default=INPUTS / "hard_voting.csv", help="file of the voted submission")
+    parser.add_argument(
+        "--output", type=Path, default=flags.OUTPUT / "hard_voting.csv", help="file of the voted submission"
+    )
     parser.add_argument(
         "--weights",
         type=flags.number(float, 0, above=True),
@@ -44,27 +45,30 @@ def parser() -> flags.Parser:
 
 def find_inputs(options: flags.Options) -> list[Path]:
     """The files given, or the submissions in `output/` in sorted order; the voted file is never one of them."""
+    from utils.submissions import find_submissions
+
     voted = options.output.resolve()
     if options.csv:
         if voted in (path.resolve() for path in options.csv):
             raise InputError(f"{options.output} is an input and the output: give another --output, or leave it out")
         return options.csv
-    found = sorted(INPUTS.glob("output_*.csv"))
-    paths = [path for path in found if not path.name.endswith("_probs.csv") and path.resolve() != voted]
+    paths = [path for path in find_submissions() if path.resolve() != voted]
     if not paths:
-        raise InputError(f"no submissions output_*.csv in {INPUTS.resolve()}: run inference.py, or give CSV files")
+        raise InputError(
+            f"no submissions output_*.csv in {flags.OUTPUT.resolve()}: run inference.py, or give CSV files"
+        )
     return paths
 
 
 def run(options: flags.Options) -> Path:
     """Write the voted submission; returns its path."""
-    from utils import votes
+    from utils import submissions, votes
 
     # Data
     paths = find_inputs(options)
     weights = votes.whole_weights(options.weights or [1] * len(paths), len(paths))
-    submissions = [votes.read_submission(path) for path in paths]
-    answers = votes.align(submissions)  # (F, N)
+    given = [submissions.read_submission(path) for path in paths]
+    answers = submissions.align(given)  # (F, N)
 
     # Vote
     by_mode = {"attribute": votes.attribute_votes(answers, weights), "class": votes.class_votes(answers, weights)}
@@ -78,11 +82,11 @@ def run(options: flags.Options) -> Path:
     if options.show_disagreements:
         rows = votes.most_disputed(answers, weights, MAX_PICTURES)
         if len(rows):
-            images = [submissions[0].ids[row] for row in rows]
+            images = [given[0].ids[row] for row in rows]
             print(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows])}")
         else:
             print("the files agree on every row: no sheet of disagreements")
-    votes.write_submission(options.output, submissions[0], preds)
+    submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
     print(f"saved {options.output}")
     return options.output
 

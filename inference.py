@@ -10,15 +10,16 @@ import logging
 from pathlib import Path
 
 from utils import options as flags
-from utils.errors import InputError, run_script
+from utils.errors import run_script
 
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
-    parser.add_argument("--model-name", help="checkpoint: a path, or a name in the model folder")
-    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of the submission")
+    flags.add_model_name(parser)
+    flags.add_ensembles(parser, one_only=True)
+    parser.add_argument("--output-dir", type=Path, default=flags.OUTPUT, help="folder of the submission")
     parser.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
     flags.add_locations(parser)
     flags.add_loader(parser, "images per step and process")
@@ -30,51 +31,59 @@ def run(options: flags.Options) -> Path:
     """Write the submission; returns its path."""
     import numpy as np
 
-    from utils import engine, submissions
-    from utils.checkpoints import find_checkpoint, read_checkpoint
+    from utils import engine, ensembles, submissions
+    from utils.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
     from utils.clip import build
     from utils.data import read_test_images
     from utils.files import require_writable
     from utils.images import FileImages
-    from utils.metrics import log_softmax
 
     # Runtime
     accelerator = engine.start()
     require_writable(options.output_dir)
 
-    # Data
+    # Models
     path = find_checkpoint(options.model_name, options.model_location)
-    checkpoint = read_checkpoint(path, options.mean, options.std)
-    if checkpoint.labelling.num_classes != 18:
-        raise InputError(
-            f"{path} is an age specialist of {checkpoint.labelling.num_classes} classes, not a model of 18"
-        )
+    model = read_checkpoint(path, options.mean, options.std)
+    age, others = ensembles.read_members(options, model)
+
+    # Data
     test = read_test_images(options.data_location)
     log.info("%d images of %s, model %s", len(test.files), test.folder, path)
 
-    # Model
-    model = build(checkpoint.weights.config, checkpoint.weights.state_dict, path.name)
-
     # Loop
-    logits = engine.predict(
-        accelerator,
-        model,
-        FileImages(test.folder, test.files, checkpoint.preprocessing["size"]),
-        np.arange(len(test.files)),
-        checkpoint.preprocessing,
-        options.batch_size,
-        options.workers,
-        "predicting",
-    )
-    preds = logits.argmax(-1)
+    def predict(checkpoint: Checkpoint) -> np.ndarray:
+        """(N, C) logits of the test images."""
+        return engine.predict(
+            accelerator,
+            build(checkpoint.weights.config, checkpoint.weights.state_dict, checkpoint.path.name),
+            FileImages(test.folder, test.files, checkpoint.preprocessing["size"]),
+            np.arange(len(test.files)),
+            checkpoint.preprocessing,
+            options.batch_size,
+            options.workers,
+            f"predicting with {checkpoint.name}",
+        )
+
+    name, logits = model.name, predict(model)
+    scores = logits
+    if age:
+        name = ensembles.weighted_name(model, age)
+        weight = ensembles.load_age_weight(model, age)
+        scores = ensembles.age_corrected(logits, predict(age), weight, model.labelling)
+    elif others:
+        name = ensembles.soft_voting_name(model, others)
+        scores = ensembles.soft_vote([logits, *map(predict, others)], options.soft_voting_rule)
 
     # Result
-    output = options.output_dir / f"output_{checkpoint.name}.csv"
+    preds = scores.argmax(-1)
+    output = options.output_dir / f"output_{name}.csv"
     if accelerator.is_main_process:
-        submissions.write(output, test, preds)
+        submissions.write_submission(output, test.columns, [list(row.values()) for row in test.rows], preds)
         if options.save_probs:
-            probs = output.with_name(f"{output.stem}_probs.csv")
-            log.info("probabilities: %s", submissions.write_probs(probs, test, np.exp(log_softmax(logits))))
+            probs = ensembles.as_probs(scores, options.soft_voting_rule if others else "log")
+            saved = submissions.write_probs(output.with_name(f"{output.stem}_probs.csv"), test.files, probs)
+            log.info("probabilities: %s", saved)
     accelerator.end_training()
     log.info("saved %s (%d rows)", output, len(preds))
     return output

@@ -2,11 +2,15 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from PIL import Image
 from tqdm import tqdm
 
 from utils.clip import CLIPClassifier
@@ -27,16 +31,30 @@ def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
     return accelerator
 
 
-def start_tracker(accelerator: Accelerator, options: Options, run_name: str) -> None:
-    """Open the wandb run through accelerate; without an account or a network it is kept offline, and nothing asks."""
-    if options.report_to == "none":
-        return
-    mode = os.environ.get("WANDB_MODE") or ("online" if _can_log_in(accelerator) else "offline")
-    accelerator.init_trackers(
-        "model-soups",
-        config=options.as_dict(),
-        init_kwargs={"wandb": {"name": run_name, "mode": mode, "settings": {"silent": True}}},
-    )
+@contextmanager
+def tracker(accelerator: Accelerator, options: Options, run_name: str) -> Iterator[None]:
+    """A run of the tracker, ended with the block however that ends.
+
+    wandb goes through accelerate; without an account or a network it is kept offline, and nothing asks.
+    """
+    if options.report_to != "none":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _can_log_in(accelerator) else "offline")
+        accelerator.init_trackers(
+            "model-soups",
+            config=options.as_dict(),
+            init_kwargs={"wandb": {"name": run_name, "mode": mode, "settings": {"silent": True}}},
+        )
+    try:
+        yield
+    finally:
+        accelerator.end_training()
+
+
+def log_picture(accelerator: Accelerator, name: str, path: Path) -> None:
+    """Send a picture to the tracker, if there is one."""
+    for one in accelerator.trackers:
+        with Image.open(path) as image:
+            one.log_images({name: [np.asarray(image.convert("RGB"))]})
 
 
 def _can_log_in(accelerator: Accelerator) -> bool:

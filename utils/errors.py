@@ -9,6 +9,10 @@ class InputError(ValueError):
     """A mistake of the user's: bad data, a bad value, a bad combination. The message names it and the remedy."""
 
 
+class Diverged(InputError):
+    """Training went to infinity under the options given."""
+
+
 def run_script(main) -> None:
     """Call a script's `main`; a user's mistake or a failing disk becomes one line on stderr and exit code 1.
 

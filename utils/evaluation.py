@@ -13,8 +13,8 @@ from utils.engine import all_agree, predict
 from utils.images import cache_squares
 from utils.labels import Labelling
 from utils.logits import cache_key, load_logits, store_logits
-from utils.metrics import Scores, score
-from utils.options import CACHE, LOGS
+from utils.metrics import Scores, score, score_row
+from utils.options import CACHE, LOGS, Options
 from utils.soups import average
 from utils.weights import digest
 
@@ -37,28 +37,24 @@ class HeldOut:
         rows: np.ndarray,
         labelling: Labelling,
         preprocessing: dict,
-        batch_size: int,
-        workers: int,
+        options: Options,
         folder: Path = LOGS / "logits",
     ):
         self.accelerator, self.rows, self.labelling, self.folder = accelerator, rows, labelling, folder
-        self.preprocessing, self.batch_size, self.workers = preprocessing, batch_size, workers
+        self.preprocessing, self.batch_size, self.workers = preprocessing, options.batch_size, options.workers
         self.squares = decoded(accelerator, photographs, preprocessing["size"])
-        self.ids = photographs.ids[rows]
+        self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
         self.labels = photographs.labels(labelling)[rows]
 
-    def predict(self, model: CLIPClassifier, progress: str = "held-out") -> np.ndarray:
-        """(N, C) logits of a model, evaluated now."""
-        return predict(
-            self.accelerator,
-            model,
-            self.squares,
-            self.rows,
-            self.preprocessing,
-            self.batch_size,
-            self.workers,
-            progress,
-        )
+    def predict(
+        self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
+    ) -> np.ndarray:
+        """(N, C) logits of a model, evaluated now; also of other `rows` of the photographs, or their features
+        (`output="embed"`).
+        """
+        rows = self.rows if rows is None else rows
+        sizes = (self.batch_size, self.workers)
+        return predict(self.accelerator, model, self.squares, rows, self.preprocessing, *sizes, progress, output)
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a checkpoint, from the cache or evaluated and kept."""
@@ -85,11 +81,18 @@ class HeldOut:
     def _key(self, weights_digest: str) -> str:
         return cache_key(weights_digest, self.squares.digest, self.ids, self.preprocessing)
 
-    def score_average(self, members: list[Checkpoint]) -> tuple[Scores, dict[str, torch.Tensor]]:
-        """How the average of some checkpoints' weights does, and the average itself."""
+    def average(self, members: list[Checkpoint]) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+        """(N, C) logits of the average of some checkpoints' weights, and the average itself."""
         soup = average([member.weights.state_dict for member in members])
-        name = f"soup of {len(members)}"
-        return self.score(self.logits_of(digest(soup), members[0].weights.config, soup, name)), soup
+        return self.logits_of(digest(soup), members[0].weights.config, soup, f"soup of {len(members)}"), soup
 
     def score(self, logits: np.ndarray) -> Scores:
         return score(logits, self.labels, self.labelling)
+
+    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
+        """Accuracy and macro-F1 of (N,) predicted classes with 95 % bootstrap intervals over people."""
+        return {
+            "kind": kind,
+            "model": model,
+            **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
+        }

@@ -21,7 +21,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
     for stale in path.parent.glob(f".{path.name}.{host}.*.tmp"):
-        if not _alive(int(stale.name.split(".")[-2])):
+        if not is_alive(int(stale.name.split(".")[-2])):
             stale.unlink(missing_ok=True)
     temporary = path.parent / f".{path.name}.{host}.{os.getpid()}.tmp"
     try:
@@ -59,7 +59,8 @@ def require_writable(*folders: str | Path) -> None:
                 probe.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -104,3 +104,17 @@ def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of bootstrap samples."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def score_row(labels: np.ndarray, preds: np.ndarray, persons: np.ndarray, num_classes: int) -> dict:
+    """Accuracy and macro-F1 of (N,) predictions with 95 % bootstrap intervals over people, as plain numbers."""
+    confusion = confusion_matrix(labels, preds, num_classes)
+    samples = bootstrap_scores(labels, preds, persons, num_classes)
+    return {
+        "images": len(labels),
+        "persons": len(np.unique(persons)),
+        "accuracy": float(accuracy(confusion)),
+        "accuracy_interval": interval(samples["accuracy"]),
+        "macro_f1": float(macro_f1(confusion)),
+        "macro_f1_interval": interval(samples["macro_f1"]),
+    }

@@ -13,6 +13,13 @@ from pathlib import Path
 
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
 CACHE = Path("cache")  # decoded photographs, safe to delete
+OUTPUT = Path("output")  # submissions
+PICTURES = Path("val_img")  # sheets, confusion matrices, reports
+DEFAULT_SPLIT = {"val_ratio": 0.2, "seed": 42, "by": "person"}
+SPLIT_BY = ("person", "image")
+METRICS = ("accuracy", "macro_f1")
+SOFT_VOTING_RULES = ("minmax", "mean", "log")
+RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
 
 
 class Options(argparse.Namespace):
@@ -91,9 +98,15 @@ def number(kind: type, low: float, high: float = math.inf, above: bool = False) 
     return convert
 
 
-def ratio_or_none(text: str) -> float | None:
-    """A ratio from 0 to below 1, or None."""
-    return None if text.lower() == "none" else number(float, 0, 0.95)(text)
+def ratio(text: str) -> float:
+    """A part of the whole, from 0 to at most 0.95."""
+    return number(float, 0, 0.95)(text)
+
+
+def ratio_or_none(text: str) -> float | str | None:
+    """A ratio, None, or the word that stands for the checkpoints' own."""
+    words = {"none": None, RECORDED: RECORDED}
+    return words[text.lower()] if text.lower() in words else ratio(text)
 
 
 def age_limits(text: str) -> tuple[int, int]:
@@ -124,19 +137,42 @@ def add_locations(parser: Parser) -> None:
     parser.add_argument("--model-location", type=Path, default=Path("model"), help="folder of the checkpoints")
 
 
-def add_split(parser: Parser, val_ratio_none: bool = False) -> None:
+def add_split(parser: Parser) -> None:
     """How people are held out. `--random-seed` has no part in it, so that all seeds share one held-out set."""
-    parser.add_argument("--split-seed", type=number(int, 0), default=42, help="seed of the held-out split")
+    parser.add_argument(
+        "--split-seed", type=number(int, 0), default=DEFAULT_SPLIT["seed"], help="seed of the held-out split"
+    )
     parser.add_argument(
         "--val-ratio",
-        type=ratio_or_none if val_ratio_none else number(float, 0, 0.95),
-        default=0.2,
-        help="part of the people that is held out; "
-        + ("None evaluates on everyone, training people included" if val_ratio_none else "0 trains on everyone"),
+        type=ratio,
+        default=DEFAULT_SPLIT["val_ratio"],
+        help="part of the people that is held out; 0 trains on everyone",
     )
     parser.add_argument(
-        "--split-by", choices=("person", "image"), default="person", help="hold out people, or (for comparison) images"
+        "--split-by",
+        choices=SPLIT_BY,
+        default=DEFAULT_SPLIT["by"],
+        help="hold out people, or (for comparison) images",
     )
+    add_relabel(parser)
+
+
+def add_evaluation_split(parser: Parser) -> None:
+    """Whom to score on: by default those that the checkpoints hold out."""
+    own = "(default: the checkpoint's own"
+    parser.add_argument("--split-seed", type=number(int, 0), help=f"seed of the held-out split {own}, else 42)")
+    parser.add_argument(
+        "--val-ratio",
+        type=ratio_or_none,
+        default=RECORDED,
+        help="part of the people that is held out; None evaluates on everyone, training people included; "
+        "recorded means the checkpoint's own, else 0.2",
+    )
+    parser.add_argument("--split-by", choices=SPLIT_BY, help=f"people or images are held out {own}, else person)")
+    add_relabel(parser)
+
+
+def add_relabel(parser: Parser) -> None:
     parser.add_argument(
         "--relabel",
         type=Path,
@@ -152,6 +188,10 @@ def add_labels(parser: Parser) -> None:
 
 def add_loader(parser: Parser, batch_help: str = "images per step and process") -> None:
     parser.add_argument("--batch-size", type=number(int, 1), default=64, help=batch_help)
+    add_workers(parser)
+
+
+def add_workers(parser: Parser) -> None:
     parser.add_argument(
         "--workers",
         type=number(int, 0),
@@ -170,6 +210,27 @@ def add_selection(parser: Parser) -> None:
     parser.add_argument("--epoch", type=number(int, 1), help="epoch of the checkpoints (default: the latest of each)")
 
 
+def add_model_name(parser: Parser) -> None:
+    parser.add_argument(
+        "--model-name", help="checkpoint: a path, or a name in the model folder (default: the only greedy soup there)"
+    )
+
+
+def add_ensembles(parser: Parser, one_only: bool = False) -> None:
+    """What is predicted together with the model; `one_only` refuses both at once."""
+    group = parser.add_mutually_exclusive_group() if one_only else parser
+    group.add_argument(
+        "--weighted-ensemble", metavar="AGE.pt", help="age specialist whose log-probabilities are added to the model's"
+    )
+    group.add_argument("--soft-voting", metavar="OTHER.pt", nargs="+", help="models whose probabilities vote with it")
+    parser.add_argument(
+        "--soft-voting-rule",
+        choices=SOFT_VOTING_RULES,
+        default="minmax",
+        help="sum of min-max scaled probabilities, or mean of probabilities or of log-probabilities",
+    )
+
+
 def add_preprocessing(parser: Parser) -> None:
     for name in ("mean", "std"):
         parser.add_argument(
@@ -177,13 +238,24 @@ def add_preprocessing(parser: Parser) -> None:
         )
 
 
-def add_training(parser: Parser) -> None:
-    """Everything that steers fine-tuning, for `finetune.py`, `finetune_age.py` and the tuner."""
+def add_searched(parser: Parser) -> None:
+    """What one run chooses and `optuna_script.py` searches: which ingredient, and how it is trained."""
     parser.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
     parser.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
     parser.add_argument(
         "--random-seed", type=number(int, 0, 2**32 - 1), default=42, help="seed of order and augmentation"
     )
+    parser.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
+    parser.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
+    parser.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
+    parser.add_argument(
+        "--aug-strength", type=number(float, 0, 3), default=1.0, help="scale of the augmentation; 0 leaves it out"
+    )
+    parser.add_argument("--label-smoothing", type=number(float, 0, 0.9), default=0.0, help="of the cross entropy")
+
+
+def add_training(parser: Parser) -> None:
+    """What steers fine-tuning beside the searched options, the same in all runs of a study."""
     parser.add_argument(
         "--model",
         default="ViT-B/32",
@@ -193,9 +265,6 @@ def add_training(parser: Parser) -> None:
         "--pretrained-location", type=Path, help="folder of model_{i}.pt (default: the model location)"
     )
     parser.add_argument("--image-size", type=number(int, 1), help="pixels per side (default: the model's own)")
-    parser.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
-    parser.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
-    parser.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
     parser.add_argument(
         "--warmup-length", type=number(int, 0), default=500, help="warm-up steps, at most a tenth of all steps"
     )
@@ -215,10 +284,6 @@ def add_training(parser: Parser) -> None:
         default="shuffle",
         help="each image once per epoch, or classes drawn by the square root of their size",
     )
-    parser.add_argument(
-        "--aug-strength", type=number(float, 0, 3), default=1.0, help="scale of the augmentation; 0 leaves it out"
-    )
-    parser.add_argument("--label-smoothing", type=number(float, 0, 0.9), default=0.0, help="of the cross entropy")
     parser.add_argument(
         "--loss-fn",
         choices=("CrossEntropyLoss", "ContrastiveLoss"),
@@ -240,4 +305,33 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("--save-every", type=number(int, 1), help="also save every N-th epoch's checkpoint")
     parser.add_argument("--save-img", action="store_true", help="write a sheet of augmented training images")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint trained with other options")
+    add_report(parser)
+
+
+def add_report(parser: Parser) -> None:
     parser.add_argument("--report-to", choices=("wandb", "none"), default="wandb", help="tracker; offline by itself")
+
+
+def add_search_space(parser: Parser) -> None:
+    """What `optuna_script.py` searches; equal limits and single choices fix a value."""
+    positive, ratio_of_labels = number(float, 0, above=True), number(float, 0, 0.9)
+    for name, kind, limits, what in (
+        ("lr", positive, (1e-6, 1e-4), "peak learning rate, searched on a logarithmic scale"),
+        ("wd", number(float, 0), (0.0, 0.3), "AdamW weight decay"),
+        ("epochs", number(int, 1), (5, 20), "passes over the training images"),
+        ("aug-strength", number(float, 0, 3), (0.0, 2.0), "scale of the augmentation"),
+        ("label-smoothing", ratio_of_labels, (0.0, 0.2), "of the cross entropy"),
+    ):
+        parser.add_argument(
+            f"--{name}-limits", type=kind, nargs=2, metavar=("LOW", "HIGH"), default=limits, help=f"limits: {what}"
+        )
+    parser.add_argument(
+        "--batch-sizes", type=number(int, 1), nargs="+", metavar="N", default=(32, 64, 128), help="images per step"
+    )
+    parser.add_argument(
+        "--indices",
+        type=number(int, 0),
+        nargs="+",
+        metavar="I",
+        help="pretrained indices (default: all that are there)",
+    )

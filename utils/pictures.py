@@ -1,5 +1,7 @@
-"""Sheets of photographs to look at."""
+"""Pictures to look at: sheets of photographs, confusion matrices, score plots."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +11,93 @@ from utils.files import atomic
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by colour-blind readers too
 
 
-def save_sheet(
-    path: Path, squares: np.ndarray, captions: list[str], wrong: np.ndarray | None = None, title=""
-) -> Path:
-    """Write (N, S, S, 3) uint8 images as a grid with a caption under each; those with `wrong` set stand out."""
+@contextmanager
+def saved_figure(path: Path, dpi: int = 110, **subplots) -> Iterator[tuple]:
+    """Yield matplotlib's (figure, axes) and write them to `path` atomically when the block ends well."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
+    figure, axes = plt.subplots(layout="constrained", **subplots)
+    try:
+        yield figure, axes
+        _save(figure, path, dpi)
+    finally:
+        plt.close(figure)
+
+
+def save_open_figure(path: Path, dpi: int = 110) -> Path:
+    """Write matplotlib's current figure, which another library drew, to `path`, and close it."""
+    from matplotlib import pyplot as plt
+
+    figure = plt.gcf()
+    try:
+        _save(figure, path, dpi, bbox_inches="tight")
+    finally:
+        plt.close(figure)
+    return path
+
+
+def _save(figure, path: Path, dpi: int, **how) -> None:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi, **how)
+
+
+def save_sheet(
+    path: Path, squares: np.ndarray, captions: list[str], wrong: np.ndarray | None = None, title=""
+) -> Path:
+    """Write (N, S, S, 3) uint8 images as a grid with a caption under each; those with `wrong` set stand out."""
     columns = min(8, max(1, len(squares)))
     rows = -(-len(squares) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.9 * columns, 2.5 * rows + 0.5), squeeze=False, layout="constrained"
-    )
-    for k, axis in enumerate(axes.flat):
-        axis.axis("off")
-        if k >= len(squares):
-            continue
-        axis.imshow(squares[k])
-        bad = wrong is not None and wrong[k]
-        axis.set_title(
-            captions[k], fontsize=7, color=WRONG if bad else RIGHT, weight="bold" if bad else "normal", y=-0.3
-        )
-    figure.suptitle(title, fontsize=10)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=110)
-    plt.close(figure)
+    size = (1.9 * columns, 2.5 * rows + 0.5)
+    with saved_figure(path, nrows=rows, ncols=columns, figsize=size, squeeze=False) as (figure, axes):
+        for k, axis in enumerate(axes.flat):
+            axis.axis("off")
+            if k >= len(squares):
+                continue
+            axis.imshow(squares[k])
+            bad = wrong is not None and wrong[k]
+            axis.set_title(
+                captions[k], fontsize=7, color=WRONG if bad else RIGHT, weight="bold" if bad else "normal", y=-0.3
+            )
+        figure.suptitle(title, fontsize=10)
+    return path
+
+
+def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: str) -> Path:
+    """Draw a (C, C) confusion matrix: counts as text, the share of each true class as shade."""
+    totals = confusion.sum(1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    side = 2.6 + 0.46 * len(names)
+    with saved_figure(path, figsize=(side + 1, side)) as (_, axis):
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axis.figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
+        for true, pred in np.argwhere(confusion):
+            shade = "white" if shares[true, pred] > 0.5 else "black"
+            axis.text(pred, true, confusion[true, pred], ha="center", va="center", color=shade, fontsize=7)
+        axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set(xlabel="predicted", ylabel="true", title=title)
+    return path
+
+
+def save_score_plot(path: Path, points: dict[str, list[tuple[str, float, float]]], title: str) -> Path:
+    """Draw models as points, accuracy against macro-F1; `points` lists (label, accuracy, macro-F1) by kind.
+
+    The first kind is the crowd of ingredients; the others are drawn large, each with a marker of its own.
+    """
+    markers = iter("os^Dv*")
+    with saved_figure(path, figsize=(7, 5.2)) as (_, axis):
+        for rank, (kind, models) in enumerate(points.items()):
+            labels, accuracies, macro_f1s = zip(*models, strict=True)
+            axis.scatter(
+                accuracies, macro_f1s, s=120 if rank else 40, marker=next(markers), label=kind, zorder=2 + rank
+            )
+            if rank == 0:
+                for label, accuracy, macro_f1 in zip(labels, accuracies, macro_f1s, strict=True):
+                    axis.annotate(label, (accuracy, macro_f1), (4, 4), textcoords="offset points", fontsize=7)
+        axis.set(xlabel="accuracy", ylabel="macro-F1", title=title)
+        axis.grid(alpha=0.3)
+        axis.legend()
     return path

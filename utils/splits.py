@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.data import Photographs
 from utils.errors import InputError
-from utils.options import Options
+from utils.options import DEFAULT_SPLIT, RECORDED, Options
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,53 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
 
 
 def evaluation_split(photographs: Photographs, options: Options, checkpoints: list) -> tuple[Split, str]:
-    """Whom to score checkpoints on under `--val-ratio`, `--split-seed` and `--split-by`, and how to call them.
+    """Whom to score checkpoints on, and how to call these people.
 
-    `--val-ratio None` means everyone, and nothing may be selected by such scores. Raises `InputError` when a
-    checkpoint's own record says that it was trained on somebody held out here.
+    They are those that the checkpoints' own record holds out, unless `--val-ratio`, `--split-seed` or `--split-by`
+    ask for others. `--val-ratio None` means everyone, and nothing may be selected by such scores. Raises `InputError`
+    when a checkpoint's record says that it was trained on somebody held out here.
     """
     if options.val_ratio is None:
         positions = np.arange(len(photographs))
         people = tuple(map(str, np.unique(photographs.persons)))
         return Split("person", 0, 1.0, positions[:0], positions, (), people), "everyone, training people included"
-    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
-    if not len(split.held_out):
-        raise InputError("--val-ratio 0 leaves nobody to score on: use --val-ratio None to score on everyone")
+    recorded = next((checkpoint.split for checkpoint in checkpoints if checkpoint.split is not None), None)
+    asked = {"val_ratio": options.val_ratio, "seed": options.split_seed, "by": options.split_by}
+    asked = {name: value for name, value in asked.items() if value not in (None, RECORDED)}
+    if recorded is not None and not asked:
+        split = recorded_split(photographs, recorded)
+    else:
+        split = make_split(photographs, **{**DEFAULT_SPLIT, **asked})
     for checkpoint in checkpoints:
         check_unseen(split, checkpoint.split, photographs, checkpoint.name)
+    if not len(split.held_out):
+        raise InputError(
+            "trained on everyone (--val-ratio 0): nobody is left to score on; --val-ratio None scores on everyone"
+        )
     return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
+
+
+def recorded_split(photographs: Photographs, record: dict) -> Split:
+    """The split that a checkpoint's `record` tells of; photographs of people it does not name are on neither side.
+
+    Raises `InputError` when people it holds out are not among the photographs.
+    """
+    unit_of = photographs.persons if record["by"] == "person" else photographs.ids
+    absent = sorted(set(record["held_out_ids"]) - set(unit_of.tolist()))
+    if absent:
+        raise InputError(
+            f"{photographs.folder} lacks {len(absent)} of the {len(record['held_out_ids'])} {record['by']}s held out "
+            f"in training (such as {absent[0]}): name the photographs it was trained with, --data-location"
+        )
+    return Split(
+        by=record["by"],
+        seed=record["seed"],
+        val_ratio=record["val_ratio"],
+        train=np.flatnonzero(np.isin(unit_of, record["train_ids"])),
+        held_out=np.flatnonzero(np.isin(unit_of, record["held_out_ids"])),
+        train_ids=tuple(record["train_ids"]),
+        held_out_ids=tuple(record["held_out_ids"]),
+    )
 
 
 def check_unseen(split: Split, record: dict | None, photographs: Photographs, model: str) -> None:

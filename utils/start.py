@@ -19,9 +19,8 @@ def locate(options: Options) -> tuple[str, str]:
         if not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             raise InputError(f"--model {source} is neither ViT-B/32, ViT-B/16, a hub id, a folder nor a file")
         return source, source
-    folder = options.pretrained_location or options.model_location
+    folder, present = _release_files(options)
     own = folder / f"model_{options.i}.pt"
-    present = {int(path.stem.split("_")[1]): path for path in folder.glob("model_*.pt") if path.stem[6:].isdecimal()}
     if not own.is_file():
         there = f"has the indices {', '.join(map(str, sorted(present)))}" if present else "has no model_{i}.pt"
         raise InputError(
@@ -29,6 +28,28 @@ def locate(options: Options) -> tuple[str, str]:
             f"--model-location {folder}', name its folder with --pretrained-location, or choose another --i"
         )
     return str(own), str(present[min(present)])
+
+
+def present_indices(options: Options) -> list[int]:
+    """The indices that `--i` can have: those of the `model_{i}.pt` there are, or 0 for another `--model`.
+
+    Raises `InputError` when there are none.
+    """
+    if options.model != "ViT-B/32":
+        return [0]
+    folder, present = _release_files(options)
+    if not present:
+        raise InputError(
+            f"{folder} has no model_{{i}}.pt: run 'python main.py --download-models --model-location {folder}', "
+            "or name their folder with --pretrained-location"
+        )
+    return sorted(present)
+
+
+def _release_files(options: Options) -> tuple[Path, dict[int, Path]]:
+    """The folder of the pretrained ingredients, and its `model_{i}.pt` by index."""
+    folder = options.pretrained_location or options.model_location
+    return folder, {int(path.stem[6:]): path for path in folder.glob("model_*.pt") if path.stem[6:].isdecimal()}
 
 
 def read_start(options: Options) -> tuple[Weights, Weights]:

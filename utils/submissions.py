@@ -1,34 +1,133 @@
-"""Submission files: the columns of `info.csv` with `ans` filled in."""
+"""Submission files: the columns of `info.csv` with `ans` filled in; rows of several are matched by `ImageID`."""
 
 import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from utils.data import TestImages
+from utils.errors import InputError
 from utils.files import atomic
+from utils.labels import Labelling
+from utils.options import OUTPUT
+
+CLASS_IDS = {str(class_id): class_id for class_id in range(Labelling().num_classes)}
 
 
-def write(path: Path, test: TestImages, preds: np.ndarray) -> Path:
-    """One row per test image, in the order of `info.csv`, other columns unchanged; `preds` (N,) are class ids."""
-    columns = test.columns if "ans" in test.columns else [*test.columns, "ans"]
-    rows = ({**row, "ans": int(pred)} for row, pred in zip(test.rows, preds, strict=True))
-    return _write_rows(path, columns, rows)
+@dataclass(frozen=True)
+class Submission:
+    """A submission as it stands in its file; `ids`, `rows` and `answers` go in the file's order."""
+
+    path: Path
+    columns: list[str]
+    rows: list[list[str]]
+    ids: list[str]
+    answers: np.ndarray  # (N,) int64
 
 
-def write_probs(path: Path, test: TestImages, probs: np.ndarray) -> Path:
+def find_submissions(folder: Path = OUTPUT) -> list[Path]:
+    """Sorted `output_*.csv` of a folder, without the probabilities beside them."""
+    return [path for path in sorted(folder.glob("output_*.csv")) if not path.name.endswith("_probs.csv")]
+
+
+def read_submission(path: Path) -> Submission:
+    """Read a CSV with the columns `ImageID` and `ans` (others are kept); `ans` is a class id from 0 to 17.
+
+    Raises `InputError` for a missing, empty or non-UTF-8 file, a missing column, a row of another length, an `ans`
+    that is no class id (with its line), and a doubled `ImageID`.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is no file")
+    rows, answers = [], []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            columns = next(reader, [])
+            key, ans = _positions(path, columns)
+            for row in filter(None, reader):
+                if len(row) != len(columns):
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: {len(row)} fields, expected the header's {len(columns)}"
+                    )
+                if row[ans] not in CLASS_IDS:
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: ans {row[ans]!r} is no whole number "
+                        f"from 0 to {len(CLASS_IDS) - 1}"
+                    )
+                rows.append(row)
+                answers.append(CLASS_IDS[row[ans]])
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no UTF-8 text: give a CSV file") from error
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise InputError(f"{path} has a header but no rows")
+    ids = [row[key] for row in rows]
+    doubled = [image for image, count in Counter(ids).items() if count > 1]
+    if doubled:
+        raise InputError(f"{path} lists {len(doubled)} images more than once, the first: {doubled[0]}")
+    return Submission(path, columns, rows, ids, np.array(answers, np.int64))
+
+
+def _positions(path: Path, columns: list[str]) -> tuple[int, int]:
+    """Where `ImageID` and `ans` stand in the header."""
+    if not columns:
+        raise InputError(f"{path} is empty")
+    for name in ("ImageID", "ans"):
+        if columns.count(name) != 1:
+            shown = ",".join(columns[:4]) + (",..." if len(columns) > 4 else "")
+            raise InputError(f"{path} has {columns.count(name)} columns {name} ({shown}), expected ImageID,ans")
+    return columns.index("ImageID"), columns.index("ans")
+
+
+def align(submissions: Sequence[Submission]) -> np.ndarray:
+    """(F, N) answers, every file's rows matched by `ImageID` to those of the first.
+
+    Raises `InputError` when a file has other columns than the first, lacks some of its images or has further ones.
+    """
+    first = submissions[0]
+    answers = np.empty((len(submissions), len(first.ids)), np.int64)
+    for f, other in enumerate(submissions):
+        if other.columns != first.columns:
+            raise InputError(
+                f"{other.path} has the columns {','.join(other.columns)}, "
+                f"but {first.path} has {','.join(first.columns)}"
+            )
+        answers[f] = other.answers[match(other, first.ids, first.path)]
+    return answers
+
+
+def match(submission: Submission, ids: Sequence[str], of: Path) -> list[int]:
+    """The submission's row of each of `ids`; raises `InputError` unless both list the same images."""
+    row_of = {image: row for row, image in enumerate(submission.ids)}
+    missing = [image for image in ids if image not in row_of]
+    if missing:
+        raise InputError(f"{submission.path} lacks {len(missing)} images of {of}, the first: {missing[0]}")
+    if len(submission.ids) > len(ids):
+        known = set(ids)
+        extra = [image for image in submission.ids if image not in known]
+        raise InputError(f"{submission.path} has {len(extra)} images that {of} lacks, the first: {extra[0]}")
+    return [row_of[image] for image in ids]
+
+
+def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], preds: np.ndarray) -> Path:
+    """Write `rows` with `ans` replaced by `preds` (N,), atomically; a last column `ans` is added if there is none."""
+    ans = columns.index("ans") if "ans" in columns else len(columns)
+    filled = ([*row[:ans], pred, *row[ans + 1 :]] for row, pred in zip(rows, preds.tolist(), strict=True))
+    return _write_rows(path, [*columns[:ans], "ans", *columns[ans + 1 :]], filled)
+
+
+def write_probs(path: Path, ids: Sequence[str], probs: np.ndarray) -> Path:
     """`ImageID,p0,...` with (N, C) class probabilities."""
-    columns = [f"p{k}" for k in range(probs.shape[1])]
-    rows = (
-        {"ImageID": name, **dict(zip(columns, (f"{p:.7g}" for p in row), strict=True))}
-        for name, row in zip(test.files, probs, strict=True)
-    )
-    return _write_rows(path, ["ImageID", *columns], rows)
+    rows = ([name, *(f"{p:.7g}" for p in row)] for name, row in zip(ids, probs, strict=True))
+    return _write_rows(path, ["ImageID", *(f"p{k}" for k in range(probs.shape[1]))], rows)
 
 
-def _write_rows(path: Path, columns: list[str], rows) -> Path:
+def _write_rows(path: Path, columns: list[str], rows: Iterable[list]) -> Path:
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
         writer.writerows(rows)
     return path

@@ -5,10 +5,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.checkpoints import checkpoint_files
+from utils.checkpoints import Checkpoint, checkpoint_files, find_checkpoint, read_checkpoint
 from utils.errors import InputError
+from utils.options import Options
 
 INGREDIENT_NAME = re.compile(r"(?P<name>\w[\w.+-]*)_seed(?P<seed>\d+)_i(?P<i>\d+)_epoch(?P<epoch>\d+)")
+RECIPES = ("uniform", "greedy")
 
 
 @dataclass(frozen=True)
@@ -81,3 +83,35 @@ def find_sweep(
     if seeds is not None and (absent := sorted(set(seeds) - {key[1] for key in found})):
         raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
+
+
+def saved_soups(sweep: Sweep, model_location: Path, ingredients: list[Checkpoint]) -> list[Checkpoint]:
+    """The soups of this sweep that lie in the folder and were made of these very ingredients."""
+    digests = {one.digest for one in ingredients}
+    paths = [sweep.soup_file(model_location, recipe) for recipe in RECIPES]
+    soups = [read_checkpoint(path) for path in paths if path.is_file()]
+    return [soup for soup in soups if digests.issuperset(one["digest"] for one in soup.meta["made_from"])]
+
+
+def choose_checkpoint(options: Options) -> Path:
+    """The file that `--model-name` means, or the one ingredient that `--name`, `--i` and `--random-seed` mean.
+
+    Raises `InputError` when several fit, and when a named file's record has another seed or index than asked for.
+    """
+    asked = {"random_seed": options.random_seed, "i": options.i}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if options.model_name is None and (asked or options.name):
+        seeds = None if options.random_seed is None else [options.random_seed]
+        sweep = find_sweep(options.model_location, options.name, seeds)
+        fitting = [one.path for one in sweep.ingredients if options.i in (None, one.i)]
+        if len(fitting) != 1:
+            names = ", ".join(path.name for path in fitting) or "none"
+            raise InputError(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")
+        return fitting[0]
+    path = find_checkpoint(options.model_name, options.model_location)
+    recorded = (read_checkpoint(path).meta or {}).get("options", {})
+    for name, value in asked.items():
+        if recorded.get(name, value) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{path} was trained with {flag} {recorded[name]}, not {value}: leave {flag} out")
+    return path

@@ -11,13 +11,12 @@ from utils.checkpoints import read_checkpoint
 from utils.errors import InputError
 from utils.labels import Labelling
 from utils.metrics import Scores
-from utils.options import Options
+from utils.options import PICTURES, Options
 from utils.pictures import save_sheet
 from utils.splits import Split
 from utils.transforms import LabelledSquares, pipeline, square_root_weights
 from utils.weights import Weights
 
-PICTURES = Path("val_img")
 NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
     "data_location", "model_location", "pretrained_location", "relabel", "workers",
     "save_every", "save_img", "overwrite", "report_to",
@@ -36,11 +35,16 @@ def saved_epochs(options: Options) -> list[int]:
     return [*range(every, options.epochs, every), options.epochs]
 
 
+def steering(options: Options) -> dict:
+    """The options that steer training, as plain values."""
+    plain = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
 def record(options: Options, start: Weights, family: dict) -> dict:
     """Everything that steers training, to tell whether a checkpoint is what these options would make."""
-    steering = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
     return {
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in steering.items()},
+        **steering(options),
         "start": start.digest(),
         "anchor, head, labels and photographs": family["inputs"],
     }
@@ -56,18 +60,20 @@ def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
     meta = read_checkpoint(path).meta
     if meta is None:
         raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
-    trained = meta["options"]
-    different = [
-        f"{name} {trained.get(name)} -> {wanted.get(name)}"
-        for name in sorted(trained.keys() | wanted.keys())
-        if trained.get(name) != wanted.get(name)
-    ]
-    if different:
+    if different := differences(meta["options"], wanted):
         raise InputError(
-            f"{path} was trained with other options ({'; '.join(different)}): "
-            "choose another --name, or pass --overwrite"
+            f"{path} was trained with other options ({different}): choose another --name, or pass --overwrite"
         )
     return meta
+
+
+def differences(before: dict, now: dict) -> str:
+    """What differs between two records, as `name before -> now; ...`; empty when nothing does."""
+    return "; ".join(
+        f"{name} {before.get(name)} -> {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    )
 
 
 def meta(
@@ -162,12 +168,3 @@ def save_predictions(held_out, logits: np.ndarray, stem: str, count: int = 32) -
     squares = np.stack([held_out.squares[row] for row in held_out.rows[positions]])
     title = "held-out photographs: the true class, and under it a prediction that was wrong"
     return save_sheet(PICTURES / stem / "predictions.png", squares, captions, wrong=preds != truth, title=title)
-
-
-def log_picture(accelerator, name: str, path: Path) -> None:
-    """Send a picture to the tracker, if there is one."""
-    from PIL import Image
-
-    for tracker in accelerator.trackers:
-        with Image.open(path) as image:
-            tracker.log_images({name: [np.asarray(image.convert("RGB"))]})

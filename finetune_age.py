@@ -1,0 +1,31 @@
+"""Fine-tune the age specialist: three classes, under the two age limits, for `--weighted-ensemble`.
+
+    accelerate launch finetune_age.py --data-location data --pretrained-location pretrained --i 0
+
+Takes the options of finetune.py and shares everything with it but the labels: same people held out, same photographs,
+a head of its own. Writes `model/Age_{name}_seed{seed}_i{i}_epoch{epoch}.pt`, which is no ingredient of a soup.
+"""
+
+from finetune import parser as finetune_parser
+from finetune import run as finetune
+from utils import options as flags
+from utils.errors import run_script
+
+
+def parser() -> flags.Parser:
+    parser = finetune_parser()
+    parser.description = __doc__
+    return parser
+
+
+def run(options: flags.Options):
+    """Train one age specialist; returns its path and held-out scores."""
+    return finetune(options, attributes=("age",), prefix="Age_")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run(parser().parse(argv))
+
+
+if __name__ == "__main__":
+    run_script(main)

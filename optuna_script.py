@@ -1,0 +1,161 @@
+"""Search for good fine-tuning options with Optuna; each trial is one run of finetune.py on the fixed split.
+
+    accelerate launch optuna_script.py --study-name search --n-trials 30
+
+Searched are learning rate, weight decay, batch size, epochs, augmentation strength, label smoothing and the pretrained
+index; the score is that of all held-out images after the last epoch, and trials below the median of the others after
+an epoch are pruned. The study lies in `logs/optuna/{study}.journal` (or any Optuna storage URL, which several machines
+can share) and is gone on with when called again; `--n-trials` counts all its trials. Writes the trials' checkpoints
+`model/{study}_seed{trial}_i{i}_epoch{epoch}.pt`, ready to be souped, and plots to `val_img/optuna_{study}/`.
+"""
+
+import logging
+import os
+
+import finetune
+from utils import options as flags
+from utils.errors import Diverged, InputError, run_script
+
+log = logging.getLogger("utils.optuna")  # under the project's own logger, whose level the runtime sets
+
+
+def parser() -> flags.Parser:
+    parser = flags.Parser(__doc__)
+    parser.add_argument("--study-name", type=flags.run_name, default="search", help="name of study and checkpoints")
+    parser.add_argument("--storage", help="journal file or Optuna storage URL (default: logs/optuna/{study}.journal)")
+    parser.add_argument("--n-trials", type=flags.number(int, 1), default=30, help="trials of the study in all")
+    parser.add_argument("--metric", choices=flags.METRICS, default="macro_f1", help="held-out score to maximise")
+    parser.add_argument("--best", type=flags.number(int, 1), default=5, help="how many of the best trials to name")
+    flags.add_search_space(parser)
+    flags.add_training(parser)
+    flags.add_labels(parser)
+    flags.add_split(parser)
+    flags.add_locations(parser)
+    flags.add_workers(parser)
+    flags.add_report(parser)
+    return parser
+
+
+def search_space(options: flags.Options) -> dict:
+    """What is searched, as plain values: limits of numbers, lists of choices."""
+    from utils.start import present_indices
+
+    names = ("lr_limits", "wd_limits", "epochs_limits", "aug_strength_limits", "label_smoothing_limits", "batch_sizes")
+    space = {name: list(getattr(options, name)) for name in names}
+    space["indices"] = list(options.indices or present_indices(options))
+    for name, (low, high) in ((name, space[name]) for name in names if name.endswith("limits")):
+        if low > high:
+            raise InputError(f"--{name.replace('_', '-')} {low} {high}: the first must not be above the second")
+    return space
+
+
+def suggest(trial, space: dict) -> dict:
+    """One trial's options; what can have one value only is not asked for."""
+
+    def number(name: str, log: bool = False):
+        low, high = space[f"{name}_limits"]
+        if low == high:
+            return low
+        kind = trial.suggest_int if isinstance(low, int) else trial.suggest_float
+        return kind(name, low, high, log=log)
+
+    def choice(name: str, values: list):
+        return trial.suggest_categorical(name, values) if len(values) > 1 else values[0]
+
+    return {
+        "lr": number("lr", log=True),
+        "wd": number("wd"),
+        "epochs": number("epochs"),
+        "aug_strength": number("aug_strength"),
+        "label_smoothing": number("label_smoothing"),
+        "batch_size": choice("batch_size", space["batch_sizes"]),
+        "i": choice("i", space["indices"]),
+    }
+
+
+def run(options: flags.Options):
+    """Search until the study has its trials; returns the study."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "a trial is one process: start one worker per GPU (CUDA_VISIBLE_DEVICES) on the same --storage"
+        )
+    if not options.val_ratio:
+        raise InputError("--val-ratio 0 leaves nobody to score trials on")
+    import optuna
+
+    from utils import engine, studies
+    from utils.files import require_writable
+    from utils.training import steering
+
+    # Runtime
+    accelerator = engine.start(log_with=None if options.report_to == "none" else options.report_to)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    require_writable(options.model_location, flags.LOGS, flags.PICTURES)
+
+    # Study
+    space = search_space(options)
+    common = finetune.parser().parse([])
+    shared = {name: value for name, value in vars(options).items() if name in vars(common) and name != "_frozen"}
+    common = common.replace(**shared, name=options.study_name)
+    fixed = {name: value for name, value in steering(common).items() if name in shared}
+    storage = options.storage or str(flags.LOGS / "optuna" / f"{options.study_name}.journal")
+    study = studies.open_study(
+        options.study_name,
+        studies.open_storage(storage),
+        {"metric": options.metric, **space, **fixed},
+        startup_trials=min(10, max(3, options.n_trials // 4)),
+        warmup_epochs=max(1, options.epochs_limits[0] // 3),
+    )
+
+    # Trials
+    def objective(trial) -> float:
+        trial.set_user_attr("worker", studies.worker())
+        number = studies.original_number(trial)
+        chosen = suggest(trial, space)
+        log.info("trial %d of %d: %s", number, options.n_trials, chosen)
+
+        def after_epoch(epoch: int, scores) -> None:
+            trial.report(float(getattr(scores, options.metric)), epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"pruned after epoch {epoch}")
+
+        try:
+            path, scores = finetune.run(common.replace(**chosen, random_seed=number), after_epoch=after_epoch)
+        except Diverged as error:
+            raise optuna.TrialPruned(str(error)) from error
+        trial.set_user_attr("checkpoint", path.name)
+        return scores[options.metric]
+
+    for number in studies.take_up_again(study):
+        log.info("trial %d was left by a worker that is gone: taken up again", number)
+    while studies.counted(study) < options.n_trials:
+        study.optimize(objective, n_trials=1)
+        log.info(
+            "trial %d: %s, score %s", study.trials[-1].number, study.trials[-1].state.name, study.trials[-1].value
+        )
+
+    # Result
+    pictures = studies.save_pictures(study, flags.PICTURES / f"optuna_{options.study_name}")
+    with engine.tracker(accelerator, options, f"{options.study_name}_study"):
+        for name, picture in pictures.items():
+            engine.log_picture(accelerator, name, picture)
+            log.info("%s: %s", name, picture)
+    best = studies.best_trials(study, options.best)
+    for trial in best:
+        log.info("%s %.4f: %s, %s", options.metric, trial.value, trial.user_attrs["checkpoint"], trial.params)
+    if best:
+        seeds = " ".join(str(studies.original_number(trial)) for trial in best)
+        log.info(
+            "soup of the best: accelerate launch main.py --greedy-soup --name %s --random-seed %s",
+            options.study_name,
+            seeds,
+        )
+    return study
+
+
+def main(argv: list[str] | None = None) -> None:
+    run(parser().parse(argv))
+
+
+if __name__ == "__main__":
+    run_script(main)

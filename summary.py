@@ -1,0 +1,55 @@
+"""Print what came of a sweep as one table: each ingredient, soups, ensembles, votes; accuracy and macro-F1.
+
+    python summary.py --name finetune_cp
+    python summary.py --name finetune_cp --truth truth.csv
+
+Reads the scores that main.py and validation.py left in `logs/`. With `--truth`, a CSV of the columns
+`ImageID,ans,person`, a second table scores the submissions in `output/` on people that no choice was made on.
+"""
+
+from pathlib import Path
+
+from utils import options as flags
+from utils.errors import InputError, run_script
+
+
+def parser() -> flags.Parser:
+    parser = flags.Parser(__doc__)
+    parser.add_argument(
+        "csv", type=Path, nargs="*", metavar="CSV", help="with --truth: submissions (default: those in output/)"
+    )
+    parser.add_argument("--name", type=flags.run_name, help="name of the sweep (default: none, only --truth)")
+    parser.add_argument("--truth", type=Path, help="CSV of the right answers: ImageID,ans,person")
+    return parser
+
+
+def run(options: flags.Options) -> None:
+    """Print the tables."""
+    from utils import results
+    from utils.submissions import find_submissions
+
+    if not options.name and not options.truth:
+        raise InputError("nothing to sum up: give --name, --truth or both")
+    if options.csv and not options.truth:
+        raise InputError("submissions are scored against the right answers: give --truth")
+    tables = []
+    if options.name:
+        tables.append(results.latest_rows(options.name))
+    if options.truth:
+        voted = flags.OUTPUT / "hard_voting.csv"
+        submissions = options.csv or [*find_submissions(), *([voted] if voted.is_file() else [])]
+        if not submissions:
+            raise InputError(f"no submissions in {flags.OUTPUT.resolve()}: run inference.py, or give CSV files")
+        tables.append(results.score_submissions(options.truth, submissions))
+    for rows in tables:
+        first = rows[0]
+        print(f"\n{first['people']}: {first['persons']} people, {first['images']} images; 95 % intervals over people")
+        print(results.table(rows))
+
+
+def main(argv: list[str] | None = None) -> None:
+    run(parser().parse(argv))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,182 @@
+"""Several models' predictions put together: the age-corrected average and soft voting.
+
+Shapes: N photographs, C classes. `logits` are (N, C) float32; scores are (N, C) float64, of which the largest in each
+row is the prediction (of equal ones the first).
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
+from utils.errors import InputError
+from utils.files import write_text
+from utils.labels import Labelling
+from utils.metrics import METRICS, confusion_matrix, log_softmax
+from utils.options import LOGS, Options
+
+log = logging.getLogger(__name__)
+
+AGE_WEIGHTS = np.linspace(0, 2, 41)  # 0 leaves the age specialist out
+FOLDS = 5
+EVERY = ("mask", "gender", "age")
+
+
+def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, labelling: Labelling) -> np.ndarray:
+    """`log p(class) + weight * log p_age(age of class)`, a product of experts; `age_logits` are (N, 3)."""
+    age_of_class = labelling.decode(np.arange(labelling.num_classes))["age"]
+    return log_softmax(logits) + weight * log_softmax(age_logits)[:, age_of_class]
+
+
+def tune_age_weight(
+    logits: np.ndarray, age_logits: np.ndarray, labels: np.ndarray, labelling: Labelling, metric: str
+) -> float:
+    """The weight of `AGE_WEIGHTS` whose predictions score best by `metric`; among equals the smallest."""
+
+    def scored(weight: float):
+        preds = age_corrected(logits, age_logits, weight, labelling).argmax(-1)
+        return METRICS[metric](confusion_matrix(labels, preds, labelling.num_classes))
+
+    return float(max(AGE_WEIGHTS, key=lambda weight: (scored(weight), -weight)))
+
+
+def cross_fitted_preds(
+    logits: np.ndarray,
+    age_logits: np.ndarray,
+    labels: np.ndarray,
+    persons: np.ndarray,
+    labelling: Labelling,
+    metric: str,
+) -> np.ndarray:
+    """(N,) class ids of the age-corrected model, each person's under a weight that was tuned on other people only.
+
+    The score of these is what a tuned weight is worth on new people; the tuned weight's own score flatters itself.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    preds = np.empty(len(labels), np.int64)
+    folds = min(FOLDS, len(np.unique(persons)))
+    if folds < 2:
+        raise InputError("the age specialist's weight is tuned across people, and only one person is held out")
+    for rest, fold in GroupKFold(folds, shuffle=True, random_state=0).split(logits, labels, persons):
+        weight = tune_age_weight(logits[rest], age_logits[rest], labels[rest], labelling, metric)
+        preds[fold] = age_corrected(logits[fold], age_logits[fold], weight, labelling).argmax(-1)
+    return preds
+
+
+def min_max_scaled(probs: np.ndarray) -> np.ndarray:
+    """Each row scaled so that its smallest probability becomes 0 and its largest 1; a row of equals becomes zeros."""
+    low = probs.min(-1, keepdims=True)
+    spread = probs.max(-1, keepdims=True) - low
+    return np.divide(probs - low, spread, out=np.zeros_like(probs), where=spread > 0)
+
+
+RULES = {
+    "minmax": lambda log_probs: min_max_scaled(np.exp(log_probs)),  # the published competition project's rule
+    "mean": np.exp,
+    "log": lambda log_probs: log_probs,
+}
+
+
+def soft_vote(logits: Sequence[np.ndarray], rule: str = "minmax") -> np.ndarray:
+    """Scores of several models' logits: min-max scaled probabilities summed, or the mean of probabilities (`mean`) or
+    of log-probabilities (`log`).
+    """
+    return sum(RULES[rule](log_softmax(one)) for one in logits) / len(logits)
+
+
+def as_probs(scores: np.ndarray, rule: str = "log") -> np.ndarray:
+    """(N, C) probabilities in the order of the scores: rows of logits or log-probabilities (`log`) are exponentiated,
+    sums of (scaled) probabilities divided by their total.
+    """
+    return np.exp(log_softmax(scores)) if rule == "log" else scores / scores.sum(-1, keepdims=True)
+
+
+def read_members(options: Options, model: Checkpoint) -> tuple[Checkpoint | None, list[Checkpoint]]:
+    """The age specialist of `--weighted-ensemble` and the models of `--soft-voting`, each checked to fit `model`.
+
+    Raises `InputError` for a model that is not one of 18 classes, too.
+    """
+
+    def read(name: str) -> Checkpoint:
+        return read_checkpoint(find_checkpoint(name, options.model_location), options.mean, options.std)
+
+    check_attributes(model, EVERY)
+    age = read(options.weighted_ensemble) if options.weighted_ensemble else None
+    others = [read(name) for name in options.soft_voting or ()]
+    for other, attributes in [*([(age, ("age",))] if age else []), *((one, EVERY) for one in others)]:
+        check_ensemble(model, other, attributes)
+    return age, others
+
+
+def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, ...]) -> None:
+    """Raise `InputError` unless `other` predicts `attributes` under the age limits and the split of `model`."""
+    check_attributes(other, attributes)
+    if model.labelling.age_limits != other.labelling.age_limits:
+        raise InputError(
+            f"{model.path.name} and {other.path.name} have other age limits ({model.labelling.age_limits} and "
+            f"{other.labelling.age_limits}): their age classes mean different things; retrain one of them"
+        )
+    if model.split and other.split and model.split["digest"] != other.split["digest"]:
+        raise InputError(
+            f"{model.path.name} and {other.path.name} were trained on different splits "
+            f"({model.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
+        )
+
+
+def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> None:
+    """Raise `InputError` when an age specialist stands where a model of 18 classes is asked for, or the reverse."""
+    if checkpoint.labelling.attributes != attributes:
+        kinds = {3: "an age specialist of 3 classes", 18: "a model of 18 classes"}
+        asked = kinds[Labelling(attributes).num_classes]
+        remedy = "--weighted-ensemble takes one" if len(attributes) > 1 else "finetune_age.py trains one"
+        raise InputError(f"{checkpoint.path} is {kinds[checkpoint.labelling.num_classes]}, not {asked}: {remedy}")
+
+
+def weighted_name(model: Checkpoint, age: Checkpoint) -> str:
+    return f"{model.name}_WE_{age.name}"
+
+
+def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint]) -> str:
+    """The names of all, or where a file name would become too long their number and a digest of them."""
+    names = "_".join(other.name for other in others)
+    if len(others) > 3:
+        names = f"{len(others)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    return f"{model.name}_SV_{names}"
+
+
+def weight_file(model: Checkpoint, age: Checkpoint) -> Path:
+    """Where validation keeps the tuned weight for inference."""
+    return LOGS / f"ensemble_{weighted_name(model, age)}.json"
+
+
+def save_age_weight(model: Checkpoint, age: Checkpoint, weight: float, record: dict) -> Path:
+    """Keep a tuned weight with the digests of both models; `record` says how it was tuned and how it scores."""
+    content = {"weight": weight, "model": _identity(model), "age": _identity(age), **record}
+    return write_text(weight_file(model, age), json.dumps(content, indent=2) + "\n")
+
+
+def load_age_weight(model: Checkpoint, age: Checkpoint) -> float:
+    """The weight that validation tuned for exactly these two models; without one 1.0, and the log says so."""
+    path = weight_file(model, age)
+    if not path.is_file():
+        log.warning("no weight tuned for these two (%s): 1.0 is taken; validation.py tunes it", path)
+        return 1.0
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tuned_for, weight = (content["model"], content["age"]), float(content["weight"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it, or run validation.py again") from error
+    if tuned_for != (_identity(model), _identity(age)):
+        log.warning("%s was tuned for other weights of these names: 1.0 is taken; run validation.py again", path)
+        return 1.0
+    log.info("weight of the age specialist: %g (%s)", weight, path)
+    return weight
+
+
+def _identity(checkpoint: Checkpoint) -> dict:
+    return {"name": checkpoint.path.name, "digest": checkpoint.digest}

@@ -1,0 +1,132 @@
+"""Optuna studies: where they are kept, who works on them, and their pictures."""
+
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from utils.errors import InputError
+from utils.files import is_alive
+from utils.training import differences
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 60  # seconds between signs of life in a database; after two of them missed a trial is taken up again
+PLOTTED = 4  # hyperparameters in the contour plot, which has the square of that many panels
+
+
+def open_storage(address: str) -> BaseStorage:
+    """A journal file for a path, a database or Redis for a URL. Raises `InputError` when it cannot be reached."""
+    if "://" not in address:
+        try:
+            Path(address).parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(address))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"--storage {address} is no journal file that can be opened: {error}") from error
+    try:
+        if address.startswith("redis"):
+            return JournalStorage(JournalRedisBackend(address))
+        return RDBStorage(
+            address, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback()
+        )
+    except Exception as error:  # each database driver has exceptions of its own
+        raise InputError(f"--storage {_without_password(address)} cannot be reached: {error}") from error
+
+
+def _without_password(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def open_study(name: str, storage: BaseStorage, settings: dict, startup_trials: int, warmup_epochs: int):
+    """The study of this name, made or gone on with; `settings` must be those that it was begun with.
+
+    A trial is pruned when its score after an epoch is below the median of the others' at that epoch, not before
+    `startup_trials` have ended and not in the first `warmup_epochs`.
+    """
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(n_startup_trials=startup_trials),
+        pruner=optuna.pruners.MedianPruner(startup_trials, warmup_epochs),
+    )
+    begun = study.user_attrs.get("settings")
+    if begun is None:
+        study.set_user_attr("settings", json.dumps(settings))
+    elif different := differences(json.loads(begun), settings):
+        raise InputError(f"study {name} was begun with other settings ({different}): choose another --study-name")
+    return study
+
+
+def worker() -> str:
+    """This process, as its trials record it."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def take_up_again(study: optuna.Study) -> list[int]:
+    """Queue the trials of workers on this machine that are no longer alive, once more; returns their numbers.
+
+    A database does this by its heartbeat, on all machines; a journal file has none.
+    """
+    taken = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, _, pid = trial.user_attrs.get("worker", " ").partition(" ")
+        if host == socket.gethostname() and not is_alive(int(pid)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            RetryHeartbeatStaleTrialCallback()(study, trial)
+            taken.append(trial.number)
+    return taken
+
+
+def original_number(trial: FrozenTrial) -> int:
+    """The trial's number, or that of the trial which it takes up again."""
+    retried = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if retried is None else retried
+
+
+def counted(study: optuna.Study) -> int:
+    """Trials that are done or under way; failed and waiting ones are not among them."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)))
+
+
+def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """The `count` best completed trials, best first, of equals the earlier one."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (-trial.value, trial.number))[:count]
+
+
+def save_pictures(study: optuna.Study, folder: Path) -> dict[str, Path]:
+    """Write the study's plots into `folder`; by name. Needs two completed trials, and writes none before that."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from optuna.visualization import matplotlib as plots
+
+    from utils.pictures import save_open_figure
+
+    if len(best_trials(study, 2)) < 2:
+        log.info("fewer than two trials are complete: no pictures of the study yet")
+        return {}
+    importances = optuna.importance.get_param_importances(study)
+    varied = [name for name, importance in importances.items() if importance > 0][:PLOTTED]
+    draw = {
+        "history": lambda: plots.plot_optimization_history(study),
+        "importance": lambda: plots.plot_param_importances(study),
+        "parallel_coordinate": lambda: plots.plot_parallel_coordinate(study),
+        "slice": lambda: plots.plot_slice(study),
+    }
+    if len(varied) > 1:
+        draw["contour"] = lambda: plots.plot_contour(study, params=varied)
+    pictures = {}
+    for name, plot in draw.items():
+        plot()
+        pictures[name] = save_open_figure(folder / f"{name}.png")
+    return pictures

@@ -1,0 +1,123 @@
+"""Show what a model gets wrong on the people it was not trained on, and what ensembles would change.
+
+    accelerate launch validation.py --model-name finetune_cp_seed42_epoch20_greedysoup_num8.pt
+
+Prints accuracy, macro-F1 and error rates per class and attribute; writes confusion matrices and sheets of the
+misclassified photographs to `val_img/{model}/`, all scores to `logs/validation_results_{model}.jsonl`, and with
+`--weighted-ensemble` the tuned weight of the age specialist to `logs/ensemble_*.json`, where inference.py finds it.
+"""
+
+import logging
+
+from utils import options as flags
+from utils.errors import InputError, run_script
+
+log = logging.getLogger("utils.validation")  # under the project's own logger, whose level the runtime sets
+
+
+def parser() -> flags.Parser:
+    parser = flags.Parser(__doc__)
+    flags.add_model_name(parser)
+    parser.add_argument("--name", type=flags.run_name, help="without --model-name: the sweep of --i and --random-seed")
+    parser.add_argument("--i", type=flags.number(int, 0), help="without --model-name: index of the checkpoint")
+    parser.add_argument("--random-seed", type=flags.number(int, 0), help="seed of the checkpoint, which must agree")
+    flags.add_ensembles(parser)
+    parser.add_argument(
+        "--metric", choices=flags.METRICS, default="macro_f1", help="what the age specialist's weight is tuned for"
+    )
+    flags.add_evaluation_split(parser)
+    flags.add_locations(parser)
+    flags.add_loader(parser, "images per evaluation step")
+    flags.add_preprocessing(parser)
+    return parser
+
+
+def run(options: flags.Options) -> list[dict]:
+    """Score, report and tune; returns one row of scores per way of predicting, the single model first."""
+    from utils import engine, ensembles, reports, results, votes
+    from utils.checkpoints import read_checkpoint
+    from utils.data import read_photographs
+    from utils.evaluation import HeldOut
+    from utils.files import require_writable, write_json_lines
+    from utils.splits import evaluation_split
+    from utils.sweeps import choose_checkpoint
+
+    # Runtime
+    accelerator = engine.start()
+    require_writable(flags.LOGS, flags.CACHE, flags.PICTURES)
+
+    # Models
+    path = choose_checkpoint(options)
+    model = read_checkpoint(path, options.mean, options.std)
+    age, others = ensembles.read_members(options, model)
+    if age and options.val_ratio is None:
+        raise InputError("--weighted-ensemble tunes a weight on held-out people, and --val-ratio None leaves none")
+
+    # Data
+    photographs = read_photographs(options.data_location, options.relabel)
+    split, who = evaluation_split(photographs, options, [model, *others, *([age] if age else [])])
+
+    def held_out_of(checkpoint) -> HeldOut:
+        kind = (checkpoint.labelling, checkpoint.preprocessing)
+        return HeldOut(accelerator, photographs, split.held_out, *kind, options)
+
+    held_out = held_out_of(model)
+    labels, labelling = held_out.labels, model.labelling
+    log.info("%s on %d images of %s (split %s)", model.name, len(labels), who, split.digest)
+
+    # Predictions
+    logits = held_out.logits(model)
+    preds = {"single": logits.argmax(-1)}
+    rows = [held_out.row("single", model.name, preds["single"])]
+    if others:
+        every = [logits, *(held_out_of(other).logits(other) for other in others)]
+        preds["soft vote"] = ensembles.soft_vote(every, options.soft_voting_rule).argmax(-1)
+        rows.append(held_out.row("soft vote", ensembles.soft_voting_name(model, others), preds["soft vote"]))
+    if age:
+        ages = held_out_of(age)
+        age_logits = ages.logits(age)
+        rows.append(ages.row("age specialist", age.name, age_logits.argmax(-1)))
+        given = (logits, age_logits, labels)
+        weight = ensembles.tune_age_weight(*given, labelling, options.metric)
+        preds["weighted"] = ensembles.cross_fitted_preds(*given, held_out.persons, labelling, options.metric)
+        rows.append(held_out.row("weighted", ensembles.weighted_name(model, age), preds["weighted"]))
+        tuned = ensembles.age_corrected(logits, age_logits, weight, labelling).argmax(-1)
+        record = {
+            "metric": options.metric,
+            "people": who,
+            "split": split.digest,
+            "cross_fitted": rows[-1],
+            "tuned": held_out.row("weighted, tuned on the same people", rows[-1]["model"], tuned),
+        }
+    if len(preds) == 3:
+        import numpy as np
+
+        answers = np.stack(list(preds.values()))
+        rows.append(
+            held_out.row("hard vote", "of the three above", votes.attribute_votes(answers, np.ones(3, np.int64)))
+        )
+
+    # Result
+    for rate in reports.error_rates(reports.confusions(labels, preds["single"], labelling), labelling):
+        log.info("%s", rate)
+    for one in rows:
+        log.info("%s", results.describe(one))
+    if accelerator.is_main_process:
+        if age:
+            log.info(
+                "weight of the age specialist %g: %s", weight, ensembles.save_age_weight(model, age, weight, record)
+            )
+        pictures = reports.save_report(flags.PICTURES / model.name, held_out, logits, f"{model.name}, {who}")
+        log.info("%d pictures: %s", len(pictures), flags.PICTURES / model.name)
+        saved = write_json_lines(results.file_of("validation", model.name), [{**one, "people": who} for one in rows])
+        log.info("scores: %s", saved)
+    accelerator.end_training()
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    run(parser().parse(argv))
+
+
+if __name__ == "__main__":
+    run_script(main)
