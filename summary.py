@@ -42,9 +42,7 @@ def run(options: flags.Options) -> None:
             raise InputError(f"no submissions in {flags.OUTPUT.resolve()}: run inference.py, or give CSV files")
         tables.append(results.score_submissions(options.truth, submissions))
     for rows in tables:
-        first = rows[0]
-        print(f"\n{first['people']}: {first['persons']} people, {first['images']} images; 95 % intervals over people")
-        print(results.table(rows))
+        print(f"\n{results.table(rows)}")
 
 
 def main(argv: list[str] | None = None) -> None:

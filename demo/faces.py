@@ -63,18 +63,18 @@ class Person:
 
 def make_person(rng: np.random.Generator, gender: int, age: int) -> Person:
     """A person whose looks follow from gender and age, with the scatter of real people."""
-    years = age + rng.normal(0, 4)  # as old as one looks
+    years = age + rng.normal(0, 2.5)  # as old as one looks
     short_haired = rng.random() < (0.88, 0.22)[gender]
-    dyed = rng.random() < 0.15
+    dyed = rng.random() < 0.08
     return Person(
         gender=gender,
         age=age,
         skin=_mix(SKINS[rng.integers(len(SKINS))], SKINS[rng.integers(len(SKINS))], rng.random()),
         hair=_mix(HAIRS[rng.integers(len(HAIRS))], HAIRS[rng.integers(len(HAIRS))], rng.random()),
-        grey=0.0 if dyed else _clip((years - 42) / 26 + rng.normal(0, 0.12)),
-        wrinkles=_clip((years - 24) / 46 + rng.normal(0, 0.07)),
+        grey=0.0 if dyed else _clip((years - 36) / 30 + rng.normal(0, 0.1)),
+        wrinkles=_clip((years - 22) / 46 + rng.normal(0, 0.05)),
         hair_length=_clip(rng.normal(0.15 if short_haired else 0.8, 0.12)),
-        hairline=_clip((years - 38) / 45 + rng.normal(0, 0.15)) * (1.0, 0.2)[gender],
+        hairline=_clip((years - 30) / 45 + rng.normal(0, 0.12)) * (1.0, 0.2)[gender],
         jaw=_clip(rng.normal((0.68, 0.34)[gender], 0.16)),
         brows=_clip(rng.normal((0.7, 0.35)[gender], 0.16)),
         lips=_clip(rng.normal((0.25, 0.7)[gender], 0.2)),
@@ -161,7 +161,7 @@ def _draw_face(pen: _Pen, person: Person) -> None:
             [(-0.95, 0.35), (-0.55, 0.5), (0, 0.42), (0.55, 0.5), (0.95, 0.35), (jaw, 0.86), (0.36, 1.3), (-0.36, 1.3),
              (-jaw, 0.86)], hairy,
         )  # fmt: skip
-    _draw_wrinkles(pen, person, _mix(skin, (60, 25, 10), 0.15 + 0.4 * person.wrinkles))
+    _draw_wrinkles(pen, person, _mix(skin, (50, 20, 10), 0.25 + 0.5 * person.wrinkles))
     for side in (-1, 1):
         x = 0.42 * side
         pen.ellipse(x, 0.0, 0.2, 0.11, WHITE)
@@ -183,14 +183,14 @@ def _draw_wrinkles(pen: _Pen, person: Person, ink: tuple) -> None:
     """The older, the more and the darker: forehead, eyes, then the folds beside nose and mouth."""
     for k in range(round(4 * person.wrinkles)):
         y = -0.5 - 0.13 * k
-        pen.line([(-0.5, y), (-0.2, y - 0.03), (0.2, y - 0.03), (0.5, y)], ink, 0.025)
+        pen.line([(-0.5, y), (-0.2, y - 0.03), (0.2, y - 0.03), (0.5, y)], ink, 0.045)
     for side in (-1, 1):
         for k in range(round(4 * person.wrinkles)):
-            pen.line([(side * 0.68, 0.0), (side * 0.88, -0.12 + 0.09 * k)], ink, 0.022)
+            pen.line([(side * 0.68, 0.0), (side * 0.9, -0.14 + 0.1 * k)], ink, 0.04)
         if person.wrinkles > 0.35:
-            pen.line(arc(side * 0.42, 0.1, 0.22, 0.13, 20, 160), ink, 0.03)  # bags under the eyes
+            pen.line(arc(side * 0.42, 0.1, 0.22, 0.13, 20, 160), ink, 0.05)  # bags under the eyes
         if person.wrinkles > 0.5:
-            pen.line([(side * 0.22, 0.42), (side * 0.42, 0.62), (side * 0.46, 0.86)], ink, 0.03)
+            pen.line([(side * 0.22, 0.42), (side * 0.42, 0.62), (side * 0.46, 0.86)], ink, 0.05)
 
 
 def _draw_front_hair(pen: _Pen, person: Person) -> None:

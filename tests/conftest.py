@@ -1,6 +1,9 @@
 """Small faces and small backbones that every test can make for itself in a second."""
 
 import os
+import resource
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,8 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import finetune
+import finetune_age
+import inference
+import main
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -131,3 +138,72 @@ def pretrained(tmp_path_factory) -> Path:
         prefix = "module." if i % 2 else ""
         torch.save({prefix + name: tensor for name, tensor in state.items()}, folder / f"model_{i}.pt")
     return folder
+
+
+FAST = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
+
+
+def train(faces, pretrained, *extra, script=finetune):
+    argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, *map(str, extra)]
+    return script.run(script.parser().parse(argv))
+
+
+def soup(faces, *extra):
+    return main.run(main.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
+
+
+def infer(faces, *extra):
+    return inference.run(inference.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
+
+
+def command(script, *arguments, processes=1, limit=None, **env):
+    """Run a script in its own process, or in several under torchrun; `limit` caps the size of files it may write."""
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    cap = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    return subprocess.run(
+        [*start, str(REPOSITORY / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **env},
+        preexec_fn=cap,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="session")
+def kitchen(faces, pretrained, tmp_path_factory):
+    """A folder with three trained ingredients, an age specialist, both soups and their logs; tests copy what they
+    change. With it come the scores that main.py returned.
+    """
+    folder = tmp_path_factory.mktemp("kitchen")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for i in range(3):
+            train(faces, pretrained, "--i", i, *(["--save-img", "--old-aug", "True"] if i == 2 else []))
+        train(faces, pretrained, script=finetune_age)
+        results = soup(faces, "--greedy-soup", "--uniform-soup")
+    finally:
+        os.chdir(before)
+    return folder, results
+
+
+def in_a_copy(kitchen, monkeypatch):
+    shutil.copytree(kitchen[0], "kitchen")
+    monkeypatch.chdir("kitchen")
+
+
+def files(folder="."):
+    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def fails_cleanly(result, message):
+    """One error line that holds `message`, a failing exit code, no traceback, and nothing left half-written."""
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr, result.stderr
+    errors = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(errors) == 1, result.stderr
+    assert message in errors[0]
+    assert not [path for path in files() if path.endswith(".tmp")]

@@ -2,76 +2,18 @@
 
 import csv
 import json
-import os
-import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, make_people, release_state
+from conftest import FAST, command, fails_cleanly, files, in_a_copy, infer, make_people, release_state, soup, train
 from PIL import Image
 
-import finetune
-import inference
-import main
 from utils.checkpoints import read_checkpoint
 from utils.errors import InputError
 from utils.soups import average
-
-FAST = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
-
-
-def train(faces, pretrained, *extra):
-    argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, *map(str, extra)]
-    return finetune.run(finetune.parser().parse(argv))
-
-
-def soup(faces, *extra):
-    return main.run(main.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
-
-
-def infer(faces, *extra):
-    return inference.run(inference.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
-
-
-def command(script, *arguments, processes=1, limit=None, **env):
-    """Run a script in its own process, or in several under torchrun; `limit` caps the size of files it may write."""
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    cap = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    return subprocess.run(
-        [*start, str(REPOSITORY / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **env},
-        preexec_fn=cap,
-        timeout=240,
-    )
-
-
-@pytest.fixture(scope="module")
-def kitchen(faces, pretrained, tmp_path_factory):
-    """A folder with three trained ingredients, both soups and their logs; tests copy what they change."""
-    folder = tmp_path_factory.mktemp("kitchen")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        for i in range(3):
-            train(faces, pretrained, "--i", i, *(["--save-img", "--old-aug", "True"] if i == 2 else []))
-        results = soup(faces, "--greedy-soup", "--uniform-soup")
-    finally:
-        os.chdir(before)
-    return folder, results
-
-
-def in_a_copy(kitchen, monkeypatch):
-    shutil.copytree(kitchen[0], "kitchen")
-    monkeypatch.chdir("kitchen")
 
 
 def test_from_photographs_to_a_submission(kitchen, faces, monkeypatch):
@@ -236,20 +178,6 @@ def test_the_originals_checkpoints_go_through_soup_and_inference(faces):
     )
     assert "orig_seed1_epoch3_greedysoup_num2" in results
     assert infer(faces).is_file()
-
-
-def files(folder="."):
-    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
-
-
-def fails_cleanly(result, message):
-    """One error line that holds `message`, a failing exit code, no traceback, and nothing left half-written."""
-    assert result.returncode != 0
-    assert "Traceback" not in result.stderr, result.stderr
-    errors = [line for line in result.stderr.splitlines() if "error: " in line]
-    assert len(errors) == 1, result.stderr
-    assert message in errors[0]
-    assert not [path for path in files() if path.endswith(".tmp")]
 
 
 @pytest.mark.parametrize(

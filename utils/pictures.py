@@ -12,14 +12,14 @@ RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by colour-
 
 
 @contextmanager
-def saved_figure(path: Path, dpi: int = 110, **subplots) -> Iterator[tuple]:
+def saved_figure(path: Path, dpi: int = 110, layout: str | None = "constrained", **subplots) -> Iterator[tuple]:
     """Yield matplotlib's (figure, axes) and write them to `path` atomically when the block ends well."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(layout="constrained", **subplots)
+    figure, axes = plt.subplots(layout=layout, **subplots)
     try:
         yield figure, axes
         _save(figure, path, dpi)
@@ -50,18 +50,22 @@ def save_sheet(
     """Write (N, S, S, 3) uint8 images as a grid with a caption under each; those with `wrong` set stand out."""
     columns = min(8, max(1, len(squares)))
     rows = -(-len(squares) // columns)
-    size = (1.9 * columns, 2.5 * rows + 0.5)
-    with saved_figure(path, nrows=rows, ncols=columns, figsize=size, squeeze=False) as (figure, axes):
+    caption_height = 0.1 + 0.12 * max((caption.count("\n") + 1 for caption in captions), default=1)  # inches
+    square, top = 1.8, 0.4
+    height = top + rows * (square + caption_height)
+    grid = {"nrows": rows, "ncols": columns, "figsize": (1.9 * columns, height), "squeeze": False}
+    with saved_figure(path, layout=None, **grid) as (figure, axes):
+        edges = {"left": 0.01, "right": 0.99, "top": 1 - top / height, "bottom": caption_height / height}
+        figure.subplots_adjust(**edges, wspace=0.05, hspace=caption_height / square)
         for k, axis in enumerate(axes.flat):
             axis.axis("off")
             if k >= len(squares):
                 continue
             axis.imshow(squares[k])
             bad = wrong is not None and wrong[k]
-            axis.set_title(
-                captions[k], fontsize=7, color=WRONG if bad else RIGHT, weight="bold" if bad else "normal", y=-0.3
-            )
-        figure.suptitle(title, fontsize=10)
+            look = {"color": WRONG, "weight": "bold"} if bad else {"color": RIGHT}
+            axis.text(0.5, -0.03, captions[k], fontsize=7, ha="center", va="top", transform=axis.transAxes, **look)
+        figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
     return path
 
 

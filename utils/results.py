@@ -5,6 +5,7 @@ and `macro_f1` with `accuracy_interval` and `macro_f1_interval`.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,19 +48,16 @@ def latest_rows(name: str) -> list[dict]:
 
 
 def describe(row: dict) -> str:
-    """A row as one line."""
+    """A row as one line; the model's name comes last, for it may be long."""
     accuracy, macro_f1 = (_with_interval(row, key) for key in ("accuracy", "macro_f1"))
     return f"{row['kind']:15} accuracy {accuracy}  macro-F1 {macro_f1}  {row['model']}"
 
 
 def table(rows: list[dict]) -> str:
-    """Rows as a table for people."""
-    width = max(len(row["model"]) for row in rows)
-    lines = [f"{'':15}  {'model':{width}}  {'accuracy [95 %]':21}  {'macro-F1 [95 %]':21}"]
-    for row in rows:
-        scores = "  ".join(_with_interval(row, key) for key in ("accuracy", "macro_f1"))
-        lines.append(f"{row['kind']:15}  {row['model']:{width}}  {scores}")
-    return "\n".join(lines)
+    """Rows as a table for people, with a heading that says who was scored."""
+    first = rows[0]
+    people = f"{first['people']}: {first['persons']} people, {first['images']} images; in brackets 95 % over people"
+    return "\n".join([people, *map(describe, rows)])
 
 
 def _with_interval(row: dict, key: str) -> str:
@@ -95,11 +93,6 @@ def plot(path: Path, rows: list[dict], title: str) -> Path:
 
 
 def _short(model: str) -> str:
-    """`name_seed42_i3_epoch20.pt` as `seed 42, i 3`."""
-    parts = Path(model).stem.split("_")
-    return ", ".join(
-        f"{key} {part.removeprefix(key)}"
-        for key in ("seed", "i")
-        for part in parts
-        if part[len(key) :].isdecimal() and part.startswith(key)
-    )
+    """`name_seed42_i3_epoch20.pt` as `seed 42, i 3`; other names as they are."""
+    parts = re.search(r"_seed(\d+)_i(\d+)_", model)
+    return f"seed {parts[1]}, i {parts[2]}" if parts else model

@@ -1,0 +1,216 @@
+#!/usr/bin/env bash
+# The whole workflow in one command: fine-tune a sweep, train the age specialist, make the soups, validate, predict,
+# vote, and print what came of it.
+#
+#   bash training.sh                                          the embedded demo, when there is no folder data/
+#   DATA_LOCATION=data PRETRAINED_LOCATION=pretrained bash training.sh
+#   SEEDS="34 42" INDICES="0 1 2 3" EPOCHS=10 bash training.sh --lr 3e-5 --old-aug True
+#
+# Arguments go to finetune.py and finetune_age.py. The environment says the rest; paths are relative to where it runs:
+#   NAME                 name of the sweep                                   finetune_cp
+#   MODEL                ViT-B/32 (model_{i}.pt), ViT-B/16, hub id, file     ViT-B/32
+#   SEEDS, INDICES       the grid, one ingredient for each pair              "42", "0 1 2 3 4"
+#   EPOCHS               passes over the training photographs                20
+#   DATA_LOCATION        folder of the training photographs                  data
+#   TEST_LOCATION        folder of the photographs to predict                the data location
+#   PRETRAINED_LOCATION  folder of model_{i}.pt                              the model location
+#   MODEL_LOCATION       folder of the checkpoints                           model
+#   RELABEL              CSV of corrections, for all scripts                 relabel.csv in the train folder, if any
+#   METRIC               what the greedy soup must raise                     accuracy
+#   TRUTH                CSV ImageID,ans,person to score the submissions     none
+#   STAGES               which of: finetune age soup validation inference vote summary
+#   JOBS                 fine-tuning runs at once                            one per GPU, else 1
+#
+# With fewer JOBS than GPUs each run is spread over several: JOBS=1 is data-parallel training on all of them. As a SLURM
+# array (sbatch --array=0-7 training.sh) each task takes its share of the grid and does only the stages finetune and
+# age; run the other STAGES once when all have ended. What is done is skipped, so a re-run goes on where one stopped.
+set -euo pipefail
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+[[ -n "${SLURM_SUBMIT_DIR:-}" && ! -f "$HERE/finetune.py" ]] && HERE="$SLURM_SUBMIT_DIR" # SLURM runs a copy
+extra=("$@")
+demo=""
+if [[ -z "${DATA_LOCATION:-}" && ! -d data ]]; then
+    demo=yes
+    echo "No DATA_LOCATION and no folder data/: running the embedded demo on drawn faces, in $PWD/demo_run"
+    mkdir -p demo_run
+    cd demo_run
+    : "${NAME:=demo}" "${MODEL:=$HERE/demo/tower.pt}" "${INDICES:=0 1 2 3}" "${EPOCHS:=6}" "${TRUTH:=data/eval_truth.csv}"
+fi
+NAME="${NAME:-finetune_cp}"
+MODEL="${MODEL:-ViT-B/32}"
+read -r -a seeds <<<"${SEEDS:-42}"
+read -r -a indices <<<"${INDICES:-0 1 2 3 4}"
+EPOCHS="${EPOCHS:-20}"
+DATA_LOCATION="${DATA_LOCATION:-data}"
+TEST_LOCATION="${TEST_LOCATION:-$DATA_LOCATION}"
+MODEL_LOCATION="${MODEL_LOCATION:-model}"
+PRETRAINED_LOCATION="${PRETRAINED_LOCATION:-$MODEL_LOCATION}"
+METRIC="${METRIC:-accuracy}"
+relabel=(${RELABEL:+--relabel "$RELABEL"})
+every="finetune age soup validation inference vote summary"
+STAGES="${STAGES:-${SLURM_ARRAY_TASK_ID:+finetune age}}"
+STAGES="${STAGES:-$every}"
+
+stop() {
+    echo "training.sh stopped: $*" >&2
+    exit 1
+}
+
+wanted() { [[ " $STAGES " == *" $1 "* ]]; }
+
+for stage in $STAGES; do
+    [[ " $every " == *" $stage "* ]] || stop "STAGES has $stage, which is none of: $every"
+done
+
+# GPUs, and how many of them each run gets
+gpus=()
+if [[ -n "${CUDA_VISIBLE_DEVICES:-}" ]]; then
+    IFS=, read -r -a gpus <<<"$CUDA_VISIBLE_DEVICES"
+elif command -v nvidia-smi >/dev/null; then
+    while read -r gpu; do gpus+=("$gpu"); done < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
+fi
+JOBS="${JOBS:-$((${#gpus[@]} > 0 ? ${#gpus[@]} : 1))}"
+[[ "$JOBS" =~ ^[1-9][0-9]*$ ]] || stop "JOBS is $JOBS, expected a whole number from 1 on"
+share=$((${#gpus[@]} / JOBS)) # GPUs a run; 0 on a CPU
+
+# launch SLOT SCRIPT ARGUMENT... runs a script on the slot's GPUs
+launch() {
+    local slot="$1" script="$2" how=()
+    shift 2
+    if ((share > 0)); then
+        local mine=("${gpus[@]:slot*share:share}")
+        local -x CUDA_VISIBLE_DEVICES
+        CUDA_VISIBLE_DEVICES="$(IFS=,; echo "${mine[*]}")"
+        ((share > 1)) && how=(--multi_gpu --num_processes "$share" --main_process_port "$((29500 + slot))")
+    fi
+    accelerate launch --config_file "$HERE/accelerate_config.yaml" ${how[@]+"${how[@]}"} "$HERE/$script" "$@"
+}
+
+# must NAME COMMAND... says which run failed and stops there
+must() {
+    local name="$1" began="$SECONDS"
+    shift
+    "$@" || stop "$name failed; mend it and run the same command again, what is done will be skipped"
+    echo "-- $name: $((SECONDS - began)) s"
+}
+
+# The demo gives each index other augmentation and another learning rate, since one tower serves them all.
+recipe_of() {
+    [[ -n "$demo" ]] || return 0
+    local rates=(6e-4 4e-4 8e-4 5e-4) strengths=(1.0 0.5 1.5 0.8)
+    echo "--lr ${rates[$1 % 4]} --aug-strength ${strengths[$1 % 4]} --batch-size 32 --report-to none"
+}
+
+finetune() { # SLOT SCRIPT SEED INDEX
+    local recipe
+    read -r -a recipe <<<"$(recipe_of "$4")"
+    launch "$1" "$2" --name "$NAME" --model "$MODEL" --random-seed "$3" --i "$4" --epochs "$EPOCHS" \
+        --data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" \
+        --pretrained-location "$PRETRAINED_LOCATION" ${relabel[@]+"${relabel[@]}"} \
+        ${recipe[@]+"${recipe[@]}"} ${extra[@]+"${extra[@]}"}
+}
+
+newest() { # of the files given that exist
+    local file best=""
+    for file in "$@"; do
+        if [[ -f "$file" && (-z "$best" || "$file" -nt "$best") ]]; then best="$file"; fi
+    done
+    echo "$best"
+}
+
+# This task's share of the grid: all of it, or every COUNT-th run of a SLURM array
+tasks="${SLURM_ARRAY_TASK_COUNT:-1}"
+me=$(((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
+runs=()
+number=0
+for seed in "${seeds[@]}"; do
+    for i in "${indices[@]}"; do
+        ((number++ % tasks == me)) && runs+=("$seed $i")
+        if [[ "$MODEL" == ViT-B/32 ]] && wanted finetune && [[ ! -f "$PRETRAINED_LOCATION/model_$i.pt" ]]; then
+            stop "index $i has no $PRETRAINED_LOCATION/model_$i.pt: choose other INDICES, name the folder with" \
+                "PRETRAINED_LOCATION, or run 'python main.py --download-models --model-location $PRETRAINED_LOCATION'"
+        fi
+    done
+done
+
+if [[ -n "$demo" && ! -f data/eval_truth.csv ]]; then # the last file that is written
+    must "drawing the demo's faces" python "$HERE/demo/faces.py" data
+fi
+
+# A worker takes every JOBS-th run; after a failure none begins another one.
+failed="$(mktemp)"
+trap 'rm -f "$failed"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; stop interrupted' INT TERM
+work() { # SLOT
+    local k seed i run
+    for ((k = $1; k < ${#runs[@]}; k += JOBS)); do
+        [[ -s "$failed" ]] && return 1
+        read -r seed i <<<"${runs[k]}"
+        run="${NAME}_seed${seed}_i${i}"
+        echo "== finetune.py, run $((k + 1)) of ${#runs[@]}: $run"
+        if ((JOBS == 1)); then
+            finetune "$1" finetune.py "$seed" "$i" || echo "$run" >>"$failed"
+        elif ! finetune "$1" finetune.py "$seed" "$i" >"logs/training/$run.log" 2>&1; then
+            echo "$run" >>"$failed"
+            tail -n 20 "logs/training/$run.log" >&2
+        fi
+    done
+}
+
+if wanted finetune; then
+    mkdir -p logs/training
+    if ((JOBS == 1)); then
+        work 0 || true
+    else
+        ((share > 0)) || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(getconf _NPROCESSORS_ONLN) / JOBS + 1))}"
+        for ((slot = 0; slot < JOBS; slot++)); do work "$slot" & done
+        wait
+    fi
+    [[ -s "$failed" ]] && stop "finetune.py failed for $(tr '\n' ' ' <"$failed"); run the same command again to go on"
+fi
+
+if wanted age && ((me == 0)); then
+    must "finetune_age.py" finetune 0 finetune_age.py "${seeds[0]}" "${indices[0]}"
+fi
+
+here=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION")
+there=(--data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION")
+if wanted soup; then
+    must "main.py" launch 0 main.py --uniform-soup --greedy-soup --plot --metric "$METRIC" --name "$NAME" \
+        --random-seed "${seeds[@]}" --epoch "$EPOCHS" "${here[@]}" ${relabel[@]+"${relabel[@]}"}
+fi
+
+if wanted validation || wanted inference || wanted vote; then
+    soup="$(newest "$MODEL_LOCATION/$NAME"_seed*_epoch"${EPOCHS}"_greedysoup_num*.pt)"
+    age="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch$EPOCHS.pt"
+    scores="$(newest "logs/individual_results_$NAME"_seed*_epoch"$EPOCHS".jsonl)"
+    [[ -n "$soup" && -n "$scores" ]] || stop "there is no greedy soup of $NAME yet: run the stage soup first"
+    [[ -f "$age" ]] || stop "there is no age specialist $age yet: run the stage age first"
+    best="$MODEL_LOCATION/$(sed -n '1s/.*"model": "\([^"]*\)".*/\1/p' "$scores")" # the file lists the best one first
+    soup_name="$(basename "$soup" .pt)"
+    with_age="output/output_${soup_name}_WE_$(basename "$age" .pt).csv"
+    with_best="output/output_${soup_name}_SV_$(basename "$best" .pt).csv"
+fi
+
+if wanted validation; then
+    must "validation.py" launch 0 validation.py --model-name "$soup" --weighted-ensemble "$age" \
+        --soft-voting "$best" "${here[@]}" ${relabel[@]+"${relabel[@]}"}
+fi
+
+if wanted inference; then
+    must "inference.py, best single model" launch 0 inference.py --model-name "$best" "${there[@]}"
+    must "inference.py, soup" launch 0 inference.py --model-name "$soup" "${there[@]}"
+    must "inference.py, soup and age" launch 0 inference.py --model-name "$soup" --weighted-ensemble "$age" "${there[@]}"
+    must "inference.py, soft vote" launch 0 inference.py --model-name "$soup" --soft-voting "$best" "${there[@]}"
+fi
+
+if wanted vote; then
+    must "hard_voting.py" python "$HERE/hard_voting.py" "output/output_$soup_name.csv" "$with_age" "$with_best"
+fi
+
+if wanted summary; then
+    python "$HERE/summary.py" --name "$NAME" ${TRUTH:+--truth "$TRUTH"}
+    echo
+    echo "submission: $PWD/output/hard_voting.csv (done in $SECONDS s)"
+fi
