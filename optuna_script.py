@@ -11,6 +11,7 @@ can share) and is gone on with when called again; `--n-trials` counts all its tr
 
 import logging
 import os
+import warnings
 
 import finetune
 from utils import options as flags
@@ -89,7 +90,8 @@ def run(options: flags.Options):
 
     # Runtime
     accelerator = engine.start(log_with=None if options.report_to == "none" else options.report_to)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing trial's traceback is not for users
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     require_writable(options.model_location, flags.LOGS, flags.PICTURES)
 
     # Study
@@ -110,29 +112,29 @@ def run(options: flags.Options):
     # Trials
     def objective(trial) -> float:
         trial.set_user_attr("worker", studies.worker())
-        number = studies.original_number(trial)
+        number = studies.original_number(study.trials[trial.number])
         chosen = suggest(trial, space)
         log.info("trial %d of %d: %s", number, options.n_trials, chosen)
 
         def after_epoch(epoch: int, scores) -> None:
             trial.report(float(getattr(scores, options.metric)), epoch)
             if trial.should_prune():
+                log.info("trial %d is below the median after epoch %d: pruned", number, epoch)
                 raise optuna.TrialPruned(f"pruned after epoch {epoch}")
 
         try:
             path, scores = finetune.run(common.replace(**chosen, random_seed=number), after_epoch=after_epoch)
         except Diverged as error:
+            log.info("trial %d: %s", number, error)
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("checkpoint", path.name)
+        log.info("trial %d: %s %.4f", number, options.metric, scores[options.metric])
         return scores[options.metric]
 
     for number in studies.take_up_again(study):
         log.info("trial %d was left by a worker that is gone: taken up again", number)
     while studies.counted(study) < options.n_trials:
         study.optimize(objective, n_trials=1)
-        log.info(
-            "trial %d: %s, score %s", study.trials[-1].number, study.trials[-1].state.name, study.trials[-1].value
-        )
 
     # Result
     pictures = studies.save_pictures(study, flags.PICTURES / f"optuna_{options.study_name}")

@@ -34,6 +34,9 @@ def parser() -> flags.Parser:
 
 def run(options: flags.Options) -> list[dict]:
     """Score, report and tune; returns one row of scores per way of predicting, the single model first."""
+    if options.weighted_ensemble and options.val_ratio is None:
+        raise InputError("--weighted-ensemble tunes a weight on held-out people, and --val-ratio None leaves none")
+
     from utils import engine, ensembles, reports, results, votes
     from utils.checkpoints import read_checkpoint
     from utils.data import read_photographs
@@ -50,8 +53,6 @@ def run(options: flags.Options) -> list[dict]:
     path = choose_checkpoint(options)
     model = read_checkpoint(path, options.mean, options.std)
     age, others = ensembles.read_members(options, model)
-    if age and options.val_ratio is None:
-        raise InputError("--weighted-ensemble tunes a weight on held-out people, and --val-ratio None leaves none")
 
     # Data
     photographs = read_photographs(options.data_location, options.relabel)

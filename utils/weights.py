@@ -114,10 +114,13 @@ def read_archive(path: Path) -> dict:
 
 
 def save_archive(path: Path, content: dict) -> None:
-    """`torch.save` to `path`, atomically; what torch calls a `RuntimeError` of its writer is a disk that is full."""
-    with atomic(path) as temporary:
+    """`torch.save` to `path`, atomically; what torch calls a `RuntimeError` of its writer is a disk that is full.
+
+    Equal content makes equal bytes: given an open file, torch does not write the temporary name into the archive.
+    """
+    with atomic(path) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save(content, temporary)
+            torch.save(content, file)
         except RuntimeError as error:
             raise OSError(errno.ENOSPC, f"cannot write {path.name}, is the disk full") from error
 

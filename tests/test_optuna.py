@@ -1,0 +1,174 @@
+"""The tuner on small faces, and studies that are gone on with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import REPOSITORY, command, fails_cleanly, soup
+
+import optuna_script
+from utils import studies
+from utils.errors import Diverged, InputError
+
+SMALL = "--epochs-limits 1 2 --batch-sizes 16 --lr-limits 1e-3 3e-3 --indices 0 1 --report-to none --workers 0"
+
+
+def arguments(faces, pretrained, *extra):
+    where = ["--data-location", faces, "--pretrained-location", pretrained]
+    return [str(one) for one in [*where, *SMALL.split(), *extra]]
+
+
+def search(faces, pretrained, *extra):
+    return optuna_script.run(optuna_script.parser().parse(arguments(faces, pretrained, *extra)))
+
+
+def numbers(study):
+    return [trial.number for trial in study.trials if trial.state.is_finished()]
+
+
+@pytest.fixture
+def fake_training(monkeypatch):
+    """Training that takes no time; its score after each epoch is the learning rate times the epoch."""
+    calls = []
+
+    def run(options, after_epoch):
+        calls.append(options)
+        for epoch in range(1, options.epochs + 1):
+            after_epoch(epoch, type("Scores", (), {"macro_f1": options.lr * epoch, "accuracy": 0.5}))
+        return Path(f"{options.name}_seed{options.random_seed}.pt"), {"macro_f1": options.lr * options.epochs}
+
+    monkeypatch.setattr("finetune.run", run)
+    return calls
+
+
+def test_a_real_search_leaves_pictures_and_checkpoints_to_soup(faces, pretrained):
+    study = search(faces, pretrained, "--n-trials", 3)
+    assert numbers(study) == [0, 1, 2]
+    complete = studies.best_trials(study, 9)
+    assert len(complete) >= 2
+    for trial in complete:
+        assert (Path("model") / trial.user_attrs["checkpoint"]).is_file()
+        assert trial.user_attrs["checkpoint"].startswith(f"search_seed{trial.number}_i{trial.params['i']}_epoch")
+    pictures = {path.stem for path in Path("val_img/optuna_search").glob("*.png")}
+    assert {"history", "importance", "parallel_coordinate", "slice"} <= pictures
+    results = soup(faces, "--greedy-soup", "--name", "search", "--random-seed", *(t.number for t in complete))
+    single = results[Path(complete[0].user_attrs["checkpoint"]).stem]
+    assert single["macro_f1"] == complete[0].value  # the objective is the score of the whole held-out set
+
+
+def test_a_study_is_gone_on_with_and_n_trials_counts_all(faces, pretrained, fake_training):
+    search(faces, pretrained, "--n-trials", 3)
+    study = search(faces, pretrained, "--n-trials", 5)
+    assert numbers(study) == [0, 1, 2, 3, 4]
+    assert numbers(search(faces, pretrained, "--n-trials", 5)) == [0, 1, 2, 3, 4]
+    assert len(fake_training) == 5
+
+
+def test_every_trial_is_asked_within_the_limits_on_one_split(faces, pretrained, fake_training):
+    search(faces, pretrained, "--n-trials", 6, "--wd-limits", 0.05, 0.05)
+    assert {options.wd for options in fake_training} == {0.05}
+    assert all(1e-3 <= options.lr <= 3e-3 and options.epochs in (1, 2) for options in fake_training)
+    assert len({options.random_seed for options in fake_training}) == 6
+    assert {(options.split_seed, options.val_ratio, options.name) for options in fake_training} == {
+        (42, 0.2, "search")
+    }
+
+
+def test_a_trial_below_the_median_is_pruned(faces, pretrained, monkeypatch):
+    epochs_run = []
+
+    def run(options, after_epoch):
+        value = 0.1 if options.random_seed >= 4 else 0.5
+        for epoch in range(1, options.epochs + 1):
+            epochs_run.append((options.random_seed, epoch))
+            after_epoch(epoch, type("Scores", (), {"macro_f1": value}))
+        return Path("x.pt"), {"macro_f1": value}
+
+    monkeypatch.setattr("finetune.run", run)
+    study = search(faces, pretrained, "--n-trials", 6, "--epochs-limits", 6, 6)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE"] * 4 + ["PRUNED"] * 2
+    assert max(epoch for seed, epoch in epochs_run if seed == 5) < 6
+    assert [trial.number for trial in studies.best_trials(study, 3)] == [0, 1, 2]  # ties: the earlier one first
+
+
+def test_a_diverged_trial_does_not_end_the_search(faces, pretrained, monkeypatch):
+    def run(options, after_epoch):
+        if options.random_seed == 0:
+            raise Diverged("training diverged")
+        return Path("x.pt"), {"macro_f1": 0.5}
+
+    monkeypatch.setattr("finetune.run", run)
+    study = search(faces, pretrained, "--n-trials", 2)
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE"]
+
+
+def test_other_settings_under_the_same_name_are_an_error(faces, pretrained, fake_training):
+    search(faces, pretrained, "--n-trials", 1)
+    with pytest.raises(
+        InputError, match=r"other settings \(sampler shuffle -> balanced\): choose another --study-name"
+    ):
+        search(faces, pretrained, "--n-trials", 2, "--sampler", "balanced")
+    with pytest.raises(InputError, match="metric macro_f1 -> accuracy"):
+        search(faces, pretrained, "--n-trials", 2, "--metric", "accuracy")
+
+
+def test_the_trial_of_a_killed_worker_is_taken_up_again(faces, pretrained):
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "optuna_script.py"), *arguments(faces, pretrained, "--n-trials", "2")],
+        stderr=subprocess.PIPE,
+    )
+    journal = Path("logs/optuna/search.journal")
+    until = time.monotonic() + 120
+    while not (journal.is_file() and '"worker"' in journal.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = optuna.load_study(study_name="search", storage=studies.open_storage(str(journal)))
+    assert [trial.state.name for trial in left.trials] == ["RUNNING"]
+    study = search(faces, pretrained, "--n-trials", 2)
+    states = [(trial.number, studies.original_number(trial), trial.state.name) for trial in study.trials]
+    assert states == [(0, 0, "FAIL"), (1, 0, "COMPLETE"), (2, 2, "COMPLETE")]
+    assert study.trials[1].params == study.trials[0].params
+    assert study.trials[1].user_attrs["checkpoint"].startswith("search_seed0_")
+
+
+def test_a_trial_of_a_living_worker_is_left_alone(faces, pretrained, fake_training):
+    study = search(faces, pretrained, "--n-trials", 1)
+    other = study.ask()
+    other.set_user_attr("worker", studies.worker())
+    study = search(faces, pretrained, "--n-trials", 3)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "COMPLETE"]
+
+
+def test_a_database_can_be_the_storage(faces, pretrained, fake_training):
+    study = search(faces, pretrained, "--n-trials", 2, "--storage", "sqlite:///study.db")
+    assert numbers(study) == [0, 1]
+    assert Path("study.db").is_file()
+    assert json.loads(study.user_attrs["settings"])["indices"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("--storage sqlite:////nowhere/study.db", "--storage sqlite:////nowhere/study.db cannot be reached"),
+        ("--storage postgresql://user:secret@127.0.0.1:9/x", "--storage postgresql://127.0.0.1:9/x cannot be reached"),
+        ("--lr-limits 1e-3 1e-4", "--lr-limits 0.001 0.0001: the first must not be above the second"),
+        ("--pretrained-location nowhere --indices 0", "model_0.pt is missing"),
+        ("--val-ratio 0", "--val-ratio 0 leaves nobody to score trials on"),
+        ("--data-location nowhere", "nowhere does not exist"),
+    ],
+)
+def test_a_mistake_is_one_error(faces, pretrained, extra, message):
+    result = command("optuna_script.py", *arguments(faces, pretrained, "--n-trials", 1, *extra.split()))
+    fails_cleanly(result, message)
+    assert "secret" not in result.stderr
+    shutil.rmtree("logs", ignore_errors=True)
+    assert not list(Path().rglob("*.pt"))

@@ -1,0 +1,187 @@
+"""The sweep: its grid, its shares, its failures, with a stand-in for `accelerate`; and the demo as a user gets it."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, files
+
+STAND_IN = """#!/usr/bin/env bash
+# accelerate launch --config_file FILE [...] SCRIPT ARGUMENT...
+echo "$CUDA_VISIBLE_DEVICES|$*" >> "$CALLS"
+[[ -n "${FAIL:-}" && "$*" == *"$FAIL"* ]] && { echo "error: no luck" >&2; exit 1; }
+exit 0
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Runs training.sh where `accelerate` only writes its arguments down; gives the result and these lines."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "accelerate").write_text(STAND_IN)
+    (tools / "accelerate").chmod(0o755)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "model").mkdir()
+    for i in range(5):
+        (tmp_path / "model" / f"model_{i}.pt").touch()
+
+    def run(*arguments, **env):
+        calls = tmp_path / "calls.txt"
+        calls.unlink(missing_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CUDA"))}
+        env = {"STAGES": "finetune age", **inherited, "CALLS": str(calls), **env}
+        env["PATH"] = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        result = subprocess.run(
+            ["bash", str(REPOSITORY / "training.sh"), *arguments], capture_output=True, text=True, env=env, timeout=60
+        )
+        return result, calls.read_text().splitlines() if calls.is_file() else []
+
+    return run
+
+
+def runs(calls):
+    """(script, seed, index) of each fine-tuning call, in order."""
+    found = [re.search(r"/(finetune\w*\.py) .*--random-seed (\d+) --i (\d+)", call) for call in calls]
+    return [(one[1], int(one[2]), int(one[3])) for one in found]
+
+
+def test_the_grid_is_seeds_times_indices_then_one_age_specialist(sweep):
+    result, calls = sweep("--lr", "3e-5", SEEDS="34 42", INDICES="0 3", EPOCHS="7")
+    assert result.returncode == 0, result.stderr
+    grid = [("finetune.py", seed, i) for seed in (34, 42) for i in (0, 3)]
+    assert runs(calls) == [*grid, ("finetune_age.py", 34, 0)]
+    assert all("--epochs 7 " in call and call.endswith("--lr 3e-5") for call in calls)
+
+
+def test_the_tasks_of_an_array_share_the_grid(sweep):
+    shares = []
+    for task in (3, 4, 5):  # an array may begin anywhere
+        array = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "3"}
+        result, calls = sweep(SEEDS="1 2", INDICES="0 1 2 3", STAGES="", **array)
+        assert result.returncode == 0, result.stderr
+        assert not re.search(r"main\.py|inference\.py", " ".join(calls))
+        shares.append(runs(calls))
+    trained = [run for share in shares for run in share if run[0] == "finetune.py"]
+    assert sorted(trained) == [("finetune.py", seed, i) for seed in (1, 2) for i in range(4)]
+    assert {len([run for run in share if run[0] == "finetune.py"]) for share in shares} == {2, 3}
+    assert [run for share in shares for run in share if run[0] == "finetune_age.py"] == [("finetune_age.py", 1, 0)]
+
+
+def test_the_first_failure_stops_the_sweep_and_is_named(sweep):
+    result, calls = sweep(INDICES="0 1 2", FAIL="--i 1")
+    assert result.returncode == 1
+    assert runs(calls) == [("finetune.py", 42, 0), ("finetune.py", 42, 1)]
+    assert "finetune.py failed for finetune_cp_seed42_i1" in result.stderr.splitlines()[-1]
+
+
+def test_a_failing_later_stage_is_named_too(sweep):
+    result, _ = sweep(INDICES="0", FAIL="finetune_age.py")
+    assert result.returncode == 1
+    assert "finetune_age.py failed" in result.stderr.splitlines()[-1]
+
+
+def test_jobs_run_side_by_side_each_on_its_gpus(sweep):
+    result, calls = sweep(INDICES="0 1 2 3", STAGES="finetune", CUDA_VISIBLE_DEVICES="4,5,6,7", JOBS="2")
+    assert result.returncode == 0, result.stderr
+    assert sorted(runs(calls)) == [("finetune.py", 42, i) for i in range(4)]
+    assert {call.split("|")[0] for call in calls} == {"4,5", "6,7"}
+    assert all("--multi_gpu --num_processes 2 " in call for call in calls)
+    assert len({re.search(r"--main_process_port (\d+)", call)[1] for call in calls}) == 2
+    _, calls = sweep(INDICES="0 1 2 3", STAGES="finetune", CUDA_VISIBLE_DEVICES="4,5,6,7")
+    assert {call.split("|")[0] for call in calls} == {"4", "5", "6", "7"}
+    assert not any("--multi_gpu" in call for call in calls)
+
+
+def test_a_failure_of_one_job_begins_no_other_run(sweep):
+    result, calls = sweep(INDICES="0 1 2 3 4", JOBS="2", FAIL="--i 0")
+    assert result.returncode == 1
+    assert len(runs(calls)) < 5
+    assert "finetune.py failed for finetune_cp_seed42_i0" in result.stderr
+    assert "error: no luck" in result.stderr  # the end of the run's own log
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"INDICES": "0 9"}, "index 9 has no model/model_9.pt"),
+        ({"STAGES": "finetune soupp"}, "STAGES has soupp, which is none of: finetune age soup"),
+        ({"JOBS": "many"}, "JOBS is many, expected a whole number"),
+        ({"STAGES": "validation"}, "no greedy soup of finetune_cp yet: run the stage soup first"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_work(sweep, env, message):
+    result, calls = sweep(**env)
+    assert result.returncode == 1
+    assert calls == []
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr
+
+
+def demo(timeout=300, **env):
+    """`bash training.sh` with no data: the process."""
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["bash", str(REPOSITORY / "training.sh")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**inherited, "PATH": path, **env},
+        start_new_session=True,
+    )
+
+
+def kill_when(process, reached, timeout=150):
+    """`kill -9` the process and all its children as soon as `reached()`."""
+    until = time.monotonic() + timeout
+    while not reached():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_the_demo_killed_three_times_ends_in_the_files_of_an_unbroken_run(tmp_path):
+    small = {"INDICES": "0 1", "EPOCHS": "1"}
+    done = tmp_path / "whole"
+    done.mkdir()
+    os.chdir(done)
+    process = demo(**small)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    with open("demo_run/output/hard_voting.csv") as file:
+        assert len(list(csv.DictReader(file))) == 280
+    assert re.search(r"greedy soup +accuracy 0\.\d+ \[.*\n(.*\n)*submission: .*hard_voting\.csv", told)
+
+    broken = tmp_path / "broken"
+    shutil.copytree(done / "demo_run" / "data", broken / "demo_run" / "data")
+    os.chdir(broken / "demo_run")
+    (broken / "demo_run" / "model").mkdir()
+    os.chdir(broken)
+    stages = {
+        "a fine-tune": lambda: Path("demo_run/model/demo_seed42_i0_epoch1.pt").is_file(),  # so index 1 is under way
+        "the soup": lambda: list(Path("demo_run/model").glob("*uniformsoup*")),
+        "inference": lambda: list(Path("demo_run/output").glob("output_*.csv")),
+    }
+    for reached in stages.values():
+        kill_when(demo(**small), reached)
+    process = demo(**small)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert not [path for path in files() if path.endswith(".tmp")]
+    for folder in ("model", "output"):
+        made, expected = (
+            {path.name: path for path in sorted((root / "demo_run" / folder).iterdir())} for root in (broken, done)
+        )
+        assert made.keys() == expected.keys()
+        for name, path in made.items():
+            assert path.read_bytes() == expected[name].read_bytes(), name

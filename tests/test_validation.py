@@ -1,0 +1,198 @@
+"""validation.py and both ensembles in inference.py, on the trained models of the kitchen."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import command, fails_cleanly, in_a_copy, infer, train
+
+import finetune_age
+import summary
+import validation
+from utils.checkpoints import read_checkpoint
+from utils.errors import InputError
+from utils.labels import Labelling
+from utils.reports import confusions, error_rates
+
+SOUP = "finetune_cp_seed42_epoch2_greedysoup_num3"
+AGE = "Age_finetune_cp_seed42_i0_epoch2"
+OTHER = "finetune_cp_seed42_i1_epoch2"
+
+
+def validate(faces, *extra):
+    options = ["--data-location", str(faces), "--workers", "0", *map(str, extra)]
+    return validation.run(validation.parser().parse(options))
+
+
+def answers(path):
+    with open(path) as file:
+        return {row["ImageID"]: int(row["ans"]) for row in csv.DictReader(file)}
+
+
+def probs_of(path):
+    with open(path.with_name(f"{path.stem}_probs.csv")) as file:
+        return np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
+
+
+def test_error_rates_are_wrong_of_total_by_hand():
+    labelling = Labelling()
+    labels = np.array([0, 0, 0, 13, 13, 5])  # worn male young, not worn male middle, worn female old
+    preds = np.array([0, 1, 0, 13, 4, 5])
+    rates = {
+        (rate.attribute, rate.value): rate for rate in error_rates(confusions(labels, preds, labelling), labelling)
+    }
+    assert len(rates) == 18 + 3 + 2 + 3
+    by_hand = {
+        ("class", "worn, male, under 30"): (1, 3),
+        ("class", "not_worn, male, 30 to 59"): (1, 2),
+        ("class", "incorrect, male, under 30"): (0, 0),
+        ("mask", "worn"): (0, 4),
+        ("mask", "not_worn"): (1, 2),
+        ("gender", "male"): (1, 5),
+        ("age", "under 30"): (1, 3),
+        ("age", "30 to 59"): (0, 2),
+    }
+    assert {key: (rates[key].wrong, rates[key].total) for key in by_hand} == by_hand
+    assert str(rates["mask", "not_worn"]).split() == ["mask", "not_worn", "1", "/", "2", "50.0", "%"]
+    assert str(rates["class", "incorrect, male, under 30"]).split()[-1] == "-"
+
+
+def test_validation_shows_the_model_and_what_ensembles_change(kitchen, faces, monkeypatch, caplog):
+    in_a_copy(kitchen, monkeypatch)
+    rows = validate(faces, "--weighted-ensemble", AGE, "--soft-voting", OTHER)
+    assert [row["kind"] for row in rows] == ["single", "soft vote", "age specialist", "weighted", "hard vote"]
+    single = kitchen[1][SOUP]  # without --model-name it is the only greedy soup
+    assert (rows[0]["model"], rows[0]["accuracy"], rows[0]["macro_f1"]) == (
+        SOUP,
+        single["accuracy"],
+        single["macro_f1"],
+    )
+    assert all(row["accuracy_interval"][0] <= row["accuracy"] <= row["accuracy_interval"][1] for row in rows)
+    recorded = read_checkpoint(Path(f"model/{AGE}.pt")).meta["scores"]
+    assert rows[2]["accuracy"] == recorded["accuracy"]
+    folder = Path("val_img") / SOUP
+    wrong = round(rows[0]["images"] * (1 - rows[0]["accuracy"]))
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *(f"confusion_{name}.png" for name in ("class", "mask", "gender", "age")),
+        *(f"misclassified_{sheet:03d}.png" for sheet in range(1, -(-wrong // 48) + 1)),
+    }
+    tuned = json.loads(next(Path("logs").glob("ensemble_*.json")).read_text())
+    assert tuned["cross_fitted"]["accuracy"] == rows[3]["accuracy"]
+    assert tuned["model"]["digest"] == read_checkpoint(Path(f"model/{SOUP}.pt")).digest
+    saved = [json.loads(line) for line in Path(f"logs/validation_results_{SOUP}.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in saved] == [row["kind"] for row in rows]
+
+
+def test_sheets_that_are_no_longer_needed_are_removed(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    stale = Path("val_img") / SOUP / "misclassified_999.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    validate(faces)
+    assert not stale.exists()
+
+
+def test_a_checkpoint_is_found_by_index_and_seed(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    assert validate(faces, "--i", 1)[0]["model"] == OTHER
+    assert validate(faces, "--model-name", OTHER, "--random-seed", 42)[0]["model"] == OTHER
+    with pytest.raises(InputError, match="was trained with --random-seed 42, not 7: leave --random-seed out"):
+        validate(faces, "--model-name", OTHER, "--random-seed", 7)
+    with pytest.raises(InputError, match=r"must mean one checkpoint, they mean .*_i0_.*_i1_.*_i2_"):
+        validate(faces, "--random-seed", 42)
+
+
+def test_the_split_is_the_checkpoints_own(kitchen, faces, pretrained, monkeypatch):
+    train(faces, pretrained, "--split-seed", 7, "--val-ratio", 0.3, "--epochs", 1)
+    row = validate(faces)[0]
+    assert row["persons"] == 9  # 0.3 of 30, without a word about the split
+    with pytest.raises(InputError, match="was trained on"):
+        validate(faces, "--split-seed", 42)
+    everyone = validate(faces, "--val-ratio", "None")[0]
+    assert everyone["persons"] == 30
+    with pytest.raises(InputError, match="--val-ratio None leaves none"):
+        validate(faces, "--val-ratio", "None", "--weighted-ensemble", "whatever.pt")
+
+
+def test_inference_applies_the_weight_that_validation_tuned(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    single = probs_of(infer(faces, "--save-probs"))
+    untuned = infer(faces, "--weighted-ensemble", AGE, "--save-probs")
+    assert untuned.name == f"output_{SOUP}_WE_{AGE}.csv"
+    by_one = probs_of(untuned)
+    validate(faces, "--weighted-ensemble", AGE)
+    path = next(Path("logs").glob("ensemble_*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weight": 0.5}))
+    by_half = probs_of(infer(faces, "--weighted-ensemble", AGE, "--save-probs"))
+    # log p18 + w log p3: half the weight lies half-way between none and one, up to each row's constant
+    log_ratio = np.log(by_half) - (np.log(single) + np.log(by_one)) / 2
+    np.testing.assert_allclose(log_ratio - log_ratio.mean(1, keepdims=True), 0, atol=1e-4)
+    assert list(answers(untuned).values()) == by_half.argmax(1).tolist()  # the file of the second call
+
+
+def test_inference_soft_votes_over_any_number_of_models(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    names = [f"finetune_cp_seed42_i{i}_epoch2" for i in range(3)]
+    singles = [probs_of(infer(faces, "--model-name", name, "--save-probs")) for name in names]
+    arguments = ["--model-name", names[0], "--soft-voting", *names[1:], "--soft-voting-rule", "mean", "--save-probs"]
+    voted = infer(faces, *arguments)
+    assert voted.name == f"output_{names[0]}_SV_{names[1]}_{names[2]}.csv"
+    np.testing.assert_allclose(probs_of(voted), sum(singles) / 3, atol=1e-6)
+
+
+def test_the_summary_tells_of_every_model_and_scores_submissions(kitchen, faces, monkeypatch, capsys):
+    in_a_copy(kitchen, monkeypatch)
+    validate(faces, "--weighted-ensemble", AGE, "--soft-voting", OTHER)
+    submission = infer(faces)
+    given = answers(submission)
+    rows = "".join(f"{name},{answer},p{k // 2}\n" for k, (name, answer) in enumerate(given.items()))
+    Path("truth.csv").write_text("ImageID,ans,person\n" + rows)
+    capsys.readouterr()
+    summary.main(["--name", "finetune_cp", "--truth", "truth.csv"])
+    held_out, test = capsys.readouterr().out.strip().split("\n\n")
+    kinds = [line[:15].strip() for line in held_out.splitlines()[1:]]
+    ensembles = ["soft vote", "age specialist", "weighted", "hard vote"]
+    assert kinds == ["ingredient"] * 3 + ["uniform soup", "greedy soup", *ensembles]
+    scores = [float(line.split("accuracy ")[1].split()[0]) for line in held_out.splitlines()[1:4]]
+    assert scores == sorted(scores, reverse=True)
+    assert "accuracy 1.000 [1.000, 1.000]" in test.splitlines()[1]
+    assert submission.name in test
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("inference.py", f"--model-name {AGE}", "is an age specialist of 3 classes, not a model of 18 classes"),
+        ("validation.py", f"--model-name {AGE}", "is an age specialist of 3 classes, not a model of 18 classes"),
+        ("inference.py", f"--weighted-ensemble {OTHER}", "is a model of 18 classes, not an age specialist"),
+        ("validation.py", f"--soft-voting {OTHER} {AGE}", "is an age specialist of 3 classes, not a model of 18"),
+        ("inference.py", "--weighted-ensemble nowhere", "no checkpoint nowhere"),
+        ("inference.py", f"--weighted-ensemble {AGE} --soft-voting {OTHER}", "not allowed with argument"),
+        ("summary.py", "--name nobody", "no scores of nobody"),
+        ("summary.py", "", "nothing to sum up"),
+    ],
+)
+def test_a_mistake_is_one_error(kitchen, faces, monkeypatch, script, arguments, message):
+    in_a_copy(kitchen, monkeypatch)
+    where = [] if script == "summary.py" else ["--data-location", faces]
+    fails_cleanly(command(script, *where, *arguments.split()), message)
+    assert not Path("output").exists() or not list(Path("output").iterdir())
+
+
+def test_an_ensemble_under_other_age_limits_is_an_error(kitchen, faces, pretrained, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    train(faces, pretrained, "--epochs", 1, "--name", "other", "--age-limits", "29,57", script=finetune_age)
+    arguments = ["--data-location", faces, "--weighted-ensemble", "Age_other_seed42_i0_epoch1"]
+    for script in ("validation.py", "inference.py"):
+        fails_cleanly(command(script, *arguments), "other age limits ((30, 60) and (29, 57))")
+
+
+def test_an_image_that_info_csv_names_and_that_is_not_there(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    Path("eval/images").mkdir(parents=True)
+    Path("eval/info.csv").write_text("ImageID,ans\nghost.jpg,0\n")
+    result = command("inference.py", "--data-location", "eval")
+    fails_cleanly(result, "names 1 images that are not in eval/images, the first: ghost.jpg")
