@@ -5,8 +5,11 @@ import pytest
 from conftest import REPOSITORY
 
 import finetune
+import finetune_age
 import inference
 import main
+import optuna_script
+import validation
 
 FLAGS = {
     finetune: """aug-strength=1.0 age-limits=(30, 60) batch-size=64 contrastive-weight=0.1 data-location=data epochs=20
@@ -16,18 +19,28 @@ FLAGS = {
         save-img=False split-by=person split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1""",
     main: """batch-size=64 data-location=data download-models=False model-url=None epoch=None
         eval-individual-models=False greedy-soup=False mean=None
-        metric=accuracy model-location=model model-num=None name=None random-seed=None relabel=None split-by=person
-        split-seed=42 std=None uniform-soup=False val-ratio=0.2""",
+        metric=accuracy model-location=model model-num=None name=None plot=False random-seed=None relabel=None
+        split-by=None split-seed=None std=None uniform-soup=False val-ratio=recorded""",
     inference: """batch-size=64 data-location=data mean=None model-location=model model-name=None output-dir=output
-        save-probs=False std=None""",
+        save-probs=False soft-voting=None soft-voting-rule=minmax std=None weighted-ensemble=None""",
+    validation: """batch-size=64 data-location=data i=None mean=None metric=macro_f1 model-location=model
+        model-name=None name=None random-seed=None relabel=None soft-voting=None soft-voting-rule=minmax split-by=None split-seed=None
+        std=None val-ratio=recorded weighted-ensemble=None""",
+    optuna_script: """age-limits=(30, 60) aug-strength-limits=(0.0, 2.0) batch-sizes=(32, 64, 128) best=5
+        contrastive-weight=0.1 data-location=data epochs-limits=(5, 20) gradient-accumulation-steps=1 head-init=None
+        image-size=None indices=None label-smoothing-limits=(0.0, 0.2) loss-fn=CrossEntropyLoss
+        lr-limits=(1e-06, 0.0001) metric=macro_f1 model-location=model model=ViT-B/32 n-trials=30 old-aug=False
+        pretrained-location=None relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42
+        storage=None study-name=search val-ratio=0.2 warmup-length=500 wd-limits=(0.0, 0.3)""",
 }
+FLAGS[finetune_age] = FLAGS[finetune]
 
 
 @pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)
 def test_flags_and_defaults_are_frozen(script):
     defaults = {name.replace("_", "-"): str(value) for name, value in script.parser().parse([]).as_dict().items()}
     assert int(defaults.pop("workers")) >= 0  # follows the machine
-    expected = dict(item.split("=") for item in FLAGS[script].replace("30, 60", "30,60").split())
+    expected = dict(item.split("=") for item in FLAGS[script].replace(", ", ",").split())
     assert {name: value.replace(", ", ",") for name, value in defaults.items()} == expected
 
 
@@ -73,7 +86,7 @@ def test_a_wrong_flag_or_value_is_named(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["finetune.py", "main.py", "inference.py"])
+@pytest.mark.parametrize("script", [f"{script.__name__}.py" for script in FLAGS])
 def test_help_does_not_import_torch(script):
     code = (
         f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
@@ -83,4 +96,4 @@ def test_help_does_not_import_torch(script):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "--batch-size" in result.stdout
+    assert "--data-location" in result.stdout
