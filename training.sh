@@ -35,7 +35,7 @@ if [[ -z "${DATA_LOCATION:-}" && ! -d data ]]; then
     echo "No DATA_LOCATION and no folder data/: running the embedded demo on drawn faces, in $PWD/demo_run"
     mkdir -p demo_run
     cd demo_run
-    : "${NAME:=demo}" "${MODEL:=$HERE/demo/tower.pt}" "${INDICES:=0 1 2 3}" "${EPOCHS:=6}" "${TRUTH:=data/eval_truth.csv}"
+    : "${NAME:=demo}" "${MODEL:=$HERE/demo/tower.pt}" "${INDICES:=0 1 2 3}" "${EPOCHS:=9}" "${TRUTH:=data/eval_truth.csv}"
 fi
 NAME="${NAME:-finetune_cp}"
 MODEL="${MODEL:-ViT-B/32}"
@@ -98,7 +98,7 @@ must() {
 # The demo gives each index other augmentation and another learning rate, since one tower serves them all.
 recipe_of() {
     [[ -n "$demo" ]] || return 0
-    local rates=(6e-4 4e-4 8e-4 5e-4) strengths=(1.0 0.5 1.5 0.8)
+    local rates=(6e-4 5e-4 7e-4 6e-4) strengths=(0.8 0.4 1.0 0.6)
     echo "--lr ${rates[$1 % 4]} --aug-strength ${strengths[$1 % 4]} --batch-size 32 --report-to none"
 }
 
@@ -163,7 +163,8 @@ if wanted finetune; then
     if ((JOBS == 1)); then
         work 0 || true
     else
-        ((share > 0)) || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(getconf _NPROCESSORS_ONLN) / JOBS + 1))}"
+        cores="$(getconf _NPROCESSORS_ONLN)"
+        ((share > 0)) || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}"
         for ((slot = 0; slot < JOBS; slot++)); do work "$slot" & done
         wait
     fi

@@ -24,8 +24,8 @@ FLAGS = {
     inference: """batch-size=64 data-location=data mean=None model-location=model model-name=None output-dir=output
         save-probs=False soft-voting=None soft-voting-rule=minmax std=None weighted-ensemble=None""",
     validation: """batch-size=64 data-location=data i=None mean=None metric=macro_f1 model-location=model
-        model-name=None name=None random-seed=None relabel=None soft-voting=None soft-voting-rule=minmax split-by=None split-seed=None
-        std=None val-ratio=recorded weighted-ensemble=None""",
+        model-name=None name=None random-seed=None relabel=None soft-voting=None soft-voting-rule=minmax split-by=None
+        split-seed=None std=None val-ratio=recorded weighted-ensemble=None""",
     optuna_script: """age-limits=(30, 60) aug-strength-limits=(0.0, 2.0) batch-sizes=(32, 64, 128) best=5
         contrastive-weight=0.1 data-location=data epochs-limits=(5, 20) gradient-accumulation-steps=1 head-init=None
         image-size=None indices=None label-smoothing-limits=(0.0, 0.2) loss-fn=CrossEntropyLoss
