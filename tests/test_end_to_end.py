@@ -11,6 +11,7 @@ import torch
 from conftest import FAST, command, fails_cleanly, files, in_a_copy, infer, make_people, release_state, soup, train
 from PIL import Image
 
+from utils import results
 from utils.checkpoints import read_checkpoint
 from utils.errors import InputError
 from utils.soups import average
@@ -110,11 +111,41 @@ def test_training_is_deterministic_and_workers_play_no_part(kitchen, faces, pret
 def test_pictures_are_written(kitchen):
     pictures = sorted(str(path.relative_to(kitchen[0])) for path in (kitchen[0] / "val_img").rglob("*.png"))
     assert pictures == [
+        "val_img/Age_finetune_cp_seed42_i0_epoch2/predictions.png",
         "val_img/finetune_cp_seed42_i0_epoch2/predictions.png",
         "val_img/finetune_cp_seed42_i1_epoch2/predictions.png",
         "val_img/finetune_cp_seed42_i2_epoch2/augmented.png",
         "val_img/finetune_cp_seed42_i2_epoch2/predictions.png",
     ]
+
+
+def test_a_plot_shows_ingredients_and_the_soups_of_earlier_calls(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    drawn = []
+    monkeypatch.setattr("utils.pictures.save_score_plot", lambda path, points, title: drawn.append((path, points)))
+    assert soup(faces, "--plot") == kitchen[1]  # both soups come from their files
+    path, points = drawn[0]
+    assert path == Path("val_img/soups_finetune_cp_seed42_num3_epoch2.png")
+    assert {kind: len(models) for kind, models in points.items()} == {
+        "ingredient": 3,
+        "uniform soup": 1,
+        "greedy soup": 1,
+    }
+
+
+def test_the_plot_is_drawn(tmp_path):
+    rows = [
+        {"kind": kind, "model": f"m_seed1_i{k}_epoch2.pt", "accuracy": 0.5, "macro_f1": 0.4 + k / 10}
+        for k, kind in enumerate(("ingredient", "ingredient", "greedy soup"))
+    ]
+    with Image.open(results.plot(tmp_path / "plot.png", rows, "title")) as picture:
+        assert picture.size[0] > 400
+
+
+def test_a_soup_of_other_ingredients_is_not_told_of(kitchen, faces, pretrained, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    train(faces, pretrained, "--wd", 0.5, "--overwrite")
+    assert not [name for name in soup(faces, "--eval-individual-models") if "uniformsoup" in name]
 
 
 def test_val_ratio_none_scores_everyone_and_selects_nothing(kitchen, faces, monkeypatch):

@@ -45,7 +45,7 @@ def record(options: Options, start: Weights, family: dict) -> dict:
     """Everything that steers training, to tell whether a checkpoint is what these options would make."""
     return {
         **steering(options),
-        "start": start.digest(),
+        "start": start.backbone_digest,
         "anchor, head, labels and photographs": family["inputs"],
     }
 
@@ -95,7 +95,7 @@ def meta(
         "epoch": epoch,
         "split": split.record(),
         "family": family,
-        "start": {"source": Path(start.source).name, "digest": start.digest()},
+        "start": {"source": Path(start.source).name, "digest": start.backbone_digest},
         "scores": scores and scores.record(),
         "made_from": [],
     }

@@ -10,6 +10,7 @@ import pickle
 import re
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -70,8 +71,9 @@ class Weights:
         head = self.state_dict.get("classification_head.weight")
         return None if head is None else len(head)
 
-    def digest(self) -> str:
-        """SHA-256 of the backbone, without the head."""
+    @cached_property
+    def backbone_digest(self) -> str:
+        """SHA-256 of the backbone, without the head; it takes a while for a large one and is asked for often."""
         return digest(self.backbone())
 
     def backbone(self) -> dict[str, torch.Tensor]:
