@@ -35,7 +35,7 @@ if [[ -z "${DATA_LOCATION:-}" && ! -d data ]]; then
     echo "No DATA_LOCATION and no folder data/: running the embedded demo on drawn faces, in $PWD/demo_run"
     mkdir -p demo_run
     cd demo_run
-    : "${NAME:=demo}" "${MODEL:=$HERE/demo/tower.pt}" "${INDICES:=0 1 2 3}" "${EPOCHS:=9}" "${TRUTH:=data/eval_truth.csv}"
+    : "${NAME:=demo}" "${MODEL:=$HERE/demo/tower.pt}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}" "${TRUTH:=data/eval_truth.csv}"
 fi
 NAME="${NAME:-finetune_cp}"
 MODEL="${MODEL:-ViT-B/32}"
@@ -98,7 +98,7 @@ must() {
 # The demo gives each index other augmentation and another learning rate, since one tower serves them all.
 recipe_of() {
     [[ -n "$demo" ]] || return 0
-    local rates=(6e-4 5e-4 7e-4 6e-4) strengths=(0.8 0.4 1.0 0.6)
+    local rates=(2e-4 1.5e-4 3e-4 2.5e-4) strengths=(0.8 0.4 1.2 0.6)
     echo "--lr ${rates[$1 % 4]} --aug-strength ${strengths[$1 % 4]} --batch-size 32 --report-to none"
 }
 

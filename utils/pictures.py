@@ -27,12 +27,13 @@ def saved_figure(path: Path, dpi: int = 110, layout: str | None = "constrained",
         plt.close(figure)
 
 
-def save_open_figure(path: Path, dpi: int = 110) -> Path:
-    """Write matplotlib's current figure, which another library drew, to `path`, and close it."""
+def save_open_figure(path: Path, size: tuple[float, float], dpi: int = 110) -> Path:
+    """Write matplotlib's current figure, which another library drew, to `path` at `size` (inches), and close it."""
     from matplotlib import pyplot as plt
 
     figure = plt.gcf()
     try:
+        figure.set_size_inches(*size)
         _save(figure, path, dpi, bbox_inches="tight")
     finally:
         plt.close(figure)

@@ -117,16 +117,18 @@ def save_pictures(study: optuna.Study, folder: Path) -> dict[str, Path]:
         return {}
     importances = optuna.importance.get_param_importances(study)
     varied = [name for name, importance in importances.items() if importance > 0][:PLOTTED]
-    draw = {
-        "history": lambda: plots.plot_optimization_history(study),
-        "importance": lambda: plots.plot_param_importances(study),
-        "parallel_coordinate": lambda: plots.plot_parallel_coordinate(study),
-        "slice": lambda: plots.plot_slice(study),
+    count = len(importances)
+    draw = {  # how, and the size in inches
+        "history": (lambda: plots.plot_optimization_history(study), (8, 5)),
+        "importance": (lambda: plots.plot_param_importances(study), (8, 5)),
+        "parallel_coordinate": (lambda: plots.plot_parallel_coordinate(study), (3 + 1.5 * count, 5)),
+        "slice": (lambda: plots.plot_slice(study), (2 + 2.6 * count, 4.5)),
     }
     if len(varied) > 1:
-        draw["contour"] = lambda: plots.plot_contour(study, params=varied)
+        side = 1 + 3 * len(varied)
+        draw["contour"] = (lambda: plots.plot_contour(study, params=varied), (side, side))
     pictures = {}
-    for name, plot in draw.items():
+    for name, (plot, size) in draw.items():
         plot()
-        pictures[name] = save_open_figure(folder / f"{name}.png")
+        pictures[name] = save_open_figure(folder / f"{name}.png", size)
     return pictures
