@@ -56,16 +56,17 @@ def run(
     from transformers import get_cosine_schedule_with_warmup
 
     from utils import engine, losses, training
-    from utils.checkpoints import preprocessing, save_checkpoint
+    from utils.checkpoints import as_saved, preprocessing, save_checkpoint
     from utils.clip import build
     from utils.data import read_photographs
-    from utils.evaluation import HeldOut
+    from utils.evaluation import EVALUATION_BATCH, HeldOut
     from utils.files import require_writable
     from utils.heads import head_family, sweep_head
     from utils.labels import Labelling
     from utils.splits import check_unseen, make_split
     from utils.start import read_start
     from utils.transforms import EpochSampler
+    from utils.weights import digest
 
     # Runtime
     accelerator = engine.start(
@@ -86,7 +87,8 @@ def run(
         if weights.meta is not None:
             check_unseen(split, weights.meta["split"], photographs, weights.source)
     recipe = preprocessing(start.config["image_size"])
-    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, options)
+    evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
+    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, evaluation)
     family = head_family(
         anchor, labelling, options.head_init, split.digest, labels[split.train], held_out.squares.digest
     )
@@ -126,7 +128,9 @@ def run(
     steps = options.epochs * -(-len(loader) // options.gradient_accumulation_steps)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
     if len(split.held_out):  # a broken evaluation fails now and not after the first epoch
-        engine.predict(accelerator, model, held_out.squares, split.held_out[: 2 * options.batch_size], recipe, 64)
+        engine.predict(
+            accelerator, model, held_out.squares, split.held_out[: 2 * EVALUATION_BATCH], recipe, EVALUATION_BATCH
+        )
 
     # Loop
     scores = None
@@ -165,19 +169,18 @@ def run(
             if epoch in saved_epochs:
                 meta = training.meta(options, start, family, labelling, recipe, split, scores, epoch)
                 if accelerator.is_main_process:
-                    path = file_of(epoch)
-                    weights_digest = save_checkpoint(path, accelerator.unwrap_model(model).state_dict(), meta)
+                    state_dict = as_saved(accelerator.unwrap_model(model).state_dict())
+                    if epoch == options.epochs and len(split.held_out):
+                        held_out.keep(digest(state_dict), held_out_logits)
+                        sheet = training.save_predictions(held_out, held_out_logits, file_of(epoch).stem)
+                        engine.log_picture(accelerator, "held_out_predictions", sheet)
+                        log.info("held-out predictions: %s", sheet)
+                    save_checkpoint(file_of(epoch), state_dict, meta)  # the last file: with it the run is done
                 accelerator.wait_for_everyone()
 
-        # Result
-        path = file_of(options.epochs)
-        if len(split.held_out) and accelerator.is_main_process:
-            held_out.keep(weights_digest, held_out_logits)
-            sheet = training.save_predictions(held_out, held_out_logits, path.stem)
-            engine.log_picture(accelerator, "held_out_predictions", sheet)
-            log.info("held-out predictions: %s", sheet)
-    log.info("saved %s", path)
-    return path, scores and scores.record()
+    # Result
+    log.info("saved %s", file_of(options.epochs))
+    return file_of(options.epochs), scores and scores.record()
 
 
 def main(argv: list[str] | None = None) -> None:

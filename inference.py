@@ -46,6 +46,8 @@ def run(options: flags.Options) -> Path:
     path = find_checkpoint(options.model_name, options.model_location)
     model = read_checkpoint(path, options.mean, options.std)
     age, others = ensembles.read_members(options, model)
+    weight = ensembles.load_age_weight(model, age) if age else None
+    rule = options.soft_voting_rule or "minmax"
 
     # Data
     test = read_test_images(options.data_location)
@@ -69,11 +71,10 @@ def run(options: flags.Options) -> Path:
     scores = logits
     if age:
         name = ensembles.weighted_name(model, age)
-        weight = ensembles.load_age_weight(model, age)
         scores = ensembles.age_corrected(logits, predict(age), weight, model.labelling)
     elif others:
-        name = ensembles.soft_voting_name(model, others)
-        scores = ensembles.soft_vote([logits, *map(predict, others)], options.soft_voting_rule)
+        name = ensembles.soft_voting_name(model, others, rule)
+        scores = ensembles.soft_vote([logits, *map(predict, others)], rule)
 
     # Result
     preds = scores.argmax(-1)
@@ -81,7 +82,7 @@ def run(options: flags.Options) -> Path:
     if accelerator.is_main_process:
         submissions.write_submission(output, test.columns, [list(row.values()) for row in test.rows], preds)
         if options.save_probs:
-            probs = ensembles.as_probs(scores, options.soft_voting_rule if others else "log")
+            probs = ensembles.as_probs(scores, rule if others else "log")
             saved = submissions.write_probs(output.with_name(f"{output.stem}_probs.csv"), test.files, probs)
             log.info("probabilities: %s", saved)
     accelerator.end_training()

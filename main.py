@@ -73,7 +73,13 @@ def cook(options: flags.Options) -> dict[str, dict]:
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
 
     # Data
-    sweep = find_sweep(options.model_location, options.name, options.random_seed, options.model_num, options.epoch)
+    sweep = find_sweep(
+        options.model_location,
+        options.name,
+        options.random_seed,
+        options.indices or (options.model_num and list(range(options.model_num))),
+        options.epoch,
+    )
     ingredients = [read_checkpoint(one.path, options.mean, options.std) for one in sweep.ingredients]
     check_same_kind(ingredients)
     photographs = read_photographs(options.data_location, options.relabel)
@@ -89,7 +95,8 @@ def cook(options: flags.Options) -> dict[str, dict]:
     def score(kind: str, one: Checkpoint, logits) -> None:
         scores[one.name] = held_out.score(logits)
         row = held_out.row(kind, one.path.name, logits.argmax(-1))
-        rows[one.name] = {**scores[one.name].record(), **row, "digest": one.digest, "people": who}
+        known = {"digest": one.digest, "people": who, "split": split.digest}
+        rows[one.name] = {**scores[one.name].record(), **row, **known}
         log.info("%s: %s", one.name, scores[one.name])
 
     for one in ingredients:
@@ -131,8 +138,9 @@ def cook(options: flags.Options) -> dict[str, dict]:
             write_text(flags.LOGS / f"greedy_soup_log_{sweep.log_name()}.txt", "\n".join(lines) + "\n")
         ranked = sorted((rows[one.name] for one in ingredients), key=lambda row: -row[options.metric])
         soups = [row for name, row in rows.items() if name not in {one.name for one in ingredients}]
+        everyone = "everyone_" if options.val_ratio is None else ""
         for what, some in (("individual", ranked), ("soup", soups)):
-            log.info("scores: %s", write_json_lines(results.file_of(what, sweep.log_name()), some))
+            log.info("scores: %s", write_json_lines(results.file_of(everyone + what, sweep.log_name()), some))
         if options.plot:
             picture = flags.PICTURES / f"soups_{sweep.log_name()}.png"
             log.info("plot: %s", results.plot(picture, [*ranked, *soups], f"{sweep.log_name()}, {who}"))

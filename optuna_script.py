@@ -83,9 +83,13 @@ def run(options: flags.Options):
     if not options.val_ratio:
         raise InputError("--val-ratio 0 leaves nobody to score trials on")
     import optuna
+    import torch
 
     from utils import engine, studies
+    from utils.data import read_photographs
     from utils.files import require_writable
+    from utils.labels import Labelling
+    from utils.splits import make_split
     from utils.training import steering
 
     # Runtime
@@ -93,6 +97,11 @@ def run(options: flags.Options):
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing trial's traceback is not for users
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     require_writable(options.model_location, flags.LOGS, flags.PICTURES)
+
+    # Data
+    photographs = read_photographs(options.data_location, options.relabel)
+    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
+    labels = photographs.labels(Labelling(age_limits=options.age_limits))[split.held_out]
 
     # Study
     space = search_space(options)
@@ -104,10 +113,12 @@ def run(options: flags.Options):
     study = studies.open_study(
         options.study_name,
         studies.open_storage(storage),
-        {"metric": options.metric, **space, **fixed},
+        {"metric": options.metric, "held out": [split.digest, studies.digest_of(labels)], **space, **fixed},
         startup_trials=min(10, max(3, options.n_trials // 4)),
         warmup_epochs=max(1, options.epochs_limits[0] // 3),
     )
+
+    studies.check_checkpoints(study, options.model_location)
 
     # Trials
     def objective(trial) -> float:
@@ -124,8 +135,9 @@ def run(options: flags.Options):
 
         try:
             path, scores = finetune.run(common.replace(**chosen, random_seed=number), after_epoch=after_epoch)
-        except Diverged as error:
-            log.info("trial %d: %s", number, error)
+        except (Diverged, torch.OutOfMemoryError) as error:
+            log.info("trial %d ends: %s", number, str(error).splitlines()[0])
+            torch.cuda.empty_cache()
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("checkpoint", path.name)
         log.info("trial %d: %s %.4f", number, options.metric, scores[options.metric])
@@ -138,7 +150,8 @@ def run(options: flags.Options):
 
     # Result
     pictures = studies.save_pictures(study, flags.PICTURES / f"optuna_{options.study_name}")
-    with engine.tracker(accelerator, options, f"{options.study_name}_study"):
+    public = options.replace(storage=None)  # its address may hold a password
+    with engine.tracker(accelerator, public, f"{options.study_name}_study"):
         for name, picture in pictures.items():
             engine.log_picture(accelerator, name, picture)
             log.info("%s: %s", name, picture)

@@ -37,9 +37,13 @@ def run(options: flags.Options) -> None:
         tables.append(results.latest_rows(options.name))
     if options.truth:
         voted = flags.OUTPUT / "hard_voting.csv"
-        submissions = options.csv or [*find_submissions(), *([voted] if voted.is_file() else [])]
+        there = [*find_submissions(), *([voted] if voted.is_file() else [])]
+        submissions = options.csv or results.of_these_images(options.truth, there)
         if not submissions:
-            raise InputError(f"no submissions in {flags.OUTPUT.resolve()}: run inference.py, or give CSV files")
+            raise InputError(
+                f"{flags.OUTPUT.resolve()} has no submissions of the images of {options.truth}: run inference.py, "
+                "or give CSV files"
+            )
         tables.append(results.score_submissions(options.truth, submissions))
     for rows in tables:
         print(f"\n{results.table(rows)}")

@@ -26,72 +26,107 @@
 # age; run the other STAGES once when all have ended. What is done is skipped, so a re-run goes on where one stopped.
 set -euo pipefail
 
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd)"
 [[ -n "${SLURM_SUBMIT_DIR:-}" && ! -f "$HERE/finetune.py" ]] && HERE="$SLURM_SUBMIT_DIR" # SLURM runs a copy
-extra=("$@")
-demo=""
-if [[ -z "${DATA_LOCATION:-}" && ! -d data ]]; then
-    demo=yes
-    echo "No DATA_LOCATION and no folder data/: running the embedded demo on drawn faces, in $PWD/demo_run"
-    mkdir -p demo_run
-    cd demo_run
-    : "${NAME:=demo}" "${MODEL:=$HERE/demo/tower.pt}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}" "${TRUTH:=data/eval_truth.csv}"
-fi
-NAME="${NAME:-finetune_cp}"
-MODEL="${MODEL:-ViT-B/32}"
-read -r -a seeds <<<"${SEEDS:-42}"
-read -r -a indices <<<"${INDICES:-0 1 2 3 4}"
-EPOCHS="${EPOCHS:-20}"
-DATA_LOCATION="${DATA_LOCATION:-data}"
-TEST_LOCATION="${TEST_LOCATION:-$DATA_LOCATION}"
-MODEL_LOCATION="${MODEL_LOCATION:-model}"
-PRETRAINED_LOCATION="${PRETRAINED_LOCATION:-$MODEL_LOCATION}"
-METRIC="${METRIC:-accuracy}"
-relabel=(${RELABEL:+--relabel "$RELABEL"})
-every="finetune age soup validation inference vote summary"
-STAGES="${STAGES:-${SLURM_ARRAY_TASK_ID:+finetune age}}"
-STAGES="${STAGES:-$every}"
 
 stop() {
     echo "training.sh stopped: $*" >&2
     exit 1
 }
 
-wanted() { [[ " $STAGES " == *" $1 "* ]]; }
+extra=("$@")
+for word in "$@"; do
+    flag="${word%%=*}"
+    case "${flag//_/-}" in
+        -h | --help)
+            sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p;}' "$HERE/training.sh"
+            exit 0
+            ;;
+        --name | --model | --random-seed | --i | --epochs | --data-location | --model-location | --pretrained-location | --relabel)
+            stop "$flag is set by the environment, for all scripts alike: see bash training.sh --help"
+            ;;
+    esac
+done
 
-for stage in $STAGES; do
+demo=""
+given="${DATA_LOCATION:-}${TEST_LOCATION:-}${PRETRAINED_LOCATION:-}${MODEL_LOCATION:-}${MODEL:-}${RELABEL:-}${TRUTH:-}"
+if [[ -z "$given" && ! -d data ]]; then
+    demo=yes
+    echo "No data is given and there is no folder data/: this is the embedded demo on drawn faces, in $PWD/demo_run"
+    mkdir -p demo_run
+    cd demo_run >/dev/null
+    : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}"
+    MODEL="$HERE/demo/tower.pt"
+    TRUTH=data/eval_truth.csv
+fi
+NAME="${NAME:-finetune_cp}"
+MODEL="${MODEL:-ViT-B/32}"
+read -r -d '' -a seeds <<<"${SEEDS:-42}" || true
+read -r -d '' -a indices <<<"${INDICES:-0 1 2 3 4}" || true
+EPOCHS="${EPOCHS:-20}"
+DATA_LOCATION="${DATA_LOCATION:-data}"
+TEST_LOCATION="${TEST_LOCATION:-$DATA_LOCATION}"
+MODEL_LOCATION="${MODEL_LOCATION:-model}"
+PRETRAINED_LOCATION="${PRETRAINED_LOCATION:-$MODEL_LOCATION}"
+METRIC="${METRIC:-accuracy}"
+TRUTH="${TRUTH:-}"
+relabel=(${RELABEL:+--relabel "$RELABEL"})
+every="finetune age soup validation inference vote summary"
+STAGES="${STAGES:-${SLURM_ARRAY_TASK_ID:+finetune age}}"
+read -r -d '' -a stages <<<"${STAGES:-$every}" || true
+
+wanted() { [[ " ${stages[*]} " == *" $1 "* ]]; }
+
+for stage in ${stages[@]+"${stages[@]}"}; do
     [[ " $every " == *" $stage "* ]] || stop "STAGES has $stage, which is none of: $every"
 done
+[[ -n "${stages[*]-}" && -n "${seeds[*]-}" && -n "${indices[*]-}" ]] || stop "STAGES, SEEDS or INDICES is blank"
 
 # GPUs, and how many of them each run gets
 gpus=()
-if [[ -n "${CUDA_VISIBLE_DEVICES:-}" ]]; then
+if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]]; then
     IFS=, read -r -a gpus <<<"$CUDA_VISIBLE_DEVICES"
 elif command -v nvidia-smi >/dev/null; then
-    while read -r gpu; do gpus+=("$gpu"); done < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
+    while read -r gpu; do
+        if [[ "$gpu" =~ ^[0-9]+$ ]]; then gpus+=("$gpu"); fi # a broken driver answers with a sentence
+    done < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
 fi
 JOBS="${JOBS:-$((${#gpus[@]} > 0 ? ${#gpus[@]} : 1))}"
 [[ "$JOBS" =~ ^[1-9][0-9]*$ ]] || stop "JOBS is $JOBS, expected a whole number from 1 on"
-share=$((${#gpus[@]} / JOBS)) # GPUs a run; 0 on a CPU
+share=$((${#gpus[@]} / JOBS))
+((${#gpus[@]} > 0 && share == 0)) && share=1 # more runs than GPUs: some share one
 
 # launch SLOT SCRIPT ARGUMENT... runs a script on the slot's GPUs
 launch() {
     local slot="$1" script="$2" how=()
     shift 2
     if ((share > 0)); then
-        local mine=("${gpus[@]:slot*share:share}")
+        local mine=("${gpus[@]:slot*share%${#gpus[@]}:share}")
         local -x CUDA_VISIBLE_DEVICES
         CUDA_VISIBLE_DEVICES="$(IFS=,; echo "${mine[*]}")"
-        ((share > 1)) && how=(--multi_gpu --num_processes "$share" --main_process_port "$((29500 + slot))")
+        ((share > 1)) && how=(--multi_gpu --num_processes "$share" --main_process_port 0) # 0: any free one
     fi
-    accelerate launch --config_file "$HERE/accelerate_config.yaml" ${how[@]+"${how[@]}"} "$HERE/$script" "$@"
+    accelerate launch --quiet --config_file "$HERE/accelerate_config.yaml" ${how[@]+"${how[@]}"} "$HERE/$script" "$@"
 }
+
+# Everything long runs in the background, as a process group of its own, so that a signal ends all of it.
+set -m
+pids=()
+interrupted() {
+    local pid
+    for pid in ${pids[@]+"${pids[@]}"}; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    stop "interrupted; run the same command again to go on"
+}
+trap interrupted INT TERM
 
 # must NAME COMMAND... says which run failed and stops there
 must() {
     local name="$1" began="$SECONDS"
     shift
-    "$@" || stop "$name failed; mend it and run the same command again, what is done will be skipped"
+    "$@" </dev/null &
+    pids=("$!")
+    wait "$!" || stop "$name failed; mend it and run the same command again, what is done will be skipped"
+    pids=()
     echo "-- $name: $((SECONDS - began)) s"
 }
 
@@ -121,7 +156,10 @@ newest() { # of the files given that exist
 
 # This task's share of the grid: all of it, or every COUNT-th run of a SLURM array
 tasks="${SLURM_ARRAY_TASK_COUNT:-1}"
-me=$(((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
+step="${SLURM_ARRAY_TASK_STEP:-1}"
+me=$(((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
+last=$(((${SLURM_ARRAY_TASK_MAX:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
+((last == tasks - 1)) || stop "a SLURM array must be a plain range, such as --array=0-7: its tasks share the grid"
 runs=()
 number=0
 for seed in "${seeds[@]}"; do
@@ -137,11 +175,13 @@ done
 if [[ -n "$demo" && ! -f data/eval_truth.csv ]]; then # the last file that is written
     must "drawing the demo's faces" python "$HERE/demo/faces.py" data
 fi
+[[ -d "$DATA_LOCATION" ]] || stop "there is no folder $DATA_LOCATION: name the photographs with DATA_LOCATION"
+[[ -d "$TEST_LOCATION" ]] || stop "there is no folder $TEST_LOCATION: name the photographs to predict with TEST_LOCATION"
+[[ -z "$TRUTH" || -f "$TRUTH" ]] || stop "there is no file $TRUTH: name the right answers with TRUTH, or leave it out"
 
 # A worker takes every JOBS-th run; after a failure none begins another one.
 failed="$(mktemp)"
 trap 'rm -f "$failed"' EXIT
-trap 'kill $(jobs -p) 2>/dev/null || true; stop interrupted' INT TERM
 work() { # SLOT
     local k seed i run
     for ((k = $1; k < ${#runs[@]}; k += JOBS)); do
@@ -160,14 +200,16 @@ work() { # SLOT
 
 if wanted finetune; then
     mkdir -p logs/training
-    if ((JOBS == 1)); then
-        work 0 || true
-    else
+    if ((JOBS > 1 && share == 0)); then
         cores="$(getconf _NPROCESSORS_ONLN)"
-        ((share > 0)) || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}"
-        for ((slot = 0; slot < JOBS; slot++)); do work "$slot" & done
-        wait
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}"
     fi
+    for ((slot = 0; slot < JOBS; slot++)); do
+        work "$slot" </dev/null &
+        pids+=("$!")
+    done
+    for pid in "${pids[@]}"; do wait "$pid" || [[ -s "$failed" ]] || echo "a worker" >>"$failed"; done
+    pids=()
     [[ -s "$failed" ]] && stop "finetune.py failed for $(tr '\n' ' ' <"$failed"); run the same command again to go on"
 fi
 
@@ -179,19 +221,25 @@ here=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION")
 there=(--data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION")
 if wanted soup; then
     must "main.py" launch 0 main.py --uniform-soup --greedy-soup --plot --metric "$METRIC" --name "$NAME" \
-        --random-seed "${seeds[@]}" --epoch "$EPOCHS" "${here[@]}" ${relabel[@]+"${relabel[@]}"}
+        --random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${here[@]}" \
+        ${relabel[@]+"${relabel[@]}"}
 fi
 
-if wanted validation || wanted inference || wanted vote; then
-    soup="$(newest "$MODEL_LOCATION/$NAME"_seed*_epoch"${EPOCHS}"_greedysoup_num*.pt)"
-    age="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch$EPOCHS.pt"
+if wanted validation || wanted inference || wanted vote || wanted summary; then
     scores="$(newest "logs/individual_results_$NAME"_seed*_epoch"$EPOCHS".jsonl)"
-    [[ -n "$soup" && -n "$scores" ]] || stop "there is no greedy soup of $NAME yet: run the stage soup first"
-    [[ -f "$age" ]] || stop "there is no age specialist $age yet: run the stage age first"
-    best="$MODEL_LOCATION/$(sed -n '1s/.*"model": "\([^"]*\)".*/\1/p' "$scores")" # the file lists the best one first
-    soup_name="$(basename "$soup" .pt)"
-    with_age="output/output_${soup_name}_WE_$(basename "$age" .pt).csv"
-    with_best="output/output_${soup_name}_SV_$(basename "$best" .pt).csv"
+    [[ -n "$scores" ]] || stop "there are no scores of $NAME yet: run the stage soup first"
+    [[ "$scores" =~ (_seed.*)_num([0-9]+)_epoch ]]
+    soup_name="${NAME}${BASH_REMATCH[1]}_epoch${EPOCHS}_greedysoup_num${BASH_REMATCH[2]}"
+    soup="$MODEL_LOCATION/$soup_name.pt"
+    age="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch$EPOCHS.pt"
+    best_name="$(sed -n '1s/.*"model": "\([^"]*\)\.pt".*/\1/p' "$scores")" # the file lists the best one first
+    best="$MODEL_LOCATION/$best_name.pt"
+    voting=("output/output_$soup_name.csv" "output/output_${soup_name}_WE_$(basename "$age" .pt).csv"
+        "output/output_${soup_name}_SV_$best_name.csv")
+    if wanted validation || wanted inference; then
+        for file in "$soup" "$best"; do [[ -f "$file" ]] || stop "there is no $file: run the stage soup first"; done
+        [[ -f "$age" ]] || stop "there is no age specialist $age: run the stage age first"
+    fi
 fi
 
 if wanted validation; then
@@ -207,11 +255,18 @@ if wanted inference; then
 fi
 
 if wanted vote; then
-    must "hard_voting.py" python "$HERE/hard_voting.py" "output/output_$soup_name.csv" "$with_age" "$with_best"
+    must "hard_voting.py" python "$HERE/hard_voting.py" "${voting[@]}"
 fi
 
 if wanted summary; then
-    python "$HERE/summary.py" --name "$NAME" ${TRUTH:+--truth "$TRUTH"}
+    scored=()
+    for file in "output/output_$best_name.csv" "${voting[@]}" output/hard_voting.csv; do
+        if [[ -n "$TRUTH" && -f "$file" ]]; then scored+=("$file"); fi
+    done
+    ((${#scored[@]} > 0)) && scored+=(--truth "$TRUTH")
+    python "$HERE/summary.py" --name "$NAME" ${scored[@]+"${scored[@]}"}
+fi
+if wanted vote; then
     echo
     echo "submission: $PWD/output/hard_voting.csv (done in $SECONDS s)"
 fi

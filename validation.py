@@ -72,8 +72,9 @@ def run(options: flags.Options) -> list[dict]:
     rows = [held_out.row("single", model.name, preds["single"])]
     if others:
         every = [logits, *(held_out_of(other).logits(other) for other in others)]
-        preds["soft vote"] = ensembles.soft_vote(every, options.soft_voting_rule).argmax(-1)
-        rows.append(held_out.row("soft vote", ensembles.soft_voting_name(model, others), preds["soft vote"]))
+        rule = options.soft_voting_rule or "minmax"
+        preds["soft vote"] = ensembles.soft_vote(every, rule).argmax(-1)
+        rows.append(held_out.row("soft vote", ensembles.soft_voting_name(model, others, rule), preds["soft vote"]))
     if age:
         ages = held_out_of(age)
         age_logits = ages.logits(age)
@@ -110,7 +111,9 @@ def run(options: flags.Options) -> list[dict]:
             )
         pictures = reports.save_report(flags.PICTURES / model.name, held_out, logits, f"{model.name}, {who}")
         log.info("%d pictures: %s", len(pictures), flags.PICTURES / model.name)
-        saved = write_json_lines(results.file_of("validation", model.name), [{**one, "people": who} for one in rows])
+        known = {"digest": model.digest, "people": who, "split": split.digest}
+        what = "everyone_validation" if options.val_ratio is None else "validation"
+        saved = write_json_lines(results.file_of(what, model.name), [{**one, **known} for one in rows])
         log.info("scores: %s", saved)
     accelerator.end_training()
     return rows

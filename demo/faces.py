@@ -23,6 +23,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.errors import InputError, run_script
+from utils.files import atomic
 from utils.labels import GENDERS, Labelling, age_group
 
 WIDTH, HEIGHT = 96, 128  # pixels
@@ -282,12 +284,22 @@ def write_data_set(folder: Path, train: int = 120, test: int = 40, seed: int = 0
             label = int(Labelling().encode(mask=mask, gender=person.gender, age=age))
             rows.append({"ImageID": name, "ans": label, "person": f"drawn{number:04d}"})
     rows.sort(key=lambda row: row["ImageID"])
-    _write_csv(folder / "eval_truth.csv", ["ImageID", "ans", "person"], rows)
     _write_csv(folder / "eval" / "info.csv", ["ImageID", "ans"], [{**row, "ans": 0} for row in rows])
+    _write_csv(folder / "eval_truth.csv", ["ImageID", "ans", "person"], rows)  # last: with it the set is whole
+
+
+def check_only_drawn(folder: Path) -> None:
+    """Raise `InputError` when a folder holds photographs of others, which drawn ones must not be mixed with."""
+    people = folder / "train" / "images"
+    strangers = sorted(path.name for path in people.glob("*") if "_Drawn_" not in path.name)
+    if strangers or ((folder / "eval" / "info.csv").exists() and not people.exists()):
+        raise InputError(
+            f"{folder} holds other photographs ({(strangers or ['eval/info.csv'])[0]}): name a new folder"
+        )
 
 
 def _write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -300,9 +312,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=40, help="people to predict")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
+    check_only_drawn(options.folder)
     write_data_set(options.folder, options.train, options.test, options.seed)
     print(f"drew {7 * options.train} photographs to train on and {7 * options.test} to predict: {options.folder}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -11,6 +11,7 @@ from demo import faces as drawn
 from demo import train_tower
 from utils.clip import CONFIG_KEYS
 from utils.data import read_photographs, read_test_images
+from utils.errors import InputError
 from utils.labels import Labelling
 from utils.weights import read_weights
 
@@ -28,6 +29,17 @@ def test_drawing_is_a_function_of_its_arguments(data, tmp_path):
     assert names == sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
     assert len(names) == 7 * 16 + 2
     assert all((data / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+def test_drawn_people_are_not_mixed_with_others(data, tmp_path):
+    drawn.check_only_drawn(data)
+    (tmp_path / "train" / "images" / "000001_male_Asian_25").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"holds other photographs \(000001_male_Asian_25\): name a new folder"):
+        drawn.main([str(tmp_path)])
+    (tmp_path / "other" / "eval").mkdir(parents=True)
+    (tmp_path / "other" / "eval" / "info.csv").touch()
+    with pytest.raises(InputError, match=r"eval/info\.csv"):
+        drawn.main([str(tmp_path / "other")])
 
 
 def test_more_people_leave_the_first_ones_as_they_are():

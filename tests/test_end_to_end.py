@@ -145,7 +145,17 @@ def test_the_plot_is_drawn(tmp_path):
 def test_a_soup_of_other_ingredients_is_not_told_of(kitchen, faces, pretrained, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     train(faces, pretrained, "--wd", 0.5, "--overwrite")
-    assert not [name for name in soup(faces, "--eval-individual-models") if "uniformsoup" in name]
+    torch.save(release_state(0, num_classes=18), "model/finetune_cp_seed42_epoch2_greedysoup_num3.pt")  # no record
+    assert not [name for name in soup(faces, "--eval-individual-models") if "soup" in name]
+
+
+def test_indices_choose_ingredients(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    results = soup(faces, "--uniform-soup", "--indices", 0, 2)
+    assert [name[-9:] for name in results][:2] == ["i0_epoch2", "i2_epoch2"]
+    assert "finetune_cp_seed42_epoch2_uniformsoup_num2" in results
+    with pytest.raises(InputError, match="seed 42 has no index 7"):
+        soup(faces, "--uniform-soup", "--indices", 0, 7)
 
 
 def test_val_ratio_none_scores_everyone_and_selects_nothing(kitchen, faces, monkeypatch):

@@ -18,13 +18,13 @@ FLAGS = {
         pretrained-location=None random-seed=42 relabel=None report-to=wandb sampler=shuffle save-every=None
         save-img=False split-by=person split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1""",
     main: """batch-size=64 data-location=data download-models=False model-url=None epoch=None
-        eval-individual-models=False greedy-soup=False mean=None
+        eval-individual-models=False greedy-soup=False indices=None mean=None
         metric=accuracy model-location=model model-num=None name=None plot=False random-seed=None relabel=None
         split-by=None split-seed=None std=None uniform-soup=False val-ratio=recorded""",
     inference: """batch-size=64 data-location=data mean=None model-location=model model-name=None output-dir=output
-        save-probs=False soft-voting=None soft-voting-rule=minmax std=None weighted-ensemble=None""",
+        save-probs=False soft-voting=None soft-voting-rule=None std=None weighted-ensemble=None""",
     validation: """batch-size=64 data-location=data i=None mean=None metric=macro_f1 model-location=model
-        model-name=None name=None random-seed=None relabel=None soft-voting=None soft-voting-rule=minmax split-by=None
+        model-name=None name=None random-seed=None relabel=None soft-voting=None soft-voting-rule=None split-by=None
         split-seed=None std=None val-ratio=recorded weighted-ensemble=None""",
     optuna_script: """age-limits=(30, 60) aug-strength-limits=(0.0, 2.0) batch-sizes=(32, 64, 128) best=5
         contrastive-weight=0.1 data-location=data epochs-limits=(5, 20) gradient-accumulation-steps=1 head-init=None

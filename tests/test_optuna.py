@@ -1,9 +1,11 @@
 """The tuner on small faces, and studies that are gone on with."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +13,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import REPOSITORY, command, fails_cleanly, soup
+import torch
+from conftest import REPOSITORY, command, fails_cleanly, make_people, soup
 
 import optuna_script
 from utils import studies
@@ -99,10 +102,11 @@ def test_a_trial_below_the_median_is_pruned(faces, pretrained, monkeypatch):
     assert [trial.number for trial in studies.best_trials(study, 3)] == [0, 1, 2]  # ties: the earlier one first
 
 
-def test_a_diverged_trial_does_not_end_the_search(faces, pretrained, monkeypatch):
+@pytest.mark.parametrize("error", [Diverged("training diverged"), torch.OutOfMemoryError("no memory")])
+def test_a_diverged_or_too_large_trial_does_not_end_the_search(faces, pretrained, monkeypatch, error):
     def run(options, after_epoch):
         if options.random_seed == 0:
-            raise Diverged("training diverged")
+            raise error
         return Path("x.pt"), {"macro_f1": 0.5}
 
     monkeypatch.setattr("finetune.run", run)
@@ -143,9 +147,60 @@ def test_the_trial_of_a_killed_worker_is_taken_up_again(faces, pretrained):
 def test_a_trial_of_a_living_worker_is_left_alone(faces, pretrained, fake_training):
     study = search(faces, pretrained, "--n-trials", 1)
     other = study.ask()
-    other.set_user_attr("worker", studies.worker())
+    other.set_user_attr("worker", f"{socket.gethostname()} {os.getppid()}")
     study = search(faces, pretrained, "--n-trials", 3)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "COMPLETE"]
+
+
+def test_a_trial_under_this_very_process_number_is_an_earlier_ones(faces, pretrained, fake_training):
+    study = search(faces, pretrained, "--n-trials", 1)
+    study.ask({}).set_user_attr("worker", studies.worker())  # containers give every worker the number 1
+    study = search(faces, pretrained, "--n-trials", 2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_two_workers_may_take_up_at_once(faces, pretrained, fake_training, monkeypatch):
+    study = search(faces, pretrained, "--n-trials", 1)
+    study.ask().set_user_attr("worker", studies.worker())
+    before = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    assert studies.take_up_again(study) == [1]
+    monkeypatch.setattr(study, "get_trials", lambda **_: before)  # what the slower one has read
+    assert studies.take_up_again(study) == []
+
+
+def test_a_database_fails_the_trials_that_are_left(faces, pretrained, fake_training, monkeypatch):
+    monkeypatch.setattr(studies, "HEARTBEAT", 1)
+    storage = ["--storage", "sqlite:///study.db"]
+    study = search(faces, pretrained, "--n-trials", 1, *storage)
+    left = study.ask()
+    left.set_user_attr("worker", "elsewhere 1")
+    study._storage.record_heartbeat(left._trial_id)
+    time.sleep(3.5)
+    study = search(faces, pretrained, "--n-trials", 2, *storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_other_photographs_are_another_study(faces, pretrained, fake_training):
+    search(faces, pretrained, "--n-trials", 1)
+    other = make_people(Path("other"), 20)
+    with pytest.raises(InputError, match="other settings \\(held out"):
+        search(other, pretrained, "--n-trials", 2)
+
+
+def test_checkpoints_of_a_removed_study_are_not_taken_for_its_own(faces, pretrained, fake_training):
+    Path("model").mkdir()
+    Path("model/search_seed0_i0_epoch1.pt").touch()
+    with pytest.raises(InputError, match=r"has checkpoints of its name .*: choose another --study-name"):
+        search(faces, pretrained, "--n-trials", 1)
+
+
+def test_a_password_is_not_sent_to_the_tracker(faces, pretrained, fake_training, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        "utils.engine.tracker", lambda _, options, name: sent.append(options) or contextlib.nullcontext()
+    )
+    search(faces, pretrained, "--n-trials", 1, "--storage", "sqlite:///study.db")
+    assert "study.db" not in str(sent[0].as_dict())
 
 
 def test_a_database_can_be_the_storage(faces, pretrained, fake_training):

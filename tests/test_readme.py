@@ -20,7 +20,7 @@ SCRIPTS = {
     f"{module.__name__}.py": module
     for module in (finetune, finetune_age, main, validation, inference, hard_voting, summary, optuna_script)
 }
-OF_LAUNCH = {"--config_file", "--multi_gpu", "--num_processes", "--num_machines", "--machine_rank"}
+OF_LAUNCH = {"--quiet", "--config_file", "--multi_gpu", "--num_processes", "--num_machines", "--machine_rank"}
 OF_LAUNCH |= {"--main_process_ip", "--main_process_port", "--standalone", "--nproc_per_node"}
 
 

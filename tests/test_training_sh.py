@@ -1,21 +1,24 @@
 """The sweep: its grid, its shares, its failures, with a stand-in for `accelerate`; and the demo as a user gets it."""
 
+import contextlib
 import csv
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import REPOSITORY, files
 
 STAND_IN = """#!/usr/bin/env bash
-# accelerate launch --config_file FILE [...] SCRIPT ARGUMENT...
-echo "$CUDA_VISIBLE_DEVICES|$*" >> "$CALLS"
+# accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
+echo "${CUDA_VISIBLE_DEVICES:-}|$*" >> "$CALLS"
+[[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"
+[[ -n "${KILL_PARENT:-}" && "$*" == *"$KILL_PARENT"* ]] && kill -9 $PPID
 [[ -n "${FAIL:-}" && "$*" == *"$FAIL"* ]] && { echo "error: no luck" >&2; exit 1; }
 exit 0
 """
@@ -33,17 +36,23 @@ def sweep(tmp_path):
     for i in range(5):
         (tmp_path / "model" / f"model_{i}.pt").touch()
 
-    def run(*arguments, **env):
-        calls = tmp_path / "calls.txt"
-        calls.unlink(missing_ok=True)
+    calls = tmp_path / "calls.txt"
+
+    def start(*arguments, **env):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CUDA"))}
         env = {"STAGES": "finetune age", **inherited, "CALLS": str(calls), **env}
         env["PATH"] = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        result = subprocess.run(
-            ["bash", str(REPOSITORY / "training.sh"), *arguments], capture_output=True, text=True, env=env, timeout=60
-        )
+        command = ["bash", str(REPOSITORY / "training.sh"), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+    def run(*arguments, **env):
+        calls.unlink(missing_ok=True)
+        process = start(*arguments, **env)
+        told = process.communicate(timeout=60)
+        result = subprocess.CompletedProcess(process.args, process.returncode, *told)
         return result, calls.read_text().splitlines() if calls.is_file() else []
 
+    run.start = start
     return run
 
 
@@ -61,11 +70,21 @@ def test_the_grid_is_seeds_times_indices_then_one_age_specialist(sweep):
     assert all("--epochs 7 " in call and call.endswith("--lr 3e-5") for call in calls)
 
 
+def array(task, low, high, count=None):
+    values = {"ID": task, "MIN": low, "MAX": high, "COUNT": count or high - low + 1}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values.items()}
+
+
+def test_lists_may_stand_on_several_lines(sweep):
+    result, calls = sweep(SEEDS="1\n2", INDICES="0\n1", STAGES="finetune\nage\t")
+    assert result.returncode == 0, result.stderr
+    assert len(runs(calls)) == 5
+
+
 def test_the_tasks_of_an_array_share_the_grid(sweep):
     shares = []
     for task in (3, 4, 5):  # an array may begin anywhere
-        array = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "3"}
-        result, calls = sweep(SEEDS="1 2", INDICES="0 1 2 3", STAGES="", **array)
+        result, calls = sweep(SEEDS="1 2", INDICES="0 1 2 3", STAGES="", **array(task, 3, 5))
         assert result.returncode == 0, result.stderr
         assert not re.search(r"main\.py|inference\.py", " ".join(calls))
         shares.append(runs(calls))
@@ -94,10 +113,47 @@ def test_jobs_run_side_by_side_each_on_its_gpus(sweep):
     assert sorted(runs(calls)) == [("finetune.py", 42, i) for i in range(4)]
     assert {call.split("|")[0] for call in calls} == {"4,5", "6,7"}
     assert all("--multi_gpu --num_processes 2 " in call for call in calls)
-    assert len({re.search(r"--main_process_port (\d+)", call)[1] for call in calls}) == 2
+    assert all("--main_process_port 0 " in call for call in calls)  # any free one, so that runs do not collide
     _, calls = sweep(INDICES="0 1 2 3", STAGES="finetune", CUDA_VISIBLE_DEVICES="4,5,6,7")
     assert {call.split("|")[0] for call in calls} == {"4", "5", "6", "7"}
     assert not any("--multi_gpu" in call for call in calls)
+
+
+def test_more_jobs_than_gpus_share_them_and_no_gpu_means_none(sweep):
+    _, calls = sweep(INDICES="0 1 2 3", STAGES="finetune", CUDA_VISIBLE_DEVICES="4,5", JOBS="4")
+    assert sorted(call.split("|")[0] for call in calls) == ["4", "4", "5", "5"]
+    _, calls = sweep(INDICES="0 1", STAGES="finetune", CUDA_VISIBLE_DEVICES="")
+    assert [call.split("|")[0] for call in calls] == ["", ""]
+
+
+def test_a_worker_that_is_killed_stops_the_sweep(sweep):
+    result, calls = sweep(INDICES="0 1 2 3", JOBS="2", KILL_PARENT="--i 1 ")
+    assert result.returncode == 1
+    assert "finetune.py failed for a worker" in result.stderr
+    assert "finetune_age.py" not in " ".join(calls)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_signal_ends_the_runs_too(sweep, jobs, tmp_path):
+    process = sweep.start(INDICES="0 1", JOBS=jobs, SLEEP="60")
+    calls = tmp_path / "calls.txt"
+    until = time.monotonic() + 20
+    while not (calls.is_file() and len(calls.read_text().splitlines()) == int(jobs)) and time.monotonic() < until:
+        time.sleep(0.05)
+    sleepers = [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "sleep"]
+    assert len(sleepers) == int(jobs)
+    process.terminate()
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "interrupted; run the same command again" in told
+    assert not psutil.wait_procs(sleepers, timeout=10)[1]
+
+
+def test_help_is_the_header(sweep):
+    result, calls = sweep("--help")
+    assert result.returncode == 0
+    assert "PRETRAINED_LOCATION  folder of model_{i}.pt" in result.stdout
+    assert calls == []
 
 
 def test_a_failure_of_one_job_begins_no_other_run(sweep):
@@ -114,18 +170,25 @@ def test_a_failure_of_one_job_begins_no_other_run(sweep):
         ({"INDICES": "0 9"}, "index 9 has no model/model_9.pt"),
         ({"STAGES": "finetune soupp"}, "STAGES has soupp, which is none of: finetune age soup"),
         ({"JOBS": "many"}, "JOBS is many, expected a whole number"),
-        ({"STAGES": "validation"}, "no greedy soup of finetune_cp yet: run the stage soup first"),
+        ({"STAGES": "validation"}, "no scores of finetune_cp yet: run the stage soup first"),
+        ({"SEEDS": " "}, "STAGES, SEEDS or INDICES is blank"),
+        ({"DATA_LOCATION": "nowhere"}, "there is no folder nowhere"),
+        ({"TRUTH": "nowhere.csv"}, "there is no file nowhere.csv"),
+        ({"extra": "--epochs=3"}, "--epochs is set by the environment"),
+        ({"extra": "--random_seed"}, "--random_seed is set by the environment"),
+        (array(7, 1, 7, count=3), "a SLURM array must be a plain range"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(sweep, env, message):
-    result, calls = sweep(**env)
+    arguments = [env.pop("extra")] if "extra" in env else []
+    result, calls = sweep(*arguments, **env)
     assert result.returncode == 1
     assert calls == []
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
 
 
-def demo(timeout=300, **env):
+def demo(**env):
     """`bash training.sh` with no data: the process."""
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -135,18 +198,19 @@ def demo(timeout=300, **env):
         stderr=subprocess.STDOUT,
         text=True,
         env={**inherited, "PATH": path, **env},
-        start_new_session=True,
     )
 
 
 def kill_when(process, reached, timeout=150):
-    """`kill -9` the process and all its children as soon as `reached()`."""
+    """`kill -9` the process and all its descendants as soon as `reached()`."""
     until = time.monotonic() + timeout
     while not reached():
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < until
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     process.communicate()
 
 

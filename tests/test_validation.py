@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import command, fails_cleanly, in_a_copy, infer, train
+from conftest import command, fails_cleanly, in_a_copy, infer, soup, train
 
 import finetune_age
 import summary
@@ -99,6 +99,11 @@ def test_a_checkpoint_is_found_by_index_and_seed(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     assert validate(faces, "--i", 1)[0]["model"] == OTHER
     assert validate(faces, "--model-name", OTHER, "--random-seed", 42)[0]["model"] == OTHER
+    assert validate(faces, "--model-name", SOUP, "--random-seed", 42)[0]["model"] == SOUP
+    with pytest.raises(InputError, match=r"--i \d.*, not 99: leave --i out"):
+        validate(faces, "--model-name", SOUP, "--i", 99)
+    with pytest.raises(InputError, match="give one of them"):
+        validate(faces, "--model-name", SOUP, "--name", "finetune_cp")
     with pytest.raises(InputError, match="was trained with --random-seed 42, not 7: leave --random-seed out"):
         validate(faces, "--model-name", OTHER, "--random-seed", 7)
     with pytest.raises(InputError, match=r"must mean one checkpoint, they mean .*_i0_.*_i1_.*_i2_"):
@@ -139,7 +144,7 @@ def test_inference_soft_votes_over_any_number_of_models(kitchen, faces, monkeypa
     singles = [probs_of(infer(faces, "--model-name", name, "--save-probs")) for name in names]
     arguments = ["--model-name", names[0], "--soft-voting", *names[1:], "--soft-voting-rule", "mean", "--save-probs"]
     voted = infer(faces, *arguments)
-    assert voted.name == f"output_{names[0]}_SV_{names[1]}_{names[2]}.csv"
+    assert voted.name == f"output_{names[0]}_SV_{names[1]}_{names[2]}_mean.csv"
     np.testing.assert_allclose(probs_of(voted), sum(singles) / 3, atol=1e-6)
 
 
@@ -162,6 +167,35 @@ def test_the_summary_tells_of_every_model_and_scores_submissions(kitchen, faces,
     assert submission.name in test
 
 
+def test_the_summary_leaves_out_what_is_stale_or_scored_on_others(kitchen, faces, pretrained, monkeypatch, capsys):
+    in_a_copy(kitchen, monkeypatch)
+    voting = ["--model-name", SOUP.replace("greedy", "uniform"), "--soft-voting", OTHER]
+    validate(faces, *voting)
+    validate(faces, *voting, "--val-ratio", "None")
+    soup(faces, "--eval-individual-models", "--val-ratio", "None")
+
+    def told():
+        capsys.readouterr()
+        summary.main(["--name", "finetune_cp"])
+        return capsys.readouterr().out
+
+    assert told().splitlines()[1].startswith("held-out people: 6 people")
+    assert told().count("soft vote") == 1
+    train(faces, pretrained, "--wd", 0.5, "--overwrite")  # index 0, so the uniform soup changes
+    soup(faces, "--greedy-soup", "--uniform-soup")
+    assert "soft vote" not in told()
+
+
+def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
+    Path("output").mkdir()
+    for name, images in (("truth.csv", "ab"), ("output/output_good.csv", "ba"), ("output/output_old.csv", "xy")):
+        Path(name).write_text("ImageID,ans\n" + "".join(f"{image}.jpg,3\n" for image in images))
+    summary.main(["--truth", "truth.csv"])
+    assert "output_old" not in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"output_old\.csv lacks 2 images"):
+        summary.main(["--truth", "truth.csv", "output/output_old.csv"])
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
@@ -171,6 +205,7 @@ def test_the_summary_tells_of_every_model_and_scores_submissions(kitchen, faces,
         ("validation.py", f"--soft-voting {OTHER} {AGE}", "is an age specialist of 3 classes, not a model of 18"),
         ("inference.py", "--weighted-ensemble nowhere", "no checkpoint nowhere"),
         ("inference.py", f"--weighted-ensemble {AGE} --soft-voting {OTHER}", "not allowed with argument"),
+        ("inference.py", "--soft-voting-rule log", "is for --soft-voting, which is not given"),
         ("summary.py", "--name nobody", "no scores of nobody"),
         ("summary.py", "", "nothing to sum up"),
     ],

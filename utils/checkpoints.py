@@ -56,9 +56,14 @@ class Checkpoint:
         return self.meta and self.meta["family"]
 
 
+def as_saved(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors as a checkpoint holds them: float32, in main memory."""
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state_dict.items()}
+
+
 def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict) -> str:
     """Write a float32 `state_dict` and its record atomically; returns the digest, which the record keeps."""
-    state_dict = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state_dict.items()}
+    state_dict = as_saved(state_dict)
     meta = {
         "format": FORMAT,
         **meta,

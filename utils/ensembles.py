@@ -106,6 +106,8 @@ def read_members(options: Options, model: Checkpoint) -> tuple[Checkpoint | None
         return read_checkpoint(find_checkpoint(name, options.model_location), options.mean, options.std)
 
     check_attributes(model, EVERY)
+    if options.soft_voting_rule and not options.soft_voting:
+        raise InputError(f"--soft-voting-rule {options.soft_voting_rule} is for --soft-voting, which is not given")
     age = read(options.weighted_ensemble) if options.weighted_ensemble else None
     others = [read(name) for name in options.soft_voting or ()]
     for other, attributes in [*([(age, ("age",))] if age else []), *((one, EVERY) for one in others)]:
@@ -141,12 +143,14 @@ def weighted_name(model: Checkpoint, age: Checkpoint) -> str:
     return f"{model.name}_WE_{age.name}"
 
 
-def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint]) -> str:
-    """The names of all, or where a file name would become too long their number and a digest of them."""
+def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint], rule: str = "minmax") -> str:
+    """The names of all, or where a file name would become too long their number and a digest of them; and the rule
+    when it is not the published one.
+    """
     names = "_".join(other.name for other in others)
     if len(others) > 3:
         names = f"{len(others)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
-    return f"{model.name}_SV_{names}"
+    return f"{model.name}_SV_{names}" + ("" if rule == "minmax" else f"_{rule}")
 
 
 def weight_file(model: Checkpoint, age: Checkpoint) -> Path:

@@ -18,6 +18,8 @@ from utils.options import CACHE, LOGS, Options
 from utils.soups import average
 from utils.weights import digest
 
+EVALUATION_BATCH = 64
+
 
 def decoded(accelerator: Accelerator, photographs: Photographs, size: int):
     """All photographs as squares of `size` pixels; one process decodes what is not cached yet, the others wait."""

@@ -204,6 +204,7 @@ def add_selection(parser: Parser) -> None:
     """Which fine-tuned checkpoints in the model folder are meant; the default is whatever is there."""
     parser.add_argument("--name", type=run_name, help="name of the sweep (default: the only one there)")
     parser.add_argument("--model-num", type=number(int, 1), help="use the indices below this (default: all)")
+    parser.add_argument("--indices", type=number(int, 0), nargs="+", metavar="I", help="use these indices")
     parser.add_argument(
         "--random-seed", type=number(int, 0), nargs="+", help="seeds of the checkpoints (default: all)"
     )
@@ -226,8 +227,7 @@ def add_ensembles(parser: Parser, one_only: bool = False) -> None:
     parser.add_argument(
         "--soft-voting-rule",
         choices=SOFT_VOTING_RULES,
-        default="minmax",
-        help="sum of min-max scaled probabilities, or mean of probabilities or of log-probabilities",
+        help="sum of min-max scaled probabilities (the default), or mean of probabilities or of log-probabilities",
     )
 
 

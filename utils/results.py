@@ -1,7 +1,7 @@
 """Rows of scores: where they are kept, how they read, what they look like.
 
-A row is a dict of plain numbers: `kind`, `model`, `people` (who was scored, in words), `images`, `persons`, `accuracy`
-and `macro_f1` with `accuracy_interval` and `macro_f1_interval`.
+A row is a dict of plain values, `ROW`: `people` says in words who was scored, `split` and `digest` are those of the
+people and of the model's weights, `images` and `persons` count.
 """
 
 import json
@@ -15,35 +15,49 @@ from utils.metrics import score_row
 from utils.options import LOGS
 from utils.submissions import CLASS_IDS, match, read_submission
 
+ROW = ("kind", "model", "people", "split", "digest", "images", "persons", "accuracy", "accuracy_interval", "macro_f1",
+       "macro_f1_interval")  # fmt: skip
+
 
 def file_of(what: str, name: str) -> Path:
-    """`what` is `individual`, `soup` or `validation`."""
+    """`what` is `individual`, `soup` or `validation`, behind `everyone_` where training people were scored too."""
     return LOGS / f"{what}_results_{name}.jsonl"
 
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of one file; raises `InputError` when it is not what the scripts write."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lacking = sorted({name for row in rows for name in ROW if name not in row})
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path} is no file of scores ({error}): remove it and run main.py again") from error
+    if lacking:
+        raise InputError(f"{path} has rows without {', '.join(lacking)}: remove it and run main.py again")
+    return rows
 
 
 def latest_rows(name: str) -> list[dict]:
     """All rows of a sweep: its ingredients, best first, its soups, and what validation made of them.
 
-    Of several runs of main.py the latest counts. Raises `InputError` when the sweep has no scores yet.
+    Of several runs of main.py the latest counts; of validation what it said of these very weights on these people.
+    Raises `InputError` when the sweep has no scores yet.
     """
     found = sorted(LOGS.glob(f"individual_results_{name}_seed*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     if not found:
         raise InputError(f"no scores of {name} in {LOGS.resolve()}: run main.py --greedy-soup first")
     log_name = found[-1].stem.removeprefix("individual_results_")
-    rows = read_rows(found[-1])
+    models = read_rows(found[-1])
     soups = file_of("soup", log_name)
-    rows += read_rows(soups) if soups.is_file() else []
-    for model in [row["model"] for row in rows]:
-        validation = file_of("validation", Path(model).stem)
-        rows += [row for row in read_rows(validation) if row["kind"] != "single"] if validation.is_file() else []
+    models += read_rows(soups) if soups.is_file() else []
+    rows = list(models)
+    for model in models:
+        validation = file_of("validation", Path(model["model"]).stem)
+        same = ("digest", "split", "people")
+        rows += [
+            row
+            for row in (read_rows(validation) if validation.is_file() else [])
+            if row["kind"] != "single" and all(row[key] == model[key] for key in same)
+        ]
     return rows
 
 
@@ -68,7 +82,8 @@ def _with_interval(row: dict, key: str) -> str:
 def score_submissions(truth: Path, submissions: list[Path]) -> list[dict]:
     """Rows of submissions against a CSV with the columns `ImageID,ans,person`.
 
-    Without a column `person` each photograph counts as a person of its own, which makes intervals too narrow.
+    Without a column `person` each photograph counts as a person of its own, which makes intervals too narrow. Raises
+    `InputError` for a submission of other images.
     """
     labels = read_submission(truth)
     person = labels.columns.index("person" if "person" in labels.columns else "ImageID")
@@ -80,6 +95,12 @@ def score_submissions(truth: Path, submissions: list[Path]) -> list[dict]:
         rows.append({"kind": "submission", "model": path.name, "people": f"the people of {truth}"})
         rows[-1] |= score_row(labels.answers, preds, persons, len(CLASS_IDS))
     return rows
+
+
+def of_these_images(truth: Path, submissions: list[Path]) -> list[Path]:
+    """Those of some submissions that predict just the images of `truth`."""
+    images = set(read_submission(truth).ids)
+    return [path for path in submissions if set(read_submission(path).ids) == images]
 
 
 def plot(path: Path, rows: list[dict], title: str) -> Path:

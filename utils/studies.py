@@ -1,11 +1,14 @@
 """Optuna studies: where they are kept, who works on them, and their pictures."""
 
+import hashlib
 import json
 import logging
 import os
 import socket
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
@@ -27,7 +30,7 @@ def open_storage(address: str) -> BaseStorage:
         try:
             Path(address).parent.mkdir(parents=True, exist_ok=True)
             return JournalStorage(JournalFileBackend(address))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"--storage {address} is no journal file that can be opened: {error}") from error
     try:
         if address.startswith("redis"):
@@ -72,18 +75,40 @@ def worker() -> str:
 
 
 def take_up_again(study: optuna.Study) -> list[int]:
-    """Queue the trials of workers on this machine that are no longer alive, once more; returns their numbers.
+    """Queue the trials of workers that are no longer alive once more; returns their numbers. To be called at start-up.
 
-    A database does this by its heartbeat, on all machines; a journal file has none.
+    A database tells by its heartbeat, on all machines; a journal file has none, so that only the workers of this
+    machine can be told. A worker with this process's number is an earlier one's.
     """
+    optuna.storages.fail_stale_trials(study)  # does nothing where there is no heartbeat
     taken = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, pid = trial.user_attrs.get("worker", " ").partition(" ")
-        if host == socket.gethostname() and not is_alive(int(pid)):
-            study.tell(trial.number, state=TrialState.FAIL)
+        nameless = not host and (datetime.now() - trial.datetime_start).total_seconds() > HEARTBEAT  # killed at once
+        dead = host == socket.gethostname() and (int(pid) == os.getpid() or not is_alive(int(pid)))
+        if nameless or dead:
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except ValueError:  # another worker has just taken it up
+                continue
             RetryHeartbeatStaleTrialCallback()(study, trial)
             taken.append(trial.number)
     return taken
+
+
+def check_checkpoints(study: optuna.Study, model_location: Path) -> None:
+    """Raise `InputError` when a study that begins finds checkpoints of its name: another study's trials."""
+    there = sorted(Path(model_location).glob(f"{study.study_name}_seed*.pt"))
+    if there and not study.get_trials(deepcopy=False):
+        raise InputError(
+            f"the study begins, and {model_location} has checkpoints of its name ({there[0].name}, {len(there)} in "
+            "all): choose another --study-name, or remove them"
+        )
+
+
+def digest_of(values: np.ndarray) -> str:
+    """16 hex digits that stand for an array."""
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
 
 def original_number(trial: FrozenTrial) -> int:

@@ -49,12 +49,12 @@ def find_sweep(
     model_location: Path,
     name: str | None = None,
     seeds: list[int] | None = None,
-    model_num: int | None = None,
+    indices: list[int] | None = None,
     epoch: int | None = None,
 ) -> Sweep:
     """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`.
 
-    Age specialists, soups and release files are none. `model_num` asks for the indices below it and misses none
+    Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
     silently. Raises `InputError` when nothing fits, when an asked index is missing, and when several sweeps fit.
     """
     found = defaultdict(list)
@@ -66,7 +66,7 @@ def find_sweep(
         asked = (
             (name is None or one.name == name)
             and (seeds is None or one.seed in seeds)
-            and (model_num is None or one.i < model_num)
+            and (indices is None or one.i in indices)
             and (epoch is None or one.epoch == epoch)
         )
         if asked:
@@ -76,10 +76,10 @@ def find_sweep(
     names = sorted({key[0] for key in found})
     if len(names) > 1:
         raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
-    for seed in sorted({key[1] for key in found}) if model_num else ():
-        missing = [i for i in range(model_num) if (names[0], seed, i) not in found]
+    for seed in sorted({key[1] for key in found}):
+        missing = [i for i in indices or () if (names[0], seed, i) not in found]
         if missing:
-            raise InputError(f"--model-num {model_num}: seed {seed} has no index {', '.join(map(str, missing))}")
+            raise InputError(f"{names[0]}: seed {seed} has no index {', '.join(map(str, missing))}")
     if seeds is not None and (absent := sorted(set(seeds) - {key[1] for key in found})):
         raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
@@ -90,7 +90,9 @@ def saved_soups(sweep: Sweep, model_location: Path, ingredients: list[Checkpoint
     digests = {one.digest for one in ingredients}
     paths = [sweep.soup_file(model_location, recipe) for recipe in RECIPES]
     soups = [read_checkpoint(path) for path in paths if path.is_file()]
-    return [soup for soup in soups if digests.issuperset(one["digest"] for one in soup.meta["made_from"])]
+    return [
+        soup for soup in soups if soup.meta and digests.issuperset(one["digest"] for one in soup.meta["made_from"])
+    ]
 
 
 def choose_checkpoint(options: Options) -> Path:
@@ -108,10 +110,21 @@ def choose_checkpoint(options: Options) -> Path:
             names = ", ".join(path.name for path in fitting) or "none"
             raise InputError(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")
         return fitting[0]
+    if options.name:
+        raise InputError("--model-name names a file and --name a sweep: give one of them")
     path = find_checkpoint(options.model_name, options.model_location)
-    recorded = (read_checkpoint(path).meta or {}).get("options", {})
-    for name, value in asked.items():
-        if recorded.get(name, value) != value:
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{path} was trained with {flag} {recorded[name]}, not {value}: leave {flag} out")
+    meta = read_checkpoint(path).meta if asked else None
+    for name, value in asked.items() if meta else ():
+        recorded = _recorded(meta, name)
+        if value not in recorded:
+            flag, values = f"--{name.replace('_', '-')}", ", ".join(map(str, sorted(recorded)))
+            raise InputError(f"{path} was trained with {flag} {values}, not {value}: leave {flag} out")
     return path
+
+
+def _recorded(meta: dict, name: str) -> set[int]:
+    """The `random_seed` or `i` that a checkpoint's record tells of; a soup has those of its members."""
+    if name in meta["options"]:
+        return {meta["options"][name]}
+    members = (INGREDIENT_NAME.fullmatch(Path(one["name"]).stem) for one in meta["made_from"])
+    return {int(parts[{"random_seed": "seed", "i": "i"}[name]]) for parts in members if parts}
