@@ -127,6 +127,9 @@ def cook(options: flags.Options) -> dict[str, dict]:
             lines.append(f"{verdict} {step.candidate.name}: {options.metric} with it {float(step.score):.6f}")
             log.info(lines[-1])
         serve("greedy", members, metric=options.metric)
+        gains = held_out.gain(held_out.average(members)[0], held_out.logits(members[0]))
+        lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
+        log.info("\n".join(lines[-len(gains) :]))
 
     for soup in saved_soups(sweep, options.model_location, ingredients):  # of an earlier call
         if soup.name not in scores:

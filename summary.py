@@ -32,9 +32,8 @@ def run(options: flags.Options) -> None:
         raise InputError("nothing to sum up: give --name, --truth or both")
     if options.csv and not options.truth:
         raise InputError("submissions are scored against the right answers: give --truth")
-    tables = []
     if options.name:
-        tables.append(results.latest_rows(options.name))
+        print(f"\n{results.table(results.latest_rows(options.name))}")
     if options.truth:
         voted = flags.OUTPUT / "hard_voting.csv"
         there = [*find_submissions(), *([voted] if voted.is_file() else [])]
@@ -44,9 +43,10 @@ def run(options: flags.Options) -> None:
                 f"{flags.OUTPUT.resolve()} has no submissions of the images of {options.truth}: run inference.py, "
                 "or give CSV files"
             )
-        tables.append(results.score_submissions(options.truth, submissions))
-    for rows in tables:
+        rows, gains = results.score_submissions(options.truth, submissions)
         print(f"\n{results.table(rows)}")
+        if gains:
+            print(f"\nabove {submissions[0].name}, on the same resamplings of people", *gains, sep="\n")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,6 +8,7 @@ misclassified photographs to `val_img/{model}/`, all scores to `logs/validation_
 """
 
 import logging
+from collections.abc import Callable
 
 from utils import options as flags
 from utils.errors import InputError, run_script
@@ -37,7 +38,7 @@ def run(options: flags.Options) -> list[dict]:
     if options.weighted_ensemble and options.val_ratio is None:
         raise InputError("--weighted-ensemble tunes a weight on held-out people, and --val-ratio None leaves none")
 
-    from utils import engine, ensembles, reports, results, votes
+    from utils import engine, ensembles, reports, results
     from utils.checkpoints import read_checkpoint
     from utils.data import read_photographs
     from utils.evaluation import HeldOut
@@ -63,52 +64,23 @@ def run(options: flags.Options) -> list[dict]:
         return HeldOut(accelerator, photographs, split.held_out, *kind, options)
 
     held_out = held_out_of(model)
-    labels, labelling = held_out.labels, model.labelling
-    log.info("%s on %d images of %s (split %s)", model.name, len(labels), who, split.digest)
+    log.info("%s on %d images of %s (split %s)", model.name, len(held_out.rows), who, split.digest)
 
     # Predictions
     logits = held_out.logits(model)
-    preds = {"single": logits.argmax(-1)}
-    rows = [held_out.row("single", model.name, preds["single"])]
-    if others:
-        every = [logits, *(held_out_of(other).logits(other) for other in others)]
-        rule = options.soft_voting_rule or "minmax"
-        preds["soft vote"] = ensembles.soft_vote(every, rule).argmax(-1)
-        rows.append(held_out.row("soft vote", ensembles.soft_voting_name(model, others, rule), preds["soft vote"]))
-    if age:
-        ages = held_out_of(age)
-        age_logits = ages.logits(age)
-        rows.append(ages.row("age specialist", age.name, age_logits.argmax(-1)))
-        given = (logits, age_logits, labels)
-        weight = ensembles.tune_age_weight(*given, labelling, options.metric)
-        preds["weighted"] = ensembles.cross_fitted_preds(*given, held_out.persons, labelling, options.metric)
-        rows.append(held_out.row("weighted", ensembles.weighted_name(model, age), preds["weighted"]))
-        tuned = ensembles.age_corrected(logits, age_logits, weight, labelling).argmax(-1)
-        record = {
-            "metric": options.metric,
-            "people": who,
-            "split": split.digest,
-            "cross_fitted": rows[-1],
-            "tuned": held_out.row("weighted, tuned on the same people", rows[-1]["model"], tuned),
-        }
-    if len(preds) == 3:
-        import numpy as np
-
-        answers = np.stack(list(preds.values()))
-        rows.append(
-            held_out.row("hard vote", "of the three above", votes.attribute_votes(answers, np.ones(3, np.int64)))
-        )
+    rows, tuned = compare(model, logits, age, others, held_out_of, options)
 
     # Result
-    for rate in reports.error_rates(reports.confusions(labels, preds["single"], labelling), labelling):
+    confusions = reports.confusions(held_out.labels, logits.argmax(-1), model.labelling)
+    for rate in reports.error_rates(confusions, model.labelling):
         log.info("%s", rate)
     for one in rows:
         log.info("%s", results.describe(one))
     if accelerator.is_main_process:
-        if age:
-            log.info(
-                "weight of the age specialist %g: %s", weight, ensembles.save_age_weight(model, age, weight, record)
-            )
+        if tuned:
+            record = {**tuned, "metric": options.metric, "people": who, "split": split.digest}
+            path = ensembles.save_age_weight(model, age, record)
+            log.info("weight of the age specialist %g: %s", tuned["weight"], path)
         pictures = reports.save_report(flags.PICTURES / model.name, held_out, logits, f"{model.name}, {who}")
         log.info("%d pictures: %s", len(pictures), flags.PICTURES / model.name)
         known = {"digest": model.digest, "people": who, "split": split.digest}
@@ -117,6 +89,43 @@ def run(options: flags.Options) -> list[dict]:
         log.info("scores: %s", saved)
     accelerator.end_training()
     return rows
+
+
+def compare(
+    model, logits, age, others: list, held_out_of: Callable, options: flags.Options
+) -> tuple[list, dict | None]:
+    """Rows of scores of the model, of each ensemble asked for, and of a hard vote when there are both; and the tuned
+    weight of the age specialist, if there is one, with what it is worth.
+
+    `logits` are the model's, `held_out_of(checkpoint)` gives the held-out photographs as a checkpoint sees them.
+    """
+    import numpy as np
+
+    from utils import ensembles, votes
+
+    held_out, tuned = held_out_of(model), None
+    preds = {"single": logits.argmax(-1)}
+    rows = [held_out.row("single", model.name, preds["single"])]
+    if others:
+        rule = options.soft_voting_rule or "minmax"
+        every = [logits, *(held_out_of(other).logits(other) for other in others)]
+        preds["soft vote"] = ensembles.soft_vote(every, rule).argmax(-1)
+        rows.append(held_out.row("soft vote", ensembles.soft_voting_name(model, others, rule), preds["soft vote"]))
+    if age:
+        ages, name = held_out_of(age), ensembles.weighted_name(model, age)
+        age_logits = ages.logits(age)
+        rows.append(ages.row("age specialist", age.name, age_logits.argmax(-1)))
+        given = (logits, age_logits, held_out.labels)
+        weight = ensembles.tune_age_weight(*given, model.labelling, options.metric)
+        preds["weighted"] = ensembles.cross_fitted_preds(*given, held_out.persons, model.labelling, options.metric)
+        rows.append(held_out.row("weighted", name, preds["weighted"]))
+        flattered = ensembles.age_corrected(logits, age_logits, weight, model.labelling).argmax(-1)
+        flattered = held_out.row("weighted, tuned on these people", name, flattered)
+        tuned = {"weight": weight, "cross_fitted": rows[-1], "tuned": flattered}
+    if len(preds) == 3:
+        vote = votes.attribute_votes(np.stack(list(preds.values())), np.ones(3, np.int64))
+        rows.append(held_out.row("hard vote", "of the three above", vote))
+    return rows, tuned
 
 
 def main(argv: list[str] | None = None) -> None:

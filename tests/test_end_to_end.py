@@ -48,6 +48,20 @@ def test_training_learns_and_keeps_its_logits(kitchen, faces, monkeypatch):
     assert soup(faces, "--greedy-soup", "--uniform-soup") == results
 
 
+def test_the_soups_log_tells_each_decision_and_what_was_gained(kitchen):
+    lines = (kitchen[0] / "logs/greedy_soup_log_finetune_cp_seed42_num3_epoch2.txt").read_text().splitlines()
+    assert lines[0].startswith("greedy soup by accuracy, 42 images, split ")
+    assert [line.split()[0] for line in lines[1:]] == [
+        "accepted",
+        *(line.split()[0] for line in lines[2:4]),
+        "accuracy",
+        "macro_f1",
+    ]
+    singles = [scores["accuracy"] for name, scores in kitchen[1].items() if "soup" not in name]
+    gained = kitchen[1]["finetune_cp_seed42_epoch2_greedysoup_num3"]["accuracy"] - max(singles)
+    assert f"accuracy of the soup minus that of its best ingredient: {gained:+.3f} [" in lines[4]
+
+
 def test_the_saved_soup_is_the_average_of_what_it_says(kitchen):
     for kind in ("uniform", "greedy"):
         saved = read_checkpoint(kitchen[0] / "model" / f"finetune_cp_seed42_epoch2_{kind}soup_num3.pt")

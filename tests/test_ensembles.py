@@ -118,7 +118,7 @@ def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
     model, age = checkpoint(), checkpoint("Age_m", AGE)
     assert ensembles.load_age_weight(model, age) == 1.0
     assert "1.0 is taken" in caplog.text
-    path = ensembles.save_age_weight(model, age, 0.35, {"metric": "accuracy"})
+    path = ensembles.save_age_weight(model, age, {"weight": 0.35, "metric": "accuracy"})
     assert ensembles.load_age_weight(model, age) == 0.35
     caplog.clear()
     assert ensembles.load_age_weight(checkpoint(digest="retrained"), age) == 1.0

@@ -8,7 +8,16 @@ from torch.nn import functional as F
 
 from utils.labels import Labelling
 from utils.losses import make_loss
-from utils.metrics import accuracy, bootstrap_scores, confusion_matrix, interval, log_softmax, macro_f1, score
+from utils.metrics import (
+    accuracy,
+    bootstrap_scores,
+    confusion_matrix,
+    interval,
+    log_softmax,
+    macro_f1,
+    paired_gain,
+    score,
+)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -83,3 +92,20 @@ def test_contrastive_loss_is_added_to_cross_entropy():
     torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=1e-6)
     loss.backward()
     assert logits.grad.abs().sum() > 0  # the head learns too
+
+
+def test_a_gain_is_paired_over_people():
+    persons = np.repeat(np.arange(10), 6)
+    labels = np.tile(np.arange(3), 20)
+    half = np.where(np.arange(60) % 2, labels, (labels + 1) % 3)
+    nothing = paired_gain(labels, half, half, persons, 3)["accuracy"]
+    assert (nothing.difference, nothing.low, nothing.high, nothing.probability) == (0, 0, 0, 0.5)
+    better = np.where(persons < 1, labels, half)  # one person of ten, wholly right
+    gain = paired_gain(labels, better, half, persons, 3)["accuracy"]
+    assert gain.difference == pytest.approx(0.05)
+    assert gain.low == 0  # resamplings without that person show no gain
+    assert gain.probability == pytest.approx(1 - 0.9**10 / 2, abs=0.02)
+    loss = paired_gain(labels, half, better, persons, 3)["accuracy"]
+    assert (loss.difference, loss.high) == (-gain.difference, 0)
+    assert paired_gain(labels, labels, half, persons, 3)["macro_f1"].probability == 1
+    assert str(gain).startswith("+0.050 [+0.000, +0.1")

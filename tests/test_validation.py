@@ -157,7 +157,7 @@ def test_the_summary_tells_of_every_model_and_scores_submissions(kitchen, faces,
     Path("truth.csv").write_text("ImageID,ans,person\n" + rows)
     capsys.readouterr()
     summary.main(["--name", "finetune_cp", "--truth", "truth.csv"])
-    held_out, test = capsys.readouterr().out.strip().split("\n\n")
+    held_out, test = capsys.readouterr().out.strip().split("\n\n")  # one submission, so nothing to compare
     kinds = [line[:15].strip() for line in held_out.splitlines()[1:]]
     ensembles = ["soft vote", "age specialist", "weighted", "hard vote"]
     assert kinds == ["ingredient"] * 3 + ["uniform soup", "greedy soup", *ensembles]
@@ -188,10 +188,23 @@ def test_the_summary_leaves_out_what_is_stale_or_scored_on_others(kitchen, faces
 
 def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
     Path("output").mkdir()
-    for name, images in (("truth.csv", "ab"), ("output/output_good.csv", "ba"), ("output/output_old.csv", "xy")):
-        Path(name).write_text("ImageID,ans\n" + "".join(f"{image}.jpg,3\n" for image in images))
+    files = {
+        "truth": "a3 b3",
+        "output/output_bad": "b4 a4",
+        "output/output_good": "b3 a3",
+        "output/output_old": "x3 y3",
+    }
+    for name, rows in files.items():
+        lines = (f"{row[0]}.jpg,{row[1]}\n" for row in rows.split())
+        Path(f"{name}.csv").write_text("ImageID,ans\n" + "".join(lines))
     summary.main(["--truth", "truth.csv"])
-    assert "output_old" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "output_old" not in told
+    above = told.split("above output_bad.csv")[1].splitlines()
+    assert above[1] == (
+        "accuracy +1.000 [+1.000, +1.000], a gain in 100%; macro-F1 +1.000 [+1.000, +1.000], a gain in 100%  "
+        "output_good.csv"
+    )
     with pytest.raises(InputError, match=r"output_old\.csv lacks 2 images"):
         summary.main(["--truth", "truth.csv", "output/output_old.csv"])
 

@@ -158,9 +158,9 @@ def weight_file(model: Checkpoint, age: Checkpoint) -> Path:
     return LOGS / f"ensemble_{weighted_name(model, age)}.json"
 
 
-def save_age_weight(model: Checkpoint, age: Checkpoint, weight: float, record: dict) -> Path:
-    """Keep a tuned weight with the digests of both models; `record` says how it was tuned and how it scores."""
-    content = {"weight": weight, "model": _identity(model), "age": _identity(age), **record}
+def save_age_weight(model: Checkpoint, age: Checkpoint, record: dict) -> Path:
+    """Keep a tuned `weight` with the digests of both models; `record` also says how it was tuned and how it scores."""
+    content = {"model": _identity(model), "age": _identity(age), **record}
     return write_text(weight_file(model, age), json.dumps(content, indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ from utils.engine import all_agree, predict
 from utils.images import cache_squares
 from utils.labels import Labelling
 from utils.logits import cache_key, load_logits, store_logits
-from utils.metrics import Scores, score, score_row
+from utils.metrics import Gain, Scores, paired_gain, score, score_row
 from utils.options import CACHE, LOGS, Options
 from utils.soups import average
 from utils.weights import digest
@@ -90,6 +90,11 @@ class HeldOut:
 
     def score(self, logits: np.ndarray) -> Scores:
         return score(logits, self.labels, self.labelling)
+
+    def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:
+        """What (N, C) logits score above those of another model, by a paired bootstrap over people."""
+        preds = (logits.argmax(-1), baseline.argmax(-1))
+        return paired_gain(self.labels, *preds, self.persons, self.labelling.num_classes)
 
     def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
         """Accuracy and macro-F1 of (N,) predicted classes with 95 % bootstrap intervals over people."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.metrics import score_row
+from utils.metrics import paired_gain, score_row
 from utils.options import LOGS
 from utils.submissions import CLASS_IDS, match, read_submission
 
@@ -79,8 +79,9 @@ def _with_interval(row: dict, key: str) -> str:
     return f"{row[key]:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def score_submissions(truth: Path, submissions: list[Path]) -> list[dict]:
-    """Rows of submissions against a CSV with the columns `ImageID,ans,person`.
+def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict], list[str]]:
+    """Rows of submissions against a CSV with the columns `ImageID,ans,person`, and a line for each but the first that
+    says what it scores above the first.
 
     Without a column `person` each photograph counts as a person of its own, which makes intervals too narrow. Raises
     `InputError` for a submission of other images.
@@ -88,13 +89,22 @@ def score_submissions(truth: Path, submissions: list[Path]) -> list[dict]:
     labels = read_submission(truth)
     person = labels.columns.index("person" if "person" in labels.columns else "ImageID")
     persons = np.array([row[person] for row in labels.rows])
-    rows = []
-    for path in submissions:
-        submission = read_submission(path)
-        preds = submission.answers[match(submission, labels.ids, truth)]
-        rows.append({"kind": "submission", "model": path.name, "people": f"the people of {truth}"})
-        rows[-1] |= score_row(labels.answers, preds, persons, len(CLASS_IDS))
-    return rows
+    given = [read_submission(path) for path in submissions]
+    preds = [one.answers[match(one, labels.ids, truth)] for one in given]
+    rows = [
+        {
+            "kind": "submission",
+            "model": path.name,
+            "people": f"the people of {truth}",
+            **score_row(labels.answers, answers, persons, len(CLASS_IDS)),
+        }
+        for path, answers in zip(submissions, preds, strict=True)
+    ]
+    lines = []
+    for path, answers in zip(submissions[1:], preds[1:], strict=True):
+        gains = paired_gain(labels.answers, answers, preds[0], persons, len(CLASS_IDS))
+        lines.append(f"accuracy {gains['accuracy']}; macro-F1 {gains['macro_f1']}  {path.name}")
+    return rows, lines
 
 
 def of_these_images(truth: Path, submissions: list[Path]) -> list[Path]:
