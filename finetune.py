@@ -167,7 +167,7 @@ def run(
             accelerator.log(line, step=epoch)
             after_epoch(epoch, scores)
             if epoch in saved_epochs:
-                meta = training.meta(options, start, family, labelling, recipe, split, scores, epoch)
+                meta = training.meta(options, start, family, held_out, split, scores, epoch)
                 if accelerator.is_main_process:
                     state_dict = as_saved(accelerator.unwrap_model(model).state_dict())
                     if epoch == options.epochs and len(split.held_out):

@@ -89,6 +89,7 @@ def run(options: flags.Options):
     from utils.data import read_photographs
     from utils.files import require_writable
     from utils.labels import Labelling
+    from utils.logits import digest_of
     from utils.splits import make_split
     from utils.training import steering
 
@@ -113,7 +114,7 @@ def run(options: flags.Options):
     study = studies.open_study(
         options.study_name,
         studies.open_storage(storage),
-        {"metric": options.metric, "held out": [split.digest, studies.digest_of(labels)], **space, **fixed},
+        {"metric": options.metric, "held out": [split.digest, digest_of(labels)], **space, **fixed},
         startup_trials=min(10, max(3, options.n_trials // 4)),
         warmup_epochs=max(1, options.epochs_limits[0] // 3),
     )

@@ -1,5 +1,6 @@
 """Held-out photographs and how a model does on them."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from utils.data import Photographs
 from utils.engine import all_agree, predict
 from utils.images import cache_squares
 from utils.labels import Labelling
-from utils.logits import cache_key, load_logits, store_logits
+from utils.logits import cache_key, digest_of, load_logits, store_logits
 from utils.metrics import Gain, Scores, paired_gain, score, score_row
 from utils.options import CACHE, LOGS, Options
 from utils.soups import average
 from utils.weights import digest
+
+log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 64
 
@@ -47,6 +50,7 @@ class HeldOut:
         self.squares = decoded(accelerator, photographs, preprocessing["size"])
         self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
         self.labels = photographs.labels(labelling)[rows]
+        self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
 
     def predict(
         self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
@@ -59,7 +63,13 @@ class HeldOut:
         return predict(self.accelerator, model, self.squares, rows, self.preprocessing, *sizes, progress, output)
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
-        """(N, C) logits of a checkpoint, from the cache or evaluated and kept."""
+        """(N, C) logits of a checkpoint, from the cache or evaluated and kept.
+
+        The log warns when the same photographs had other labels while it was trained.
+        """
+        trained = (checkpoint.meta or {}).get("held_out")
+        if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
+            log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
         return self.logits_of(
             checkpoint.digest, checkpoint.weights.config, checkpoint.weights.state_dict, checkpoint.name
         )

@@ -10,6 +10,11 @@ import numpy as np
 from utils.files import atomic
 
 
+def digest_of(values: np.ndarray) -> str:
+    """16 hex digits that stand for an array of numbers or strings."""
+    return hashlib.sha256(json.dumps(values.tolist()).encode()).hexdigest()[:16]
+
+
 def cache_key(weights_digest: str, images_digest: str, ids: np.ndarray, preprocessing: dict) -> str:
     """20 hex digits over what logits depend on: the weights, which photographs in which order, and their pixels.
 

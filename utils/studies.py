@@ -1,6 +1,5 @@
 """Optuna studies: where they are kept, who works on them, and their pictures."""
 
-import hashlib
 import json
 import logging
 import os
@@ -8,7 +7,6 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
@@ -104,11 +102,6 @@ def check_checkpoints(study: optuna.Study, model_location: Path) -> None:
             f"the study begins, and {model_location} has checkpoints of its name ({there[0].name}, {len(there)} in "
             "all): choose another --study-name, or remove them"
         )
-
-
-def digest_of(values: np.ndarray) -> str:
-    """16 hex digits that stand for an array."""
-    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
 
 def original_number(trial: FrozenTrial) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 
 from utils.checkpoints import read_checkpoint
 from utils.errors import InputError
+from utils.evaluation import HeldOut
 from utils.labels import Labelling
 from utils.metrics import Scores
 from utils.options import PICTURES, Options
@@ -80,8 +81,7 @@ def meta(
     options: Options,
     start: Weights,
     family: dict,
-    labelling: Labelling,
-    preprocessing: dict,
+    held_out: HeldOut,
     split: Split,
     scores: Scores | None,
     epoch: int,
@@ -89,11 +89,12 @@ def meta(
     """The record that a fine-tuned checkpoint carries."""
     return {
         "model": start.config,
-        "labelling": labelling.record(),
-        "preprocessing": preprocessing,
+        "labelling": held_out.labelling.record(),
+        "preprocessing": held_out.preprocessing,
         "options": record(options, start, family),
         "epoch": epoch,
         "split": split.record(),
+        "held_out": held_out.record,
         "family": family,
         "start": {"source": Path(start.source).name, "digest": start.backbone_digest},
         "scores": scores and scores.record(),
