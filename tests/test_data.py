@@ -40,6 +40,12 @@ def test_dot_files_and_unknown_names_are_skipped_and_counted(small, caplog):
     assert "2 dot files, 1 unknown names" in caplog.text
 
 
+def test_training_photographs_are_not_predicted_by_mistake(small):
+    with pytest.raises(InputError, match="no folder eval: name those to predict"):
+        read_test_images(small)
+    assert len(read_test_images(small / "train" / "images").files) == 42  # asked for by name
+
+
 def test_missing_and_empty_folders_are_errors(tmp_path):
     with pytest.raises(InputError, match="nowhere does not exist"):
         read_photographs(tmp_path / "nowhere")

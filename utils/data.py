@@ -205,6 +205,8 @@ def read_test_images(data_location: Path) -> TestImages:
         test = _listed_images(info)
     else:
         folder = next((path for path in (location / "eval" / "images", location / "eval") if path.is_dir()), location)
+        if folder == location and (location / "train").is_dir():
+            raise InputError(f"{location} has photographs to train on and no folder eval: name those to predict")
         test = TestImages(folder, [{"ImageID": name} for name in _image_names(folder)], ["ImageID"])
         if not test.rows:
             raise InputError(f"no info.csv and no images in {folder}: give --data-location")
