@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from utils.metrics import Scores
 
+BIAS = "classification_head.bias"
+
 log = logging.getLogger("utils.finetune")  # under the project's own logger, whose level the runtime sets
 
 
@@ -112,8 +114,10 @@ def run(
         return features, labels[split.train], photographs.persons[split.train]
 
     head = sweep_head(accelerator, anchor, family, labelling, training_features)
+    adjustment = training.logit_adjustment(train_set, options, labelling.num_classes)
+    head = {**head, BIAS: head[BIAS] - adjustment}  # the loss adds it again, so training starts from the same head
     model = build(start.config, {**start.backbone(), **head}, start.source)
-    loss_fn = losses.make_loss(options.loss_fn, options.contrastive_weight, options.label_smoothing)
+    loss_fn = losses.make_loss(options.loss_fn, options.contrastive_weight, options.label_smoothing, adjustment)
     loader = DataLoader(
         train_set,
         batch_size=options.batch_size,

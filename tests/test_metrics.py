@@ -109,3 +109,11 @@ def test_a_gain_is_paired_over_people():
     assert (loss.difference, loss.high) == (-gain.difference, 0)
     assert paired_gain(labels, labels, half, persons, 3)["macro_f1"].probability == 1
     assert str(gain).startswith("+0.050 [+0.000, +0.1")
+
+
+def test_the_adjusted_loss_is_the_plain_one_of_shifted_logits():
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 1])
+    shares = torch.tensor([0.7, 0.2, 0.1])
+    adjusted = make_loss("CrossEntropyLoss", adjustment=shares.log())(logits, None, labels)
+    by_hand = -torch.log(shares * logits.exp() / (shares * logits.exp()).sum(1, keepdim=True))
+    assert adjusted.item() == pytest.approx(by_hand[torch.arange(6), labels].mean().item())

@@ -13,7 +13,8 @@ import validation
 
 FLAGS = {
     finetune: """aug-strength=1.0 age-limits=(30, 60) batch-size=64 contrastive-weight=0.1 data-location=data epochs=20
-        gradient-accumulation-steps=1 head-init=None i=0 image-size=None label-smoothing=0.0 loss-fn=CrossEntropyLoss
+        gradient-accumulation-steps=1 head-init=None i=0 image-size=None label-smoothing=0.0 logit-adjustment=0.0
+        loss-fn=CrossEntropyLoss
         lr=1e-05 model-location=model model=ViT-B/32 name=finetune_cp old-aug=False overwrite=False
         pretrained-location=None random-seed=42 relabel=None report-to=wandb sampler=shuffle save-every=None
         save-img=False split-by=person split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1""",
@@ -29,6 +30,7 @@ FLAGS = {
     optuna_script: """age-limits=(30, 60) aug-strength-limits=(0.0, 2.0) batch-sizes=(32, 64, 128) best=5
         contrastive-weight=0.1 data-location=data epochs-limits=(5, 20) gradient-accumulation-steps=1 head-init=None
         image-size=None indices=None label-smoothing-limits=(0.0, 0.2) loss-fn=CrossEntropyLoss
+        logit-adjustment=0.0
         lr-limits=(1e-06, 0.0001) metric=macro_f1 model-location=model model=ViT-B/32 n-trials=30 old-aug=False
         pretrained-location=None relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42
         storage=None study-name=search val-ratio=0.2 warmup-length=500 wd-limits=(0.0, 0.3)""",

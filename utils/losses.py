@@ -6,15 +6,24 @@ import torch
 from torch.nn import functional as F
 
 
-def make_loss(loss_fn: str, contrastive_weight: float = 0.1, label_smoothing: float = 0.0) -> Callable:
+def make_loss(
+    loss_fn: str,
+    contrastive_weight: float = 0.1,
+    label_smoothing: float = 0.0,
+    adjustment: torch.Tensor | None = None,
+) -> Callable:
     """A function of logits (B, C), unit-length features (B, D) and labels (B,) that returns a scalar.
+
+    `adjustment` (C,) is added to the logits: `tau * log(share of the class)` is the logit-adjusted loss (Menon et al.
+    2021, "Long-tail learning via logit adjustment", equation 10).
 
     `CrossEntropyLoss` is cross entropy. `ContrastiveLoss` adds pytorch-metric-learning's contrastive loss on the
     cosine similarities within the batch (positive margin 1, negative margin 0), so that the head learns too.
     """
 
     def cross_entropy(logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        adjusted = logits.float() if adjustment is None else logits.float() + adjustment.to(logits.device)
+        return F.cross_entropy(adjusted, labels, label_smoothing=label_smoothing)
 
     if loss_fn == "CrossEntropyLoss":
         return cross_entropy

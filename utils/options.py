@@ -285,6 +285,13 @@ def add_training(parser: Parser) -> None:
         help="each image once per epoch, or classes drawn by the square root of their size",
     )
     parser.add_argument(
+        "--logit-adjustment",
+        type=number(float, 0, 2),
+        default=0.0,
+        help="times the log of each class's share in training, added to the logits in the loss, so that rare classes "
+        "are predicted more often; 0 leaves it out, 1 aims at equal shares",
+    )
+    parser.add_argument(
         "--loss-fn",
         choices=("CrossEntropyLoss", "ContrastiveLoss"),
         default="CrossEntropyLoss",

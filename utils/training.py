@@ -122,6 +122,16 @@ def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray
     return square_root_weights(train_set.labels) if options.sampler == "balanced" else None
 
 
+def logit_adjustment(train_set: LabelledSquares, options: Options, num_classes: int) -> torch.Tensor:
+    """(C,) float32 `tau * log(share)`, with each class's share of what is drawn in an epoch.
+
+    A class without examples counts as less than one photograph.
+    """
+    drawn = np.bincount(train_set.labels, sampling_weights(train_set, options), minlength=num_classes)
+    shares = np.maximum(drawn / drawn.sum(), 1 / (len(train_set) + 1))
+    return torch.from_numpy(options.logit_adjustment * np.log(shares)).float()
+
+
 def blank_head(weights: Weights, labelling: Labelling) -> dict[str, torch.Tensor]:
     """A zero head, for a model that is only asked for its features."""
     return {
