@@ -99,6 +99,7 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
 
     from utils.data import read_test_images
     from utils.images import decode
+    from utils.labels import Labelling
     from utils.pictures import save_sheet
 
     test = read_test_images(data_location)
@@ -106,12 +107,14 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
     if unknown:
         raise InputError(f"{len(unknown)} disputed images are not in {test.folder}, the first: {unknown[0]}")
     squares = np.stack([decode(test.folder / image, PIXELS) for image in images])
-    captions = []
+    captions, names = [], Labelling().classes
     for image, column, pred in zip(images, answers.T.tolist(), preds, strict=True):
-        counts = [f"{class_id}: {files}" for class_id, files in Counter(column).most_common()]
-        shown = ", ".join(counts[:4]) + (", ..." if len(counts) > 4 else "")  # what fits under a picture
-        captions.append(f"{image[:20]} -> {pred}\n{shown}")
-    return save_sheet(SHEET, squares, captions, title="most disputed first: photograph -> voted class, class: files")
+        counts = [f"{files} x {names[class_id]}" for class_id, files in Counter(column).most_common()]
+        shown = [*counts[:3], *(["..."] if len(counts) > 3 else [])]  # what fits under a picture
+        captions.append("\n".join([image[:20], f"voted: {names[pred]}", *shown]))
+    return save_sheet(
+        SHEET, squares, captions, title="most disputed first: the voted class, and how many files say what"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

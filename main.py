@@ -111,7 +111,7 @@ def cook(options: flags.Options) -> dict[str, dict]:
             save_checkpoint(path, weights, meta)
         accelerator.wait_for_everyone()
         score(f"{recipe} soup", read_checkpoint(path), logits)
-        log.info("saved %s, of %d ingredients", path, len(members))
+        log.info("saved %s, made of %d of %d ingredients", path, len(members), len(ingredients))
 
     def trial(members: list):
         return metric(held_out.score(held_out.average(members)[0]).confusion)
@@ -129,7 +129,9 @@ def cook(options: flags.Options) -> dict[str, dict]:
         serve("greedy", members, metric=options.metric)
         gains = held_out.gain(held_out.average(members)[0], held_out.logits(members[0]))
         lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
-        log.info("\n".join(lines[-len(gains) :]))
+        if len(members) == 1:
+            lines[-len(gains) :] = [f"the soup is its best ingredient: no other one raised {options.metric}"]
+        log.info("\n".join(lines[1 + len(ingredients) :]))
 
     for soup in saved_soups(sweep, options.model_location, ingredients):  # of an earlier call
         if soup.name not in scores:

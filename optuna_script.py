@@ -126,7 +126,7 @@ def run(options: flags.Options):
         trial.set_user_attr("worker", studies.worker())
         number = studies.original_number(study.trials[trial.number])
         chosen = suggest(trial, space)
-        log.info("trial %d of %d: %s", number, options.n_trials, chosen)
+        log.info("trial %d of %d: %s", number, options.n_trials, studies.in_words(chosen))
 
         def after_epoch(epoch: int, scores) -> None:
             trial.report(float(getattr(scores, options.metric)), epoch)
@@ -150,7 +150,7 @@ def run(options: flags.Options):
         study.optimize(objective, n_trials=1)
 
     # Result
-    pictures = studies.save_pictures(study, flags.PICTURES / f"optuna_{options.study_name}")
+    pictures = studies.save_pictures(study, flags.PICTURES / f"optuna_{options.study_name}", options.metric)
     public = options.replace(storage=None)  # its address may hold a password
     with engine.tracker(accelerator, public, f"{options.study_name}_study"):
         for name, picture in pictures.items():
@@ -158,11 +158,13 @@ def run(options: flags.Options):
             log.info("%s: %s", name, picture)
     best = studies.best_trials(study, options.best)
     for trial in best:
-        log.info("%s %.4f: %s, %s", options.metric, trial.value, trial.user_attrs["checkpoint"], trial.params)
+        checkpoint, params = trial.user_attrs["checkpoint"], studies.in_words(trial.params)
+        log.info("%s %.4f: %s, %s", options.metric, trial.value, checkpoint, params)
     if best:
         seeds = " ".join(str(studies.original_number(trial)) for trial in best)
         log.info(
-            "soup of the best: accelerate launch main.py --greedy-soup --name %s --random-seed %s",
+            "soup of the best: accelerate launch main.py --greedy-soup --metric %s --name %s --random-seed %s",
+            options.metric,
             options.study_name,
             seeds,
         )

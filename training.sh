@@ -123,9 +123,10 @@ trap interrupted INT TERM
 must() {
     local name="$1" began="$SECONDS"
     shift
+    echo "== $name"
     "$@" </dev/null &
     pids=("$!")
-    wait "$!" || stop "$name failed; mend it and run the same command again, what is done will be skipped"
+    wait "$!" || stop "$name failed: mend what it says, then run the same command again; what is done will be skipped"
     pids=()
     echo "-- $name: $((SECONDS - began)) s"
 }
@@ -160,6 +161,9 @@ step="${SLURM_ARRAY_TASK_STEP:-1}"
 me=$(((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
 last=$(((${SLURM_ARRAY_TASK_MAX:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
 ((last == tasks - 1)) || stop "a SLURM array must be a plain range, such as --array=0-7: its tasks share the grid"
+if [[ -z "$demo" && "$MODEL" != ViT-B/32 ]] && ((${#indices[@]} > 1)); then
+    stop "$MODEL serves every index alike, so that INDICES ${indices[*]} would be the same model: set INDICES=0 and several SEEDS"
+fi
 runs=()
 number=0
 for seed in "${seeds[@]}"; do
@@ -210,7 +214,7 @@ if wanted finetune; then
     done
     for pid in "${pids[@]}"; do wait "$pid" || [[ -s "$failed" ]] || echo "a worker" >>"$failed"; done
     pids=()
-    [[ -s "$failed" ]] && stop "finetune.py failed for $(tr '\n' ' ' <"$failed"); run the same command again to go on"
+    [[ -s "$failed" ]] && stop "finetune.py failed for $(paste -sd ' ' "$failed"): mend what it says, then run the same command again"
 fi
 
 if wanted age && ((me == 0)); then

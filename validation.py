@@ -80,13 +80,20 @@ def run(options: flags.Options) -> list[dict]:
         if tuned:
             record = {**tuned, "metric": options.metric, "people": who, "split": split.digest}
             path = ensembles.save_age_weight(model, age, record)
-            log.info("weight of the age specialist %g: %s", tuned["weight"], path)
+            scores = [row[options.metric] for row in (tuned["tuned"], tuned["cross_fitted"], rows[0])]
+            log.info(
+                "weight of the age specialist %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without",
+                tuned["weight"],
+                options.metric,
+                *scores,
+            )
+            log.info("kept for inference.py: %s", path)
         pictures = reports.save_report(flags.PICTURES / model.name, held_out, logits, f"{model.name}, {who}")
         log.info("%d pictures: %s", len(pictures), flags.PICTURES / model.name)
         known = {"digest": model.digest, "people": who, "split": split.digest}
         what = "everyone_validation" if options.val_ratio is None else "validation"
-        saved = write_json_lines(results.file_of(what, model.name), [{**one, **known} for one in rows])
-        log.info("scores: %s", saved)
+        file = results.file_of(what, model.name)
+        log.info("scores: %s", write_json_lines(file, results.with_earlier(file, [{**one, **known} for one in rows])))
     accelerator.end_training()
     return rows
 
@@ -124,7 +131,7 @@ def compare(
         tuned = {"weight": weight, "cross_fitted": rows[-1], "tuned": flattered}
     if len(preds) == 3:
         vote = votes.attribute_votes(np.stack(list(preds.values())), np.ones(3, np.int64))
-        rows.append(held_out.row("hard vote", "of the three above", vote))
+        rows.append(held_out.row("hard vote", "of single, soft vote and weighted", vote))
     return rows, tuned
 
 

@@ -70,7 +70,7 @@ def timed(name: str, script: str, *arguments: str) -> None:
     if result.returncode:
         sys.exit(result.stderr)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # GB, the largest child so far
-    told = re.findall(r"(?:train loss|soup of).*", result.stderr)
+    told = re.findall(r"(?:train loss|soup_num).*", result.stdout)
     print(f"{name:48} {time.perf_counter() - begin:7.1f} s   peak so far {peak:.2f} GB   {told[-1] if told else ''}")
 
 

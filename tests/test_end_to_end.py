@@ -166,12 +166,12 @@ def test_a_soup_of_other_ingredients_is_not_told_of(kitchen, faces, pretrained, 
 def test_other_labels_than_in_training_are_warned_of(kitchen, faces, monkeypatch, capsys):
     in_a_copy(kitchen, monkeypatch)
     soup(faces, "--eval-individual-models")
-    assert "other labels" not in capsys.readouterr().err
+    assert "other labels" not in capsys.readouterr().out
     person = read_checkpoint(Path("model/finetune_cp_seed42_i0_epoch2.pt")).split["held_out_ids"][0]
     other = "male" if "female" in person else "female"
     Path("relabel.csv").write_text(f"id,attribute,value\n{person},gender,{other}\n")
     soup(faces, "--eval-individual-models", "--relabel", "relabel.csv")
-    told = capsys.readouterr().err
+    told = capsys.readouterr().out
     assert "i0_epoch2 was trained under other labels of these people: give the same --relabel" in told
 
 

@@ -182,7 +182,11 @@ def test_each_disputed_photograph_has_its_files_per_class_under_it(tmp_path, mon
 
     monkeypatch.setattr(pictures, "save_sheet", keep)
     hard_voting.main([*files, "--show-disagreements", "--output", "vote.csv"])
-    assert list(sheet) == ["002.jpg -> 4\n5: 1, 1: 1, 16: 1", "001.jpg -> 3\n3: 2, 2: 1"]
+    assert list(sheet) == [
+        "002.jpg\nvoted: worn, female, 30 to 59\n1 x worn, female, 60 and over\n1 x worn, male, 30 to 59\n"
+        "1 x not_worn, female, 30 to 59",
+        "001.jpg\nvoted: worn, female, under 30\n2 x worn, female, under 30\n1 x worn, male, 60 and over",
+    ]
     for image, square in zip(["002.jpg", "001.jpg"], sheet.values(), strict=True):
         np.testing.assert_array_equal(square, decode(tmp_path / "data" / "eval" / "images" / image, 128))
 
@@ -205,8 +209,8 @@ BAD_FILES = {
     "no label": (b"ImageID,ans\na,\nb,1\nc,0\n", r"bad.csv, line 2: ans ''"),
     "short row": (b"ImageID,ans\na,1\nb\nc,0\n", r"bad.csv, line 3: 1 fields, expected the header's 2"),
     "endless field": (b"ImageID,ans\na,1\nb," + b"1" * 200_000, r"bad.csv, line 3: field larger"),
-    "probabilities": (b"ImageID,p0,p1\na,1,0\n", r"bad.csv has 0 columns ans \(ImageID,p0,p1\)"),
-    "no ImageID": (b"id,ans\na,1\n", r"bad.csv has 0 columns ImageID \(id,ans\)"),
+    "probabilities": (b"ImageID,p0,p1\na,1,0\n", r"bad.csv has no column ans \(ImageID,p0,p1\)"),
+    "no ImageID": (b"id,ans\na,1\n", r"bad.csv has no column ImageID \(id,ans\)"),
     "two columns ans": (b"ImageID,ans,ans\na,1,2\n", "bad.csv has 2 columns ans"),
     "other columns": (b"ImageID,x,ans\na,0,1\nb,0,1\nc,0,1\n", "bad.csv has the columns ImageID,x,ans, but good.csv"),
 }

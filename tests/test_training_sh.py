@@ -129,7 +129,7 @@ def test_more_jobs_than_gpus_share_them_and_no_gpu_means_none(sweep):
 def test_a_worker_that_is_killed_stops_the_sweep(sweep):
     result, calls = sweep(INDICES="0 1 2 3", JOBS="2", KILL_PARENT="--i 1 ")
     assert result.returncode == 1
-    assert "finetune.py failed for a worker" in result.stderr
+    assert "finetune.py failed for a worker: mend what it says" in result.stderr
     assert "finetune_age.py" not in " ".join(calls)
 
 
@@ -173,6 +173,10 @@ def test_a_failure_of_one_job_begins_no_other_run(sweep):
         ({"STAGES": "validation"}, "no scores of finetune_cp yet: run the stage soup first"),
         ({"SEEDS": " "}, "STAGES, SEEDS or INDICES is blank"),
         ({"DATA_LOCATION": "nowhere"}, "there is no folder nowhere"),
+        (
+            {"MODEL": "ViT-B/16"},
+            "ViT-B/16 serves every index alike, so that INDICES 0 1 2 3 4 would be the same model",
+        ),
         ({"TRUTH": "nowhere.csv"}, "there is no file nowhere.csv"),
         ({"extra": "--epochs=3"}, "--epochs is set by the environment"),
         ({"extra": "--random_seed"}, "--random_seed is set by the environment"),

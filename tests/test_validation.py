@@ -86,6 +86,16 @@ def test_validation_shows_the_model_and_what_ensembles_change(kitchen, faces, mo
     assert [row["kind"] for row in saved] == [row["kind"] for row in rows]
 
 
+def test_a_plain_call_keeps_what_an_earlier_one_said_of_ensembles(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    validate(faces, "--weighted-ensemble", AGE)
+    validate(faces)
+    validate(faces, "--soft-voting", OTHER)
+    path = Path(f"logs/validation_results_{SOUP}.jsonl")
+    kinds = [json.loads(line)["kind"] for line in path.read_text().splitlines()]
+    assert sorted(kinds) == ["age specialist", "single", "soft vote", "weighted"]
+
+
 def test_sheets_that_are_no_longer_needed_are_removed(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     stale = Path("val_img") / SOUP / "misclassified_999.png"

@@ -115,7 +115,8 @@ def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
             if candidate.is_file():
                 return candidate
-        raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}")
+        there = ", ".join(path.name for path in checkpoint_files(model_location)) or "no checkpoints"
+        raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
     files = [path for path in checkpoint_files(model_location) if not path.name.startswith("Age_")]
     for choice in ([path for path in files if "_greedysoup" in path.stem], files):
         if len(choice) == 1:

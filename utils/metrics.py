@@ -120,6 +120,8 @@ class Gain:
     probability: float
 
     def __str__(self) -> str:
+        if self.difference == self.low == self.high == 0:
+            return "no difference"
         return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], a gain in {self.probability:.0%}"
 
 

@@ -51,7 +51,7 @@ def save_sheet(
     """Write (N, S, S, 3) uint8 images as a grid with a caption under each; those with `wrong` set stand out."""
     columns = min(8, max(1, len(squares)))
     rows = -(-len(squares) // columns)
-    caption_height = 0.1 + 0.12 * max((caption.count("\n") + 1 for caption in captions), default=1)  # inches
+    caption_height = 0.15 + 0.13 * max((caption.count("\n") + 1 for caption in captions), default=1)  # inches
     square, top = 1.8, 0.4
     height = top + rows * (square + caption_height)
     grid = {"nrows": rows, "ncols": columns, "figsize": (1.9 * columns, height), "squeeze": False}
@@ -83,7 +83,8 @@ def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: s
             axis.text(pred, true, confusion[true, pred], ha="center", va="center", color=shade, fontsize=7)
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
         axis.set_yticks(range(len(names)), names, fontsize=7)
-        axis.set(xlabel="predicted", ylabel="true", title=title)
+        axis.set(xlabel="predicted", ylabel="true")
+        axis.set_title(title.replace(", ", "\n", 1), fontsize=8)
     return path
 
 
@@ -97,12 +98,20 @@ def save_score_plot(path: Path, points: dict[str, list[tuple[str, float, float]]
         for rank, (kind, models) in enumerate(points.items()):
             labels, accuracies, macro_f1s = zip(*models, strict=True)
             axis.scatter(
-                accuracies, macro_f1s, s=120 if rank else 40, marker=next(markers), label=kind, zorder=2 + rank
+                accuracies,
+                macro_f1s,
+                s=160 if rank else 40,
+                marker=next(markers),
+                label=kind,
+                facecolors="none" if rank else "C0",  # hollow: the ingredient that it may equal stays visible
+                edgecolors=f"C{rank}",
+                linewidths=2,
             )
             if rank == 0:
                 for label, accuracy, macro_f1 in zip(labels, accuracies, macro_f1s, strict=True):
                     axis.annotate(label, (accuracy, macro_f1), (4, 4), textcoords="offset points", fontsize=7)
         axis.set(xlabel="accuracy", ylabel="macro-F1", title=title)
         axis.grid(alpha=0.3)
+        axis.margins(0.18)
         axis.legend()
     return path

@@ -78,7 +78,7 @@ def save_misclassified(folder: Path, held_out: HeldOut, logits: np.ndarray) -> l
         some = wrong[first : first + PER_SHEET]
         captions = [
             f"{held_out.ids[k].replace('/', chr(10))}, {np.exp(sureness[k]):.0%} sure\n"
-            f"true {names[held_out.labels[k]]}\nnot {names[preds[k]]}"
+            f"true: {names[held_out.labels[k]]}\npredicted: {names[preds[k]]}"
             for k in some
         ]
         squares = np.stack([held_out.squares[row] for row in held_out.rows[some]])

@@ -36,6 +36,17 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
+def with_earlier(path: Path, rows: list[dict]) -> list[dict]:
+    """`rows`, and those that an earlier call left in `path` about other ensembles of the same weights and people."""
+    same, told = ("digest", "split", "people"), {(row["kind"], row["model"]) for row in rows}
+    earlier = read_rows(path) if path.is_file() else []
+    return rows + [
+        row
+        for row in earlier
+        if (row["kind"], row["model"]) not in told and all(row[key] == rows[0][key] for key in same)
+    ]
+
+
 def latest_rows(name: str) -> list[dict]:
     """All rows of a sweep: its ingredients, best first, its soups, and what validation made of them.
 
@@ -83,12 +94,12 @@ def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict],
     """Rows of submissions against a CSV with the columns `ImageID,ans,person`, and a line for each but the first that
     says what it scores above the first.
 
-    Without a column `person` each photograph counts as a person of its own, which makes intervals too narrow. Raises
-    `InputError` for a submission of other images.
+    Raises `InputError` for a truth without a column `person`, which intervals need, and a submission of other images.
     """
     labels = read_submission(truth)
-    person = labels.columns.index("person" if "person" in labels.columns else "ImageID")
-    persons = np.array([row[person] for row in labels.rows])
+    if "person" not in labels.columns:
+        raise InputError(f"{truth} has no column person: the right answers are ImageID,ans,person (info.csv has none)")
+    persons = np.array([row[labels.columns.index("person")] for row in labels.rows])
     given = [read_submission(path) for path in submissions]
     preds = [one.answers[match(one, labels.ids, truth)] for one in given]
     rows = [

@@ -121,8 +121,13 @@ def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
     return sorted(complete, key=lambda trial: (-trial.value, trial.number))[:count]
 
 
-def save_pictures(study: optuna.Study, folder: Path) -> dict[str, Path]:
-    """Write the study's plots into `folder`; by name. Needs two completed trials, and writes none before that."""
+def in_words(params: dict) -> str:
+    """Hyperparameters with as many digits as people read."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in params.items())
+
+
+def save_pictures(study: optuna.Study, folder: Path, metric: str) -> dict[str, Path]:
+    """Write the study's plots of `metric` into `folder`; by name. There are none before two trials are complete."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -137,14 +142,17 @@ def save_pictures(study: optuna.Study, folder: Path) -> dict[str, Path]:
     varied = [name for name, importance in importances.items() if importance > 0][:PLOTTED]
     count = len(importances)
     draw = {  # how, and the size in inches
-        "history": (lambda: plots.plot_optimization_history(study), (8, 5)),
-        "importance": (lambda: plots.plot_param_importances(study), (8, 5)),
-        "parallel_coordinate": (lambda: plots.plot_parallel_coordinate(study), (3 + 1.5 * count, 5)),
-        "slice": (lambda: plots.plot_slice(study), (2 + 2.6 * count, 4.5)),
+        "history": (lambda: plots.plot_optimization_history(study, target_name=metric), (8, 5)),
+        "importance": (lambda: plots.plot_param_importances(study, target_name=metric), (8, 5)),
+        "parallel_coordinate": (
+            lambda: plots.plot_parallel_coordinate(study, target_name=metric),
+            (3 + 1.5 * count, 5),
+        ),
+        "slice": (lambda: plots.plot_slice(study, target_name=metric), (2 + 2.6 * count, 4.5)),
     }
     if len(varied) > 1:
         side = 1 + 3 * len(varied)
-        draw["contour"] = (lambda: plots.plot_contour(study, params=varied), (side, side))
+        draw["contour"] = (lambda: plots.plot_contour(study, params=varied, target_name=metric), (side, side))
     pictures = {}
     for name, (plot, size) in draw.items():
         plot()

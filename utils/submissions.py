@@ -78,7 +78,8 @@ def _positions(path: Path, columns: list[str]) -> tuple[int, int]:
     for name in ("ImageID", "ans"):
         if columns.count(name) != 1:
             shown = ",".join(columns[:4]) + (",..." if len(columns) > 4 else "")
-            raise InputError(f"{path} has {columns.count(name)} columns {name} ({shown}), expected ImageID,ans")
+            count = f"{columns.count(name)} columns" if name in columns else "no column"
+            raise InputError(f"{path} has {count} {name} ({shown}), expected ImageID,ans")
     return columns.index("ImageID"), columns.index("ans")
 
 

@@ -57,12 +57,13 @@ def find_sweep(
     Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
     silently. Raises `InputError` when nothing fits, when an asked index is missing, and when several sweeps fit.
     """
-    found = defaultdict(list)
+    found, every = defaultdict(list), set()
     for path in checkpoint_files(model_location):
         parts = INGREDIENT_NAME.fullmatch(path.stem)
         if not parts or path.name.startswith("Age_"):
             continue
         one = Ingredient(path, parts["name"], int(parts["seed"]), int(parts["i"]), int(parts["epoch"]))
+        every.add(path.stem)
         asked = (
             (name is None or one.name == name)
             and (seeds is None or one.seed in seeds)
@@ -72,7 +73,8 @@ def find_sweep(
         if asked:
             found[one.name, one.seed, one.i].append(one)
     if not found:
-        raise InputError(f"no ingredients in {model_location} that fit: run finetune.py first, or ask for other ones")
+        there = f"there are {', '.join(sorted(every))}" if every else "run finetune.py first"
+        raise InputError(f"no ingredients in {model_location} that fit: {there}")
     names = sorted({key[0] for key in found})
     if len(names) > 1:
         raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
@@ -104,12 +106,12 @@ def choose_checkpoint(options: Options) -> Path:
     asked = {name: value for name, value in asked.items() if value is not None}
     if options.model_name is None and (asked or options.name):
         seeds = None if options.random_seed is None else [options.random_seed]
-        sweep = find_sweep(options.model_location, options.name, seeds)
-        fitting = [one.path for one in sweep.ingredients if options.i in (None, one.i)]
+        indices = None if options.i is None else [options.i]
+        fitting = find_sweep(options.model_location, options.name, seeds, indices).ingredients
         if len(fitting) != 1:
-            names = ", ".join(path.name for path in fitting) or "none"
+            names = ", ".join(one.path.name for one in fitting)
             raise InputError(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")
-        return fitting[0]
+        return fitting[0].path
     if options.name:
         raise InputError("--model-name names a file and --name a sweep: give one of them")
     path = find_checkpoint(options.model_name, options.model_location)

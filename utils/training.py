@@ -63,7 +63,8 @@ def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
         raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
     if different := differences(meta["options"], wanted):
         raise InputError(
-            f"{path} was trained with other options ({different}): choose another --name, or pass --overwrite"
+            f"{path} was trained with other options, where relabel.csv counts as labels ({different}): choose another "
+            "--name (NAME of training.sh), or pass --overwrite"
         )
     return meta
 
@@ -173,9 +174,9 @@ def save_predictions(held_out, logits: np.ndarray, stem: str, count: int = 32) -
     truth = held_out.labels[positions]
     classes = held_out.labelling.classes
     captions = [
-        f"{classes[label]}" if label == pred else f"{classes[label]}\nnot {classes[pred]}"
+        f"{classes[label]}" if label == pred else f"true: {classes[label]}\npredicted: {classes[pred]}"
         for label, pred in zip(truth, preds, strict=True)
     ]
     squares = np.stack([held_out.squares[row] for row in held_out.rows[positions]])
-    title = "held-out photographs: the true class, and under it a prediction that was wrong"
+    title = "held-out photographs and their classes; in bold those that are predicted wrong"
     return save_sheet(PICTURES / stem / "predictions.png", squares, captions, wrong=preds != truth, title=title)
