@@ -55,7 +55,7 @@ if [[ -z "$given" && ! -d data ]]; then
     echo "No data is given and there is no folder data/: this is the embedded demo on drawn faces, in $PWD/demo_run"
     mkdir -p demo_run
     cd demo_run >/dev/null
-    : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}"
+    : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}" "${METRIC:=macro_f1}"
     MODEL="$HERE/demo/tower.pt"
     TRUTH=data/eval_truth.csv
 fi
@@ -134,7 +134,7 @@ must() {
 # The demo gives each index other augmentation and another learning rate, since one tower serves them all.
 recipe_of() {
     [[ -n "$demo" ]] || return 0
-    local rates=(2e-4 1.5e-4 3e-4 2.5e-4) strengths=(0.8 0.4 1.2 0.6)
+    local rates=(2.5e-4 1.5e-4 3e-4 2.5e-4) strengths=(1.0 0.4 1.2 0.6)
     echo "--lr ${rates[$1 % 4]} --aug-strength ${strengths[$1 % 4]} --batch-size 32 --report-to none"
 }
 
