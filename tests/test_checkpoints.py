@@ -143,7 +143,7 @@ def test_a_sweep_that_is_not_clear_is_an_error():
         find_sweep(Path("model"))
     touch("a_seed42_i0_epoch20", "a_seed42_i2_epoch20")
     with pytest.raises(InputError, match="seed 42 has no index 1"):
-        find_sweep(Path("model"), model_num=3)
+        find_sweep(Path("model"), indices=[0, 1, 2])
     with pytest.raises(InputError, match="--random-seed 7"):
         find_sweep(Path("model"), seeds=[7, 42])
     with pytest.raises(InputError, match="no ingredients"):

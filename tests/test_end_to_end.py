@@ -18,13 +18,13 @@ from utils.soups import average
 
 
 def test_from_photographs_to_a_submission(kitchen, faces, monkeypatch):
-    folder, results = kitchen
+    _, results = kitchen
     singles = {name: scores for name, scores in results.items() if "soup" not in name}
     assert len(singles) == 3
     assert results["finetune_cp_seed42_epoch2_greedysoup_num3"]["correct"] >= max(
         s["correct"] for s in singles.values()
     )
-    monkeypatch.chdir(folder)
+    in_a_copy(kitchen, monkeypatch)
     output = infer(faces, "--save-probs", "--output-dir", "output")
     assert output.name == "output_finetune_cp_seed42_epoch2_greedysoup_num3.csv"
     with open(output) as file:
@@ -51,15 +51,14 @@ def test_training_learns_and_keeps_its_logits(kitchen, faces, monkeypatch):
 def test_the_soups_log_tells_each_decision_and_what_was_gained(kitchen):
     lines = (kitchen[0] / "logs/greedy_soup_log_finetune_cp_seed42_num3_epoch2.txt").read_text().splitlines()
     assert lines[0].startswith("greedy soup by accuracy, 42 images, split ")
-    assert [line.split()[0] for line in lines[1:]] == [
-        "accepted",
-        *(line.split()[0] for line in lines[2:4]),
-        "accuracy",
-        "macro_f1",
-    ]
+    verdicts = [line.split()[0] for line in lines[1:4]]
+    assert verdicts[0] == "accepted"
     singles = [scores["accuracy"] for name, scores in kitchen[1].items() if "soup" not in name]
     gained = kitchen[1]["finetune_cp_seed42_epoch2_greedysoup_num3"]["accuracy"] - max(singles)
-    assert f"accuracy of the soup minus that of its best ingredient: {gained:+.3f} [" in lines[4]
+    if verdicts.count("accepted") > 1:
+        assert lines[4].startswith(f"accuracy of the soup minus that of its best ingredient: {gained:+.3f} [")
+    else:
+        assert lines[4:] == ["the soup is its best ingredient: no other one raised accuracy"]
 
 
 def test_the_saved_soup_is_the_average_of_what_it_says(kitchen):
@@ -89,7 +88,7 @@ def test_a_rerun_replaces_logs_and_skips_training(kitchen, faces, pretrained, mo
 
 def test_other_options_under_the_same_name_are_an_error(kitchen, faces, pretrained, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
-    with pytest.raises(InputError, match=r"with other options \(wd 0.1 -> 0.5\).*--overwrite"):
+    with pytest.raises(InputError, match=r"with other options, .* \(wd 0.1 -> 0.5\).*--overwrite"):
         train(faces, pretrained, "--wd", 0.5)
     train(faces, pretrained, "--wd", 0.5, "--overwrite")
     assert read_checkpoint(Path("model/finetune_cp_seed42_i0_epoch2.pt")).meta["options"]["wd"] == 0.5
@@ -97,7 +96,7 @@ def test_other_options_under_the_same_name_are_an_error(kitchen, faces, pretrain
 
 def test_a_finished_checkpoint_is_not_replaced_by_a_longer_run(kitchen, faces, pretrained, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
-    with pytest.raises(InputError, match=r"epoch2.pt was trained with other options \(epochs 2 -> 4"):
+    with pytest.raises(InputError, match=r"epoch2.pt was trained with other options, .* \(epochs 2 -> 4"):
         train(faces, pretrained, "--epochs", 4, "--save-every", 2)
 
 
@@ -282,10 +281,10 @@ def test_broken_photographs_are_one_error(pretrained):
 
 
 def test_a_full_disk_while_saving_is_one_error(faces, pretrained, monkeypatch):
-    train(faces, pretrained, "--epochs", 1)  # squares and head are there now; the checkpoint is what does not fit
-    result = command(
-        "finetune.py", "--data-location", faces, "--pretrained-location", pretrained, *FAST, "--i", 1, limit=100_000
-    )
+    path, _ = train(faces, pretrained, "--epochs", 1)  # squares and head are there now
+    limit = path.stat().st_size - 1  # so it is the checkpoint that does not fit
+    where = ["--data-location", faces, "--pretrained-location", pretrained]
+    result = command("finetune.py", *where, *FAST, "--i", 1, limit=limit)
     fails_cleanly(result, "model/finetune_cp_seed42_i1_epoch2.pt")
     assert files("model") == ["model/finetune_cp_seed42_i0_epoch1.pt"]
 

@@ -207,6 +207,9 @@ def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
     for name, rows in files.items():
         lines = (f"{row[0]}.jpg,{row[1]}\n" for row in rows.split())
         Path(f"{name}.csv").write_text("ImageID,ans\n" + "".join(lines))
+    with pytest.raises(InputError, match=r"truth\.csv has no column person"):
+        summary.main(["--truth", "truth.csv"])
+    Path("truth.csv").write_text("ImageID,ans,person\na.jpg,3,p\nb.jpg,3,q\n")
     summary.main(["--truth", "truth.csv"])
     told = capsys.readouterr().out
     assert "output_old" not in told
