@@ -103,7 +103,7 @@ def cook(options: flags.Options) -> dict[str, dict]:
         score("ingredient", one, held_out.logits(one))
 
     # Soups
-    def serve(recipe: str, members: list, **how) -> None:
+    def serve(recipe: str, members: list, **how):
         logits, weights = held_out.average(members)
         path = sweep.soup_file(options.model_location, recipe)
         meta = soup_meta(members, {"recipe": recipe, **how}, {"people": who, **held_out.score(logits).record()})
@@ -112,6 +112,7 @@ def cook(options: flags.Options) -> dict[str, dict]:
         accelerator.wait_for_everyone()
         score(f"{recipe} soup", read_checkpoint(path), logits)
         log.info("saved %s, made of %d of %d ingredients", path, len(members), len(ingredients))
+        return logits
 
     def trial(members: list):
         return metric(held_out.score(held_out.average(members)[0]).confusion)
@@ -126,8 +127,8 @@ def cook(options: flags.Options) -> dict[str, dict]:
             verdict = "accepted" if step.accepted else "rejected"
             lines.append(f"{verdict} {step.candidate.name}: {options.metric} with it {float(step.score):.6f}")
             log.info(lines[-1])
-        serve("greedy", members, metric=options.metric)
-        gains = held_out.gain(held_out.average(members)[0], held_out.logits(members[0]))
+        soup_logits = serve("greedy", members, metric=options.metric)
+        gains = held_out.gain(soup_logits, held_out.logits(members[0]))
         lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
         if len(members) == 1:
             lines[-len(gains) :] = [f"the soup is its best ingredient: no other one raised {options.metric}"]

@@ -68,7 +68,7 @@ def run(options: flags.Options) -> list[dict]:
 
     # Predictions
     logits = held_out.logits(model)
-    rows, tuned = compare(model, logits, age, others, held_out_of, options)
+    rows, tuned = compare(model, held_out, age, others, held_out_of, options)
 
     # Result
     confusions = reports.confusions(held_out.labels, logits.argmax(-1), model.labelling)
@@ -99,18 +99,18 @@ def run(options: flags.Options) -> list[dict]:
 
 
 def compare(
-    model, logits, age, others: list, held_out_of: Callable, options: flags.Options
+    model, held_out, age, others: list, held_out_of: Callable, options: flags.Options
 ) -> tuple[list, dict | None]:
     """Rows of scores of the model, of each ensemble asked for, and of a hard vote when there are both; and the tuned
     weight of the age specialist, if there is one, with what it is worth.
 
-    `logits` are the model's, `held_out_of(checkpoint)` gives the held-out photographs as a checkpoint sees them.
+    `held_out` are the held-out photographs as the model sees them, `held_out_of(checkpoint)` as another one does.
     """
     import numpy as np
 
     from utils import ensembles, votes
 
-    held_out, tuned = held_out_of(model), None
+    logits, tuned = held_out.logits(model), None
     preds = {"single": logits.argmax(-1)}
     rows = [held_out.row("single", model.name, preds["single"])]
     if others:
