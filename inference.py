@@ -58,7 +58,7 @@ def run(options: flags.Options) -> Path:
         """(N, C) logits of the test images."""
         return engine.predict(
             accelerator,
-            build(checkpoint.weights.config, checkpoint.weights.state_dict, checkpoint.path.name),
+            build(checkpoint.config, checkpoint.state_dict(), checkpoint.path.name),
             FileImages(test.folder, test.files, checkpoint.preprocessing["size"]),
             np.arange(len(test.files)),
             checkpoint.preprocessing,

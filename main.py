@@ -20,11 +20,13 @@ def parser() -> flags.Parser:
     parser.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
     parser.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
     parser.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
-    parser.add_argument("--plot", action="store_true", help="draw ingredients and soups, accuracy against macro-F1")
-    parser.add_argument("--metric", choices=flags.METRICS, default="accuracy", help="what the greedy soup must raise")
+    parser.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
+    parser.add_argument("--metric", choices=flags.METRICS, default="accuracy", help="what a soup must raise")
+    flags.add_recipes(parser)
     parser.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
     parser.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")
     flags.add_selection(parser)
+    flags.add_foreign(parser)
     flags.add_evaluation_split(parser)
     flags.add_locations(parser)
     flags.add_loader(parser, "images per evaluation step")
@@ -32,14 +34,40 @@ def parser() -> flags.Parser:
     return parser
 
 
+def asked_recipes(options: flags.Options) -> list[str]:
+    """The recipes that the flags ask for, each once, in their order; those that need a start last."""
+    names = ["uniform"] * options.uniform_soup + ["greedy"] * options.greedy_soup + list(options.recipe or ())
+    if "all" in names:
+        return [name for name in flags.RECIPES if options.start or name not in flags.NEED_START]
+    return [name for name in flags.RECIPES if name in names]
+
+
 def run(options: flags.Options) -> dict[str, dict]:
     """Do the steps asked for; returns the scores of each ingredient and soup by name."""
-    cooking = options.eval_individual_models or options.uniform_soup or options.greedy_soup or options.plot
+    recipes = asked_recipes(options)
+    cooking = options.eval_individual_models or options.plot or recipes
     if options.download_models:
         download(options)
     elif not cooking:
         raise InputError("nothing to do: give --greedy-soup, --uniform-soup, --eval-individual-models or --plot")
-    return cook(options) if cooking else {}
+    check(options, recipes)
+    return cook(options, recipes) if cooking else {}
+
+
+def check(options: flags.Options, recipes: list[str]) -> None:
+    """Raise `InputError` for options that do not fit together."""
+    selecting = [name for name in recipes if name != "uniform"]
+    if selecting and not options.val_ratio:
+        which = "--greedy-soup" if selecting == ["greedy"] else f"--recipe {selecting[0]}"
+        raise InputError(f"{which} selects on held-out people, and --val-ratio {options.val_ratio} leaves none")
+    for name in recipes:
+        if name in flags.NEED_START and not options.start:
+            raise InputError(f"--recipe {name} needs what the ingredients were fine-tuned from: name it with --start")
+    for flag, value in (("--export", options.export), ("--export-onnx", options.export_onnx)):
+        if value and not recipes:
+            raise InputError(f"{flag} writes a soup that this call makes: add --greedy-soup or --recipe")
+    if options.nested and not selecting:
+        raise InputError("--nested tells what a selection is worth: add --greedy-soup or another --recipe")
 
 
 def download(options: flags.Options) -> None:
@@ -53,105 +81,91 @@ def download(options: flags.Options) -> None:
     print(f"{len(fetched)} release models in {options.model_location}")
 
 
-def cook(options: flags.Options) -> dict[str, dict]:
+def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
     """Score the ingredients, make the soups asked for, and write both down."""
-    if options.greedy_soup and not options.val_ratio:
-        raise InputError(f"--greedy-soup selects on held-out people, and --val-ratio {options.val_ratio} leaves none")
-
-    from utils import engine, results
-    from utils.checkpoints import Checkpoint, check_same_kind, read_checkpoint, save_checkpoint, soup_meta
-    from utils.data import read_photographs
+    from utils import doctor, engine, exports, nested, results
+    from utils.checkpoints import read_checkpoint, save_checkpoint, soup_meta
     from utils.evaluation import HeldOut
-    from utils.files import require_writable, write_json_lines, write_text
-    from utils.metrics import METRICS
-    from utils.soups import greedy_soup
-    from utils.splits import evaluation_split
-    from utils.sweeps import find_sweep, saved_soups
+    from utils.files import require_writable, write_text
+    from utils.kitchen import Kitchen
+    from utils.recipes import cook as follow
+    from utils.start import soup_start
+    from utils.sweeps import gather, saved_soups
 
     # Runtime
     accelerator = engine.start()
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
+    exports.require_exportable(options.export, options.export_onnx)
 
     # Data
-    sweep = find_sweep(
-        options.model_location,
-        options.name,
-        options.random_seed,
-        options.indices or (options.model_num and list(range(options.model_num))),
-        options.epoch,
-    )
-    ingredients = [read_checkpoint(one.path, options.mean, options.std) for one in sweep.ingredients]
-    check_same_kind(ingredients)
-    photographs = read_photographs(options.data_location, options.relabel)
-    split, who = evaluation_split(photographs, options, ingredients)
+    pantry = gather(options)
+    ingredients, names = pantry.ingredients, pantry.names
     kind = (ingredients[0].labelling, ingredients[0].preprocessing)
-    held_out = HeldOut(accelerator, photographs, split.held_out, *kind, options)
-    log.info("%d ingredients, %d images of %s (split %s)", len(ingredients), len(held_out.rows), who, split.digest)
+    held_out = HeldOut(accelerator, pantry.photographs, pantry.rows, *kind, options)
+    with accelerator.main_process_first():
+        start = soup_start(options.start, ingredients) if options.start else None
+    where = f"{len(held_out.rows)} images of {pantry.who} (split {pantry.split})"
+    log.info("%d ingredients, %s", len(ingredients), where)
 
     # Ingredients
-    metric = METRICS[options.metric]
-    scores, rows = {}, {}
-
-    def score(kind: str, one: Checkpoint, logits) -> None:
-        scores[one.name] = held_out.score(logits)
-        row = held_out.row(kind, one.path.name, logits.argmax(-1))
-        known = {"digest": one.digest, "people": who, "split": split.digest}
-        rows[one.name] = {**scores[one.name].record(), **row, **known}
-        log.info("%s: %s", one.name, scores[one.name])
-
-    for one in ingredients:
-        score("ingredient", one, held_out.logits(one))
+    chosen_by = (options.metric, flags.LOGS / "journals", start)
+    kitchen = Kitchen(held_out, ingredients, *chosen_by, budget=options.budget)
+    book = results.ScoreBook(held_out, pantry.who, pantry.split)
+    for one, logits in zip(ingredients, kitchen.logits, strict=True):
+        book.add("ingredient", one.path.name, one.digest, logits)
 
     # Soups
-    def serve(recipe: str, members: list, **how):
-        logits, weights = held_out.average(members)
-        path = sweep.soup_file(options.model_location, recipe)
-        meta = soup_meta(members, {"recipe": recipe, **how}, {"people": who, **held_out.score(logits).record()})
+    dishes, saved, report = [], {}, []
+    if recipes:
+        report = ["doctor: " + line for line in doctor.examine(kitchen)]
+        log.info("\n".join(report))
+    for recipe in recipes:
+        dish = follow(kitchen, recipe)
+        path = names.soup_file(options.model_location, recipe)
         if accelerator.is_main_process:
-            save_checkpoint(path, weights, meta)
+            how = {"recipe": recipe, "metric": options.metric, "weights": dish.mixture.weights}
+            told = {"people": pantry.who, **held_out.score(dish.logits).record()}
+            meta = soup_meta(dish.mixture.members, dish.mixture.shares, how, told)
+            held_out.keep(save_checkpoint(path, dish.mixture.cook(), meta), dish.logits)
         accelerator.wait_for_everyone()
-        score(f"{recipe} soup", read_checkpoint(path), logits)
-        log.info("saved %s, made of %d of %d ingredients", path, len(members), len(ingredients))
-        return logits
-
-    def trial(members: list):
-        return metric(held_out.score(held_out.average(members)[0]).confusion)
-
-    if options.uniform_soup:
-        serve("uniform", ingredients)
-    if options.greedy_soup:
-        own = [metric(scores[one.name].confusion) for one in ingredients]
-        members, lines = [], [f"greedy soup by {options.metric}, {len(held_out.rows)} images, split {split.digest}"]
-        for step in greedy_soup(ingredients, own, trial):
-            members += [step.candidate] if step.accepted else []
-            verdict = "accepted" if step.accepted else "rejected"
-            lines.append(f"{verdict} {step.candidate.name}: {options.metric} with it {float(step.score):.6f}")
-            log.info(lines[-1])
-        soup_logits = serve("greedy", members, metric=options.metric)
-        gains = held_out.gain(soup_logits, held_out.logits(members[0]))
-        lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
-        if len(members) == 1:
-            lines[-len(gains) :] = [f"the soup is its best ingredient: no other one raised {options.metric}"]
-        log.info("\n".join(lines[1 + len(ingredients) :]))
-
-    for soup in saved_soups(sweep, options.model_location, ingredients):  # of an earlier call
-        if soup.name not in scores:
-            score(f"{soup.meta['options']['recipe']} soup", soup, held_out.logits(soup))
+        saved[recipe] = read_checkpoint(path)
+        book.add(f"{recipe} soup", path.name, saved[recipe].digest, dish.logits)
+        dishes.append(dish)
+        lines = results.decisions(kitchen, dish, where)
+        if why := doctor.explain(kitchen, dish):
+            lines.append(why)
+        log.info("\n".join([*lines, f"saved {path}"]))
+        if recipe == "greedy" and accelerator.is_main_process:
+            write_text(flags.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
+        if options.nested and recipe != "uniform":
+            halves = nested.report(held_out, ingredients, *chosen_by, recipe, options.budget)
+            log.info("\n".join(halves))
+            report += halves
+    for soup in saved_soups(names, options.model_location, ingredients, flags.RECIPES):  # of an earlier call
+        if soup.path.name not in book.rows:
+            book.add(f"{soup.meta['options']['recipe']} soup", soup.path.name, soup.digest, held_out.logits(soup))
 
     # Result
+    if dishes:
+        book.add("ensemble", *results.ensemble_row(kitchen, dishes[-1]))
+        table = results.recipe_table(kitchen, book, dishes)
+        log.info(table)
     if accelerator.is_main_process:
-        if options.greedy_soup:
-            write_text(flags.LOGS / f"greedy_soup_log_{sweep.log_name()}.txt", "\n".join(lines) + "\n")
-        ranked = sorted((rows[one.name] for one in ingredients), key=lambda row: -row[options.metric])
-        soups = [row for name, row in rows.items() if name not in {one.name for one in ingredients}]
         everyone = "everyone_" if options.val_ratio is None else ""
-        for what, some in (("individual", ranked), ("soup", soups)):
-            log.info("scores: %s", write_json_lines(results.file_of(everyone + what, sweep.log_name()), some))
+        if dishes:
+            write_text(flags.LOGS / f"recipes_{names.log_name()}.txt", "\n".join([*report, table]) + "\n")
+        for path in book.write(everyone, names.log_name(), options.metric):
+            log.info("scores: %s", path)
         if options.plot:
-            picture = flags.PICTURES / f"soups_{sweep.log_name()}.png"
-            log.info("plot: %s", results.plot(picture, [*ranked, *soups], f"{sweep.log_name()}, {who}"))
+            steps = next((dish.steps for dish in dishes if dish.recipe == "greedy"), [])
+            picture = flags.PICTURES / f"soups_{names.log_name()}.png"
+            title = f"{names.log_name()}, {pantry.who}"
+            log.info("plot: %s", results.plot(picture, book.ordered(options.metric), title, steps, options.metric))
+        if options.export or options.export_onnx:
+            best = max(dishes, key=lambda dish: kitchen.score(dish.logits))
+            exports.export(saved[best.recipe], held_out, options.export, options.export_onnx)
     accelerator.end_training()
-    return {name: one.record() for name, one in scores.items()}
+    return book.scores
 
 
 def main(argv: list[str] | None = None) -> None:

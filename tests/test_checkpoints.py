@@ -51,9 +51,9 @@ def test_a_checkpoint_comes_back_as_it_was():
     assert checkpoint.labelling == Labelling()
     assert checkpoint.meta["scores"] == {"accuracy": 0.5}
     assert set(checkpoint.meta["versions"]) >= {"torch", "transformers"}
-    assert checkpoint.digest == digest(checkpoint.weights.state_dict) == digest(backbone().state_dict)
-    assert all(tensor.dtype == torch.float32 for tensor in checkpoint.weights.state_dict.values())
-    names = set(checkpoint.weights.state_dict)
+    assert checkpoint.digest == digest(checkpoint.state_dict()) == digest(backbone().state_dict)
+    assert all(tensor.dtype == torch.float32 for tensor in checkpoint.state_dict().values())
+    names = set(checkpoint.state_dict())
     assert {"visual_projection.weight", "classification_head.weight", "vision_model.pre_layrnorm.bias"} <= names
     archive = torch.load(path, weights_only=True, mmap=True)
     assert set(archive) == {"state_dict", "meta"}
@@ -85,11 +85,11 @@ def test_what_may_go_into_one_soup():
     first = read_checkpoint(saved())
     check_same_kind([first, read_checkpoint(saved("model/b.pt", shift=0.1))])
     for changes, message in (
-        ({"split": {**record(first.weights.config)["split"], "digest": "def"}}, "different splits"),
+        ({"split": {**record(first.config)["split"], "digest": "def"}}, "different splits"),
         ({"family": {"anchor": "x", "head_init": "probe", "inputs": "z"}}, "do not share a start"),
         ({"labelling": Labelling(age_limits=(29, 60)).record()}, "other age limits"),
         ({"preprocessing": preprocessing(32, mean=(0.5, 0.5, 0.5))}, "other preprocessing"),
-        ({"model": {**first.weights.config, "hidden_act": "gelu"}}, "other model configurations"),
+        ({"model": {**first.config, "hidden_act": "gelu"}}, "other model configurations"),
     ):
         with pytest.raises(InputError, match=message):
             check_same_kind([first, read_checkpoint(saved("model/b.pt", **changes))])

@@ -66,8 +66,8 @@ def test_the_saved_soup_is_the_average_of_what_it_says(kitchen):
         saved = read_checkpoint(kitchen[0] / "model" / f"finetune_cp_seed42_epoch2_{kind}soup_num3.pt")
         members = [read_checkpoint(kitchen[0] / "model" / one["name"]) for one in saved.meta["made_from"]]
         assert [member.digest for member in members] == [one["digest"] for one in saved.meta["made_from"]]
-        expected = average([member.weights.state_dict for member in members])
-        assert all(torch.equal(saved.weights.state_dict[name], tensor) for name, tensor in expected.items())
+        expected = average([member.state_dict for member in members])
+        assert all(torch.equal(saved.state_dict()[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_rerun_replaces_logs_and_skips_training(kitchen, faces, pretrained, monkeypatch):
@@ -211,7 +211,7 @@ def test_options_of_training_work_together(faces, pretrained):
     path, scores = train(faces, pretrained, *extra.split())
     assert path.with_name(path.name.replace("epoch2", "epoch1")).is_file()
     checkpoint = read_checkpoint(path)
-    assert checkpoint.weights.config["image_size"] == 40
+    assert checkpoint.config["image_size"] == 40
     assert checkpoint.labelling.age_limits == (29, 57)
     assert np.isfinite(scores["loss"])
 

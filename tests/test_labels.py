@@ -25,7 +25,7 @@ def test_the_age_borders_belong_to_the_older_group():
 
 def test_record_round_trip():
     labelling = Labelling(("age",), (29, 57))
-    assert Labelling.from_record(labelling.record()) == labelling
+    assert labelling_from_record(labelling.record()) == labelling
     assert labelling.num_classes == 3
 
 

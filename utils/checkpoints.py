@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -10,9 +11,9 @@ from pathlib import Path
 import torch
 
 from utils.errors import InputError
-from utils.labels import Labelling
+from utils.labels import Classes, Labelling, labelling_from_record
 from utils.transforms import CLIP_MEAN, CLIP_STD
-from utils.weights import Weights, digest, read_weights, save_archive
+from utils.weights import digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +30,27 @@ def preprocessing(image_size: int, mean=CLIP_MEAN, std=CLIP_STD) -> dict:
 class Checkpoint:
     """A classifier's weights with what is known about them.
 
-    `meta` is the record of our own files and None for the original's; then `split` is None too, and labelling and
-    preprocessing are what the original used (or was told by `--mean` and `--std`).
+    It holds no tensors: `state_dict` maps them anew for each use, so that a hundred checkpoints take no memory.
+    `shapes` are those of the tensors by name. `meta` is the record of our own files and None for those of others;
+    then `split` is None too, and labelling and preprocessing are what the original used (or what was told by `--mean`,
+    `--std` and the labelled images).
     """
 
     path: Path
-    weights: Weights
-    labelling: Labelling
+    config: dict
+    shapes: dict[str, tuple[int, ...]]
+    meta: dict | None
+    labelling: Labelling | Classes
     preprocessing: dict
     digest: str
 
-    @property
-    def meta(self) -> dict | None:
-        return self.weights.meta
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
+        return read_weights(self.path).state_dict
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.path.name if self.path.is_dir() else self.path.stem
 
     @property
     def split(self) -> dict | None:
@@ -74,36 +79,38 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
     return meta["digest"]
 
 
-def read_checkpoint(path: Path, mean=None, std=None) -> Checkpoint:
-    """Read a classifier's checkpoint, ours or the original's; `mean` and `std` serve files without a record.
+def read_checkpoint(
+    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling | Classes] | None = None
+) -> Checkpoint:
+    """Read a classifier's checkpoint, ours or another's; `mean` and `std` serve files without a record.
 
-    Raises `InputError` for a file without a head, with neither 18 nor 3 classes, or of a newer format.
+    `classes_of` tells what the rows of a head without a record mean, given their number; without it they are the 18
+    classes of the competition, or 3 ages. Raises `InputError` for a file without a head, with another number of
+    classes, or of a newer format.
     """
     weights = read_weights(path)
     if weights.num_classes is None:
         raise InputError(f"{path} has no classification head: fine-tune it first")
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.state_dict.items()}
     meta = weights.meta
     if meta is not None:
         if meta["format"] != FORMAT:
             raise InputError(f"{path} has checkpoint format {meta['format']}, this program reads format {FORMAT}")
         if mean or std:
             log.warning("%s records its own preprocessing: --mean and --std are not used", path)
-        return Checkpoint(
-            path, weights, Labelling.from_record(meta["labelling"]), meta["preprocessing"], meta["digest"]
-        )
-    labellings = {labelling.num_classes: labelling for labelling in (Labelling(), Labelling(("age",)))}
-    if weights.num_classes not in labellings:
-        raise InputError(
-            f"{path} has a head of {weights.num_classes} classes, expected 18 (or 3 for an age specialist)"
-        )
+        known = labelling_from_record(meta["labelling"]), meta["preprocessing"], meta["digest"]
+        return Checkpoint(path, weights.config, shapes, meta, *known)
+    if classes_of is None:
+        known = {labelling.num_classes: labelling for labelling in (Labelling(), Labelling(("age",)))}
+        if weights.num_classes not in known:
+            raise InputError(
+                f"{path} has a head of {weights.num_classes} classes, expected 18 (or 3 for an age specialist)"
+            )
+        classes_of = known.get
     log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
-    return Checkpoint(
-        path,
-        weights,
-        labellings[weights.num_classes],
-        preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD),
-        digest(weights.state_dict),
-    )
+    recipe = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
+    labelling = classes_of(weights.num_classes)
+    return Checkpoint(path, weights.config, shapes, None, labelling, recipe, digest(weights.state_dict))
 
 
 def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
@@ -137,19 +144,21 @@ def checkpoint_files(model_location: Path) -> list[Path]:
     ]
 
 
-def soup_meta(members: list[Checkpoint], how: dict, scores: dict) -> dict:
-    """The record of a soup: what it was made of and `how`; split and family are those its members share."""
+def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, scores: dict) -> dict:
+    """The record of a soup: what it was made of with which `weights`, and `how`; split and family are those its
+    members share.
+    """
     recorded = next((member.meta for member in members if member.meta is not None), {"split": None, "family": None})
-    weight = 1 / len(members)
+    made_from = zip(members, weights, strict=True)
     return {
-        "model": members[0].weights.config,
+        "model": members[0].config,
         "labelling": members[0].labelling.record(),
         "preprocessing": members[0].preprocessing,
         "options": how,
         "split": recorded["split"],
         "family": recorded["family"],
         "scores": scores,
-        "made_from": [{"name": one.path.name, "digest": one.digest, "weight": weight} for one in members],
+        "made_from": [{"name": one.path.name, "digest": one.digest, "weight": weight} for one, weight in made_from],
     }
 
 
@@ -157,9 +166,7 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
     """Raise `InputError` unless all can be averaged: same shapes, classes, preprocessing, split and family."""
     first = checkpoints[0]
     for other in checkpoints[1:]:
-        here, there = (
-            {name: tuple(tensor.shape) for name, tensor in one.weights.state_dict.items()} for one in (first, other)
-        )
+        here, there = first.shapes, other.shapes
         for name in sorted(here.keys() | there.keys()):
             if here.get(name) != there.get(name):
                 raise InputError(
@@ -167,7 +174,7 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
                     f"{here.get(name, 'absent')} and {there.get(name, 'absent')}"
                 )
         for what, one, another, remedy in (
-            ("other model configurations", first.weights.config, other.weights.config, "retrain one of them"),
+            ("other model configurations", first.config, other.config, "retrain one of them"),
             ("other age limits or classes", first.labelling, other.labelling, "retrain one of them"),
             ("other preprocessing", first.preprocessing, other.preprocessing, "retrain one of them"),
         ):

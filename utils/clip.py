@@ -50,9 +50,12 @@ class CLIPClassifier(nn.Module):
         return self.classification_head(features), features
 
 
-def build(config: dict, state_dict: dict[str, torch.Tensor], source: str = "state_dict") -> CLIPClassifier:
-    """A classifier with these weights, copied, and as many classes as its head has rows.
+def build(
+    config: dict, state_dict: dict[str, torch.Tensor], source: str = "state_dict", copy: bool = True
+) -> CLIPClassifier:
+    """A classifier with these weights and as many classes as its head has rows.
 
+    Without `copy` the tensors themselves become its parameters: quicker and smaller, for a model that is not trained.
     Raises `InputError` with the name of a tensor that is missing, unexpected, or of another shape.
     """
     num_classes = len(state_dict["classification_head.weight"])
@@ -70,10 +73,12 @@ def build(config: dict, state_dict: dict[str, torch.Tensor], source: str = "stat
             raise InputError(
                 f"{source}: tensor {name} is {tuple(state_dict[name].shape)}, expected {tuple(tensor.shape)}"
             )
-    model = model.to_empty(device="cpu")
-    positions = model.vision_model.embeddings.position_ids
-    positions.copy_(torch.arange(positions.numel()).expand_as(positions))  # a buffer that no checkpoint holds
-    model.load_state_dict(state_dict)
+    embeddings = model.vision_model.embeddings
+    if copy:
+        model = model.to_empty(device="cpu")
+    count = embeddings.position_ids.numel()
+    embeddings.position_ids = torch.arange(count)[None]  # a buffer that no checkpoint holds
+    model.load_state_dict(state_dict, assign=not copy)
     return model
 
 

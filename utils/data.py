@@ -119,7 +119,7 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute or
     value is an `InputError` that names the line.
     """
-    header, lines = _read_csv(path)
+    header, lines = read_csv(path)
     if header != ["id", "attribute", "value"]:
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value")
     columns = {name: getattr(photographs, name).copy() for name in ("masks", "genders", "ages")}
@@ -135,7 +135,7 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     return replace(photographs, **columns)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and rows of a small CSV; raises `InputError` when it cannot be read or a row has other columns."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -224,7 +224,7 @@ def _image_names(folder: Path) -> list[str]:
 
 def _listed_images(info: Path) -> TestImages:
     """The rows of an `info.csv`, each with its image in the `images` folder beside it."""
-    columns, rows = _read_csv(info)
+    columns, rows = read_csv(info)
     if "ImageID" not in columns:
         raise InputError(f"{info} has no column ImageID")
     test = TestImages(info.parent / "images", rows, columns)

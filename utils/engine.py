@@ -3,14 +3,15 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from PIL import Image
 from tqdm import tqdm
 
@@ -76,7 +77,13 @@ def all_agree(accelerator: Accelerator, condition: bool) -> bool:
     return int(votes) == accelerator.num_processes
 
 
-class _Squares(torch.utils.data.Dataset):
+def from_main(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
+    """What `make()` returns on the main process, on every process: for files that may change meanwhile."""
+    value = [make() if accelerator.is_main_process else None]
+    return broadcast_object_list(value)[0] if accelerator.num_processes > 1 else value[0]
+
+
+class Squares(torch.utils.data.Dataset):
     """Rows of `squares` as normalised pixel values."""
 
     def __init__(self, squares, rows: np.ndarray, preprocessing: dict):
@@ -101,14 +108,16 @@ def predict(
 ) -> np.ndarray:
     """(N, C) float32 logits of `squares[rows]` (or with `output="embed"` (N, D) features), the same on every process.
 
-    The batches are fixed by `batch_size` alone and dealt out to the processes; each fills in its rows and the zeros of
-    the others are added. So the result does not depend on the number of processes, and mixed precision plays no part.
+    The batches are fixed by `batch_size` alone, the last one filled up with its last row, and dealt out to the
+    processes; each fills in its rows and the zeros of the others are added. So the result does not depend on the
+    number of processes, nor on which photographs share a batch, and mixed precision plays no part.
     """
     model = accelerator.unwrap_model(model).to(accelerator.device).eval()
-    batches = [range(k, min(k + batch_size, len(rows))) for k in range(0, len(rows), batch_size)]
+    count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % batch_size)])
+    batches = [range(k, k + batch_size) for k in range(0, len(rows), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     loader = torch.utils.data.DataLoader(
-        _Squares(squares, rows, preprocessing), batch_sampler=mine, num_workers=min(workers, len(mine) // 8)
+        Squares(squares, rows, preprocessing), batch_sampler=mine, num_workers=min(workers, len(mine) // 8)
     )
     width = model.classification_head.out_features if output == "classify" else model.config["projection_dim"]
     outputs = torch.zeros(len(rows), width, device=accelerator.device)
@@ -117,4 +126,4 @@ def predict(
         mine, tqdm(loader, progress, unit="batch", disable=silent, leave=False), strict=True
     ):
         outputs[batch.start : batch.stop] = getattr(model, output)(pixel_values.to(accelerator.device)).float()
-    return accelerator.reduce(outputs).cpu().numpy()
+    return accelerator.reduce(outputs)[:count].cpu().numpy()

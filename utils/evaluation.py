@@ -1,6 +1,7 @@
 """Held-out photographs and how a model does on them."""
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,19 @@ from accelerate import Accelerator
 from utils.checkpoints import Checkpoint
 from utils.clip import CLIPClassifier, build
 from utils.data import Photographs
-from utils.engine import all_agree, predict
+from utils.engine import Squares, from_main, predict
 from utils.images import cache_squares
 from utils.labels import Labelling
 from utils.logits import cache_key, digest_of, load_logits, store_logits
 from utils.metrics import Gain, Scores, paired_gain, score, score_row
 from utils.options import CACHE, LOGS, Options
-from utils.soups import average
-from utils.weights import digest
+from utils.soups import Mixture
 
 log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 64
+TRIAL_BATCH = 16  # small, so that a search can stop soon after it knows
+KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 
 def decoded(accelerator: Accelerator, photographs: Photographs, size: int):
@@ -62,6 +64,11 @@ class HeldOut:
         sizes = (self.batch_size, self.workers)
         return predict(self.accelerator, model, self.squares, rows, self.preprocessing, *sizes, progress, output)
 
+    def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
+        """(B, 3, S, S) of the held-out photographs at these positions."""
+        some = Squares(self.squares, self.rows[positions], self.preprocessing)
+        return torch.stack([some[k] for k in range(len(positions))])
+
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a checkpoint, from the cache or evaluated and kept.
 
@@ -70,33 +77,18 @@ class HeldOut:
         trained = (checkpoint.meta or {}).get("held_out")
         if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
             log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
-        return self.logits_of(
-            checkpoint.digest, checkpoint.weights.config, checkpoint.weights.state_dict, checkpoint.name
-        )
-
-    def logits_of(
-        self, weights_digest: str, config: dict, state_dict: dict[str, torch.Tensor], name: str = "held-out"
-    ) -> np.ndarray:
-        """The same for weights that are in no file, such as a soup under trial."""
-        logits = load_logits(self.folder, self._key(weights_digest))
-        if not all_agree(self.accelerator, logits is not None):
-            logits = self.predict(build(config, state_dict, name), name)
-            if self.accelerator.is_main_process:
-                self.keep(weights_digest, logits)
-            self.accelerator.wait_for_everyone()
+        trial = Trial(self, Mixture.of([checkpoint]))
+        logits = trial.evaluate(np.arange(len(self.rows)), self.batch_size, self.workers, checkpoint.name)
+        trial.keep()
         return logits
 
     def keep(self, weights_digest: str, logits: np.ndarray) -> None:
         """Put logits of the weights with this digest into the cache; for one process to call."""
-        store_logits(self.folder, self._key(weights_digest), logits, self.ids)
+        store_logits(self.folder, self.key(weights_digest), logits, self.ids)
 
-    def _key(self, weights_digest: str) -> str:
+    def key(self, weights_digest: str) -> str:
+        """The name in the cache of what these weights make of these photographs."""
         return cache_key(weights_digest, self.squares.digest, self.ids, self.preprocessing)
-
-    def average(self, members: list[Checkpoint]) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-        """(N, C) logits of the average of some checkpoints' weights, and the average itself."""
-        soup = average([member.weights.state_dict for member in members])
-        return self.logits_of(digest(soup), members[0].weights.config, soup, f"soup of {len(members)}"), soup
 
     def score(self, logits: np.ndarray) -> Scores:
         return score(logits, self.labels, self.labelling)
@@ -113,3 +105,44 @@ class HeldOut:
             "model": model,
             **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
         }
+
+
+class Trial:
+    """A mixture's logits on the held-out photographs: evaluated only where asked for, and never twice.
+
+    `logits` (N, C) are NaN where nothing was evaluated; they are read from the cache and kept there, unfinished ones
+    too, so that a killed search loses a second of work. `forwards` counts the photographs evaluated in this process's
+    life. All processes must ask for the same.
+    """
+
+    def __init__(self, held_out: HeldOut, mixture: Mixture):
+        self.held_out, self.mixture, self.forwards = held_out, mixture, 0
+        stored = from_main(held_out.accelerator, lambda: load_logits(held_out.folder, held_out.key(mixture.digest)))
+        shape = len(held_out.rows), held_out.labelling.num_classes
+        self.logits = np.full(shape, np.nan, np.float32) if stored is None else stored
+        self._model, self._kept_at, self._kept = None, time.monotonic(), 0
+
+    def evaluate(
+        self, positions: np.ndarray, batch_size: int = TRIAL_BATCH, workers: int = 0, progress: str = ""
+    ) -> np.ndarray:
+        """(M, C) logits at (M,) positions among the held-out photographs."""
+        missing = positions[np.isnan(self.logits[positions, 0])]
+        if len(missing):
+            if self._model is None:
+                first = self.mixture.members[0]
+                self._model = build(first.config, self.mixture.cook(), first.path.name, copy=False)
+            held_out = self.held_out
+            rows, sizes = held_out.rows[missing], (batch_size, workers)
+            self.logits[missing] = predict(
+                held_out.accelerator, self._model, held_out.squares, rows, held_out.preprocessing, *sizes, progress
+            )
+            self.forwards += len(missing)
+            if time.monotonic() - self._kept_at > KEEP_EVERY:
+                self.keep()
+        return self.logits[positions]
+
+    def keep(self) -> None:
+        """Put what was evaluated since the last time into the cache."""
+        if self.forwards > self._kept and self.held_out.accelerator.is_main_process:
+            self.held_out.keep(self.mixture.digest, self.logits)
+        self._kept_at, self._kept = time.monotonic(), self.forwards

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +51,11 @@ def head_family(
     return {"anchor": anchor_digest, "head_init": head_init, "inputs": inputs}
 
 
+def head_file(family: dict) -> Path:
+    """Where the head of a family is kept."""
+    return LOGS / "heads" / f"{family['head_init']}_{family['inputs']}.pt"
+
+
 def sweep_head(
     accelerator: Accelerator, anchor: Weights, family: dict, labelling: Labelling, training_features: Callable
 ) -> dict[str, torch.Tensor]:
@@ -58,7 +64,7 @@ def sweep_head(
     `training_features()` gives the anchor's (features, labels, persons) of the training photographs; all processes
     call it, one makes the head.
     """
-    path = LOGS / "heads" / f"{family['head_init']}_{family['inputs']}.pt"
+    path = head_file(family)
     if not all_agree(accelerator, path.is_file()):
         probing = training_features() if family["head_init"] == "probe" else None
         if accelerator.is_main_process:

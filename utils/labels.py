@@ -104,9 +104,32 @@ class Labelling:
             "classes": list(self.classes),
         }
 
-    @classmethod
-    def from_record(cls, record: dict) -> "Labelling":
-        return cls(tuple(record["attributes"]), tuple(record["age_limits"]))
+
+@dataclass(frozen=True)
+class Classes:
+    """Any classes, known by name only: what the head of somebody else's model tells apart."""
+
+    classes: tuple[str, ...]
+    attributes = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def decode(self, class_ids: np.ndarray | int) -> dict[str, np.ndarray]:
+        """These classes are made up of no attributes."""
+        return {}
+
+    def record(self) -> dict:
+        """What a checkpoint keeps of them."""
+        return {"classes": list(self.classes)}
+
+
+def labelling_from_record(record: dict) -> Labelling | Classes:
+    """The inverse of `record`."""
+    if "attributes" in record:
+        return Labelling(tuple(record["attributes"]), tuple(record["age_limits"]))
+    return Classes(tuple(record["classes"]))
 
 
 PROMPT_TEMPLATES = (

@@ -1,4 +1,4 @@
-"""The logit cache: each model is evaluated on each set of photographs once, ever."""
+"""The logit cache: each model is evaluated on each photograph once, ever."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def cache_key(weights_digest: str, images_digest: str, ids: np.ndarray, preproce
 
 
 def load_logits(folder: Path, key: str) -> np.ndarray | None:
-    """(N, C) float32 logits, or None when they are not there (or not whole)."""
+    """(N, C) float32 logits, or None when there are none; rows that were never evaluated are NaN."""
     path = Path(folder) / f"{key}.npz"
     if not zipfile.is_zipfile(path):
         return None

@@ -89,15 +89,15 @@ def bootstrap_scores(
     A person, not a photograph, is the unit: seven pictures of one face are far from independent.
     """
     people, person_of = np.unique(persons, return_inverse=True)
-    per_person = np.zeros((len(people), num_classes * num_classes))
-    np.add.at(per_person, (person_of, labels * num_classes + preds), 1)
+    hits, occurrences = np.zeros((2, len(people), num_classes))  # of each class: TP, and 2 TP + FP + FN
+    np.add.at(hits, (person_of[labels == preds], labels[labels == preds]), 1)
+    for classes in (labels, preds):
+        np.add.at(occurrences, (person_of, classes), 1)
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=samples)  # (samples, people)
-    confusions = (draws @ per_person).reshape(samples, num_classes, num_classes)
-    right = np.diagonal(confusions, axis1=1, axis2=2)
-    occurring = confusions.sum(1) + confusions.sum(2)
+    right, occurring = draws @ hits, draws @ occurrences  # (samples, C)
     f1 = np.divide(2 * right, occurring, out=np.full_like(occurring, np.nan), where=occurring > 0)
-    return {"accuracy": right.sum(1) / confusions.sum((1, 2)), "macro_f1": np.nanmean(f1, axis=1)}
+    return {"accuracy": 2 * right.sum(1) / occurring.sum(1), "macro_f1": np.nanmean(f1, axis=1)}
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:

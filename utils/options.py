@@ -19,6 +19,12 @@ DEFAULT_SPLIT = {"val_ratio": 0.2, "seed": 42, "by": "person"}
 SPLIT_BY = ("person", "image")
 METRICS = ("accuracy", "macro_f1")
 SOFT_VOTING_RULES = ("minmax", "mean", "log")
+RECIPES = (
+    "uniform", "greedy", "greedy-replacement", "pruned", "top-k", "radin", "learned", "learned-by-layer",
+    "model-stock", "wise-ft",
+)  # fmt: skip
+START_FILE = "start.pt"  # what a soup that has a share of the start calls that ingredient
+NEED_START = ("model-stock", "wise-ft")
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
 
 
@@ -209,6 +215,38 @@ def add_selection(parser: Parser) -> None:
         "--random-seed", type=number(int, 0), nargs="+", help="seeds of the checkpoints (default: all)"
     )
     parser.add_argument("--epoch", type=number(int, 1), help="epoch of the checkpoints (default: the latest of each)")
+
+
+def add_recipes(parser: Parser) -> None:
+    """Ways to a soup beside the two published ones, and what to make of it."""
+    parser.add_argument(
+        "--recipe", choices=(*RECIPES, "all"), nargs="+", metavar="NAME",
+        help=f"ways to a soup, compared in a table: {', '.join(RECIPES)}, or all",
+    )  # fmt: skip
+    parser.add_argument("--budget", type=number(int, 1), default=10, help="soups that radin evaluates")
+    parser.add_argument(
+        "--start",
+        help="what the ingredients were fine-tuned from, for model-stock, wise-ft and the doctor: a file, a folder or "
+        "a hub id; the sweep's head is put on it",
+    )
+    parser.add_argument(
+        "--nested", action="store_true", help="also select on one half of the held-out people and score on the other"
+    )
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the soup as a Hugging Face folder")
+    parser.add_argument("--export-onnx", type=Path, metavar="FILE", help="write the soup as ONNX")
+
+
+def add_foreign(parser: Parser) -> None:
+    """Checkpoints and images of people who did not train here."""
+    parser.add_argument(
+        "--ingredients", type=Path, nargs="+", metavar="PATH",
+        help="soup these files or Hugging Face folders instead of a sweep in the model folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--score-on", type=Path, metavar="PATH",
+        help="images to score on instead of held-out people: a folder with one sub-folder per class, or a CSV "
+        "file,label with or without person",
+    )  # fmt: skip
 
 
 def add_model_name(parser: Parser) -> None:

@@ -1,6 +1,7 @@
 """Pictures to look at: sheets of photographs, confusion matrices, score plots."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,30 +89,64 @@ def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: s
     return path
 
 
-def save_score_plot(path: Path, points: dict[str, list[tuple[str, float, float]]], title: str) -> Path:
-    """Draw models as points, accuracy against macro-F1; `points` lists (label, accuracy, macro-F1) by kind.
+def save_score_plot(
+    path: Path,
+    points: dict[str, list[tuple]],
+    title: str,
+    steps: Sequence[tuple[str, float | None, bool]] = (),
+    metric: str = "accuracy",
+) -> Path:
+    """Draw models as points with 95 % intervals, accuracy against macro-F1, and beside them the greedy path.
 
-    The first kind is the crowd of ingredients; the others are drawn large, each with a marker of its own.
+    `points` lists (label, accuracy, macro-F1, (low, high), (low, high)) by kind. The first kind is the crowd of
+    ingredients, whose intervals are drawn faintly; the others are drawn large, each with a marker of its own. `steps`
+    are (label, score or None when it was dropped, accepted) of a search by `metric`.
     """
-    markers = iter("os^Dv*")
-    with saved_figure(path, figsize=(7, 5.2)) as (_, axis):
+    markers = itertools.cycle("os^Dv*PX<>h")
+    sides = {"ncols": 2, "width_ratios": (1.3, 1), "figsize": (12.5, 5.6)} if steps else {"figsize": (7.5, 5.6)}
+    with saved_figure(path, squeeze=False, **sides) as (_, axes):
+        axis = axes[0, 0]
+        if steps:
+            _draw_path(axes[0, 1], steps, metric)
         for rank, (kind, models) in enumerate(points.items()):
-            labels, accuracies, macro_f1s = zip(*models, strict=True)
+            _, accuracies, macro_f1s, *_ = zip(*models, strict=True)
             axis.scatter(
                 accuracies,
                 macro_f1s,
-                s=160 if rank else 40,
+                s=150 if rank else 40,
                 marker=next(markers),
                 label=kind,
                 facecolors="none" if rank else "C0",  # hollow: the ingredient that it may equal stays visible
-                edgecolors=f"C{rank}",
+                edgecolors=f"C{rank % 10}",
                 linewidths=2,
+                zorder=3,
             )
-            if rank == 0:
-                for label, accuracy, macro_f1 in zip(labels, accuracies, macro_f1s, strict=True):
+            for label, accuracy, macro_f1, across, up in models:
+                look = {"color": f"C{rank % 10}", "alpha": 0.5 if rank else 0.15, "linewidth": 1}
+                axis.plot(across, (macro_f1, macro_f1), **look)
+                axis.plot((accuracy, accuracy), up, **look)
+                if rank == 0:
                     axis.annotate(label, (accuracy, macro_f1), (4, 4), textcoords="offset points", fontsize=7)
-        axis.set(xlabel="accuracy", ylabel="macro-F1", title=title)
+        axis.set(xlabel="accuracy", ylabel="macro-F1", title=f"{title}\nbars: 95 % over people")
+        axis.title.set_fontsize(9)
         axis.grid(alpha=0.3)
-        axis.margins(0.18)
-        axis.legend()
+        axis.legend(fontsize=7)
     return path
+
+
+def _draw_path(axis, steps: Sequence[tuple[str, float | None, bool]], metric: str) -> None:
+    """The score of the soup so far after each ingredient tried: a dot where it was accepted, a cross where not."""
+    labels, scores, accepted = zip(*steps, strict=True)
+    reached = list(itertools.accumulate((score or 0.0 for score in scores), max))
+    tried = range(1, len(steps) + 1)
+    axis.step(tried, reached, where="post", color="C2", alpha=0.6)
+    for kind, marker, color, flag in (("accepted", "o", "C2", True), ("rejected", "x", WRONG, False)):
+        some = [k for k in range(len(steps)) if accepted[k] is flag]
+        axis.scatter(
+            [tried[k] for k in some], [reached[k] for k in some], marker=marker, color=color, label=kind, zorder=3
+        )
+    axis.set_xticks(tried, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axis.set(xlabel="ingredients tried, best first", ylabel=f"{metric} of the soup so far")
+    axis.set_title("the greedy path", fontsize=9)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)

@@ -5,15 +5,19 @@ people and of the model's weights, `images` and `persons` count.
 """
 
 import json
+import logging
 import re
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError
+from utils.files import write_json_lines
 from utils.metrics import paired_gain, score_row
 from utils.options import LOGS
 from utils.submissions import CLASS_IDS, match, read_submission
+
+log = logging.getLogger(__name__)
 
 ROW = ("kind", "model", "people", "split", "digest", "images", "persons", "accuracy", "accuracy_interval", "macro_f1",
        "macro_f1_interval")  # fmt: skip
@@ -124,14 +128,108 @@ def of_these_images(truth: Path, submissions: list[Path]) -> list[Path]:
     return [path for path in submissions if set(read_submission(path).ids) == images]
 
 
-def plot(path: Path, rows: list[dict], title: str) -> Path:
-    """Draw rows as points, accuracy against macro-F1, the kinds apart."""
+class ScoreBook:
+    """The rows and scores of all models that were scored on one set of photographs, in the order they came in.
+
+    `rows` are by file name, `scores` by model name, for the caller of `main.run`.
+    """
+
+    def __init__(self, held_out, people: str, split: str):
+        self.held_out, self.people, self.split = held_out, people, split
+        self.rows, self.scores = {}, {}
+
+    def add(self, kind: str, model: str, digest: str, logits: np.ndarray) -> None:
+        """Score (N, C) logits of a model, which the log tells."""
+        scores = self.held_out.score(logits)
+        name = model.removesuffix(".pt")
+        known = {"digest": digest, "people": self.people, "split": self.split}
+        record = scores.record()
+        self.rows[model] = {**record, **self.held_out.row(kind, model, logits.argmax(-1)), **known}
+        if kind != "ensemble":
+            self.scores[name] = record
+        log.info("%s: %s", name, scores)
+
+    def ordered(self, metric: str) -> list[dict]:
+        """The ingredients, best first, then all others."""
+        ranked = sorted((row for row in self.rows.values() if row["kind"] == "ingredient"), key=lambda r: -r[metric])
+        return ranked + [row for row in self.rows.values() if row["kind"] != "ingredient"]
+
+    def write(self, prefix: str, name: str, metric: str) -> list[Path]:
+        """Replace the two files of scores of a sweep; returns their paths."""
+        rows = self.ordered(metric)
+        return [
+            write_json_lines(
+                file_of(prefix + what, name), [row for row in rows if (row["kind"] == "ingredient") == own]
+            )
+            for what, own in (("individual", True), ("soup", False))
+        ]
+
+
+def ensemble_row(kitchen, dish) -> tuple[str, str, np.ndarray]:
+    """Name, digest and scores (N, C) of the logit ensemble of what a soup was made of."""
+    name = f"logits of the {dish.recipe} soup's {len(dish.mixture.members)} members, averaged"
+    return name, f"ensemble of {dish.mixture.digest}", kitchen.ensemble(dish.mixture).astype(np.float32)
+
+
+def decisions(kitchen, dish, where: str) -> list[str]:
+    """What a recipe decided, one line each: who was tried, what the soup is made of and gained, what it took."""
+    metric, mixture = kitchen.metric_name, dish.mixture
+    lines = [f"{dish.recipe} soup by {metric}, {where}"]
+    for step in dish.steps:
+        told = "no gain, dropped" if step.score is None else f"{metric} with it {float(step.score):.6f}"
+        lines.append(f"{'accepted' if step.accepted else 'rejected'} {step.candidate.name}: {told}")
+    if not dish.steps:
+        parts = zip(mixture.shares, (one.name for one in mixture.members), strict=True)
+        lines += [f"{share:.4f} of {name}" for share, name in sorted(parts, key=lambda part: (-part[0], part[1]))]
+    best = kitchen.order[0]
+    if [one.digest for one in mixture.members] == [kitchen.ingredients[best].digest]:
+        lines.append(f"the soup is its best ingredient: no other one raised {metric}")
+    else:
+        gains = kitchen.held_out.gain(dish.logits, kitchen.logits[best])
+        lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
+    return [*lines, dish.effort]
+
+
+def recipe_table(kitchen, book: ScoreBook, dishes: list) -> str:
+    """One line per recipe: members, scores with intervals, those of its members' averaged logits, and what it took.
+
+    The best single model comes first. The ensemble needs as many forward passes per photograph as there are members.
+    """
+    best = kitchen.ingredients[kitchen.order[0]]
+    head = ("recipe", "members", "accuracy", "macro-F1", "ensemble of the members", "forwards", "seconds")
+    cells = [head, ("best single", "1", *_scores_of(book.rows[best.path.name]), "", "0", "")]
+    for dish in dishes:
+        row = next(row for row in book.rows.values() if row["kind"] == f"{dish.recipe} soup")
+        ensemble = book.held_out.score(kitchen.ensemble(dish.mixture))
+        both = f"{float(ensemble.accuracy):.3f} / {float(ensemble.macro_f1):.3f}"
+        members = str(len(dish.mixture.members))
+        cells.append((dish.recipe, members, *_scores_of(row), both, str(dish.looked_at), f"{dish.seconds:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    people = f"chosen and scored by {kitchen.metric_name} on the same {len(kitchen.labels)} images of {book.people}"
+    return "\n".join([people, lines[0], "-|-".join("-" * width for width in widths), *lines[1:]])
+
+
+def _scores_of(row: dict) -> tuple[str, str]:
+    return _with_interval(row, "accuracy"), _with_interval(row, "macro_f1")
+
+
+def plot(path: Path, rows: list[dict], title: str, steps: list, metric: str) -> Path:
+    """Draw rows as points with their intervals, accuracy against macro-F1, the kinds apart; beside them the greedy
+    path, when there are `steps`.
+    """
     from utils.pictures import save_score_plot
 
     points = {}
     for row in rows:
-        points.setdefault(row["kind"], []).append((_short(row["model"]), row["accuracy"], row["macro_f1"]))
-    return save_score_plot(path, points, title)
+        points.setdefault(row["kind"], []).append(
+            (_short(row["model"]), *(row[key] for key in ("accuracy", "macro_f1")),
+             row["accuracy_interval"], row["macro_f1_interval"])
+        )  # fmt: skip
+    path_steps = [
+        (_short(step.candidate.path.name), step.score and float(step.score), step.accepted) for step in steps
+    ]
+    return save_score_plot(path, points, title, path_steps, metric)
 
 
 def _short(model: str) -> str:

@@ -1,11 +1,14 @@
 """The pretrained weights that a fine-tuning run starts from, and the anchor of its sweep."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from utils.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.errors import InputError
-from utils.options import Options
-from utils.weights import HUB_NAMES, Weights, at_image_size, read_weights
+from utils.heads import head_file
+from utils.options import CACHE, START_FILE, Options
+from utils.weights import HUB_NAMES, Weights, at_image_size, digest, read_archive, read_weights
 
 
 def locate(options: Options) -> tuple[str, str]:
@@ -67,3 +70,30 @@ def read_start(options: Options) -> tuple[Weights, Weights]:
             f"{own} and the sweep's anchor {anchor} are different architectures: keep them in two folders"
         )
     return start, anchor_weights
+
+
+def soup_start(source: str, ingredients: Sequence[Checkpoint]) -> Checkpoint:
+    """What some ingredients were fine-tuned from, as a checkpoint with a head: the tower `source`, at their image
+    size, with the head that their sweep started from. A source whose head has their classes keeps its own.
+
+    It is written to `cache/starts` for the main process's peers to read. Raises `InputError` when it does not fit.
+    """
+    first = ingredients[0]
+    weights = at_image_size(read_weights(source), first.config["image_size"])
+    state_dict = dict(weights.state_dict)
+    if first.family is not None:
+        head = head_file(first.family)
+        if not head.is_file():
+            raise InputError(f"--start needs the head that the sweep started from, and {head} is gone")
+        state_dict = {**weights.backbone(), **read_archive(head)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    if shapes != first.shapes:
+        odd = min(dict(shapes.items() ^ first.shapes.items()))
+        raise InputError(
+            f"--start {source} and {first.path.name} are different architectures: tensor {odd} is "
+            f"{shapes.get(odd, 'absent')} and {first.shapes.get(odd, 'absent')}"
+        )
+    meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
+    path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
+    save_checkpoint(path, state_dict, meta)
+    return read_checkpoint(path)

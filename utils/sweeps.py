@@ -2,15 +2,21 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.checkpoints import Checkpoint, checkpoint_files, find_checkpoint, read_checkpoint
+import numpy as np
+
+from utils.checkpoints import Checkpoint, check_same_kind, checkpoint_files, find_checkpoint, read_checkpoint
+from utils.data import Photographs, read_photographs
 from utils.errors import InputError
-from utils.options import Options
+from utils.labelled import LabelledImages, read_labelled_images
+from utils.logits import digest_of
+from utils.options import START_FILE, Options
+from utils.splits import evaluation_split
 
 INGREDIENT_NAME = re.compile(r"(?P<name>\w[\w.+-]*)_seed(?P<seed>\d+)_i(?P<i>\d+)_epoch(?P<epoch>\d+)")
-RECIPES = ("uniform", "greedy")
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Sweep:
 
     def soup_file(self, model_location: Path, kind: str) -> Path:
         name, seeds, epochs, count = self._parts()
-        return model_location / f"{name}_seed{seeds}_epoch{epochs}_{kind}soup_num{count}.pt"
+        return model_location / f"{name}_seed{seeds}_epoch{epochs}_{_joined(kind)}soup_num{count}.pt"
 
     def log_name(self) -> str:
         name, seeds, epochs, count = self._parts()
@@ -43,6 +49,24 @@ class Sweep:
         seeds, epochs = ({getattr(one, key) for one in self.ingredients} for key in ("seed", "epoch"))
         joined = ("-".join(map(str, sorted(values))) for values in (seeds, epochs))
         return self.ingredients[0].name, *joined, len(self.ingredients)
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """Checkpoints given by their paths, and the names of the files that come of them."""
+
+    paths: list[Path]
+    name: str
+
+    def soup_file(self, model_location: Path, kind: str) -> Path:
+        return model_location / f"{self.name}_{_joined(kind)}soup_num{len(self.paths)}.pt"
+
+    def log_name(self) -> str:
+        return f"{self.name}_num{len(self.paths)}"
+
+
+def _joined(recipe: str) -> str:
+    return recipe.replace("-", "")
 
 
 def find_sweep(
@@ -87,13 +111,64 @@ def find_sweep(
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
 
 
-def saved_soups(sweep: Sweep, model_location: Path, ingredients: list[Checkpoint]) -> list[Checkpoint]:
-    """The soups of this sweep that lie in the folder and were made of these very ingredients."""
+@dataclass(frozen=True)
+class Pantry:
+    """What soups are made of and scored on: `photographs` at `rows`, of `who` in words, whose digest is `split`."""
+
+    ingredients: list[Checkpoint]
+    names: Sweep | NamedFiles
+    photographs: Photographs | LabelledImages
+    rows: np.ndarray
+    who: str
+    split: str
+
+
+def gather(options: Options) -> Pantry:
+    """The ingredients that the options mean, checked to be of one kind, and the photographs to score them on.
+
+    They are a sweep in the model folder or the files of `--ingredients`; the people they hold out or the images of
+    `--score-on`. Raises `InputError` for what does not fit together.
+    """
+    if options.ingredients:
+        names = NamedFiles(options.ingredients, options.name or "soup")
+        paths = names.paths
+        absent = [path for path in paths if not path.exists()]
+        if absent:
+            raise InputError(f"--ingredients {absent[0]} does not exist")
+    else:
+        indices = options.indices or (options.model_num and list(range(options.model_num)))
+        names = find_sweep(options.model_location, options.name, options.random_seed, indices, options.epoch)
+        paths = [one.path for one in names.ingredients]
+    images = read_labelled_images(options.score_on) if options.score_on else None
+    classes_of = images and images.head_classes
+    ingredients = [read_checkpoint(path, options.mean, options.std, classes_of) for path in paths]
+    check_same_kind(ingredients)
+    doubled = len(ingredients) - len({one.digest for one in ingredients})
+    if options.ingredients and doubled:
+        raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
+    if images is not None:
+        who, split = f"the images of {options.score_on}", digest_of(images.ids)
+        return Pantry(ingredients, names, images, np.arange(len(images)), who, split)
+    photographs = read_photographs(options.data_location, options.relabel)
+    split, who = evaluation_split(photographs, options, ingredients)
+    return Pantry(ingredients, names, photographs, split.held_out, who, split.digest)
+
+
+def saved_soups(
+    sweep: Sweep | NamedFiles, model_location: Path, ingredients: list[Checkpoint], recipes: Iterable[str]
+) -> list[Checkpoint]:
+    """The soups of this sweep by these recipes that lie in the folder and were made of these very ingredients.
+
+    What they were fine-tuned from may be in it as well.
+    """
     digests = {one.digest for one in ingredients}
-    paths = [sweep.soup_file(model_location, recipe) for recipe in RECIPES]
+    paths = [sweep.soup_file(model_location, recipe) for recipe in recipes]
     soups = [read_checkpoint(path) for path in paths if path.is_file()]
     return [
-        soup for soup in soups if soup.meta and digests.issuperset(one["digest"] for one in soup.meta["made_from"])
+        soup
+        for soup in soups
+        if soup.meta
+        and digests.issuperset(one["digest"] for one in soup.meta["made_from"] if one["name"] != START_FILE)
     ]
 
 

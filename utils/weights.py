@@ -6,6 +6,7 @@ told apart by their tensor names. Nothing is unpickled that `weights_only=True` 
 
 import errno
 import hashlib
+import json
 import pickle
 import re
 import zipfile
@@ -19,6 +20,7 @@ from utils.clip import CONFIG_KEYS, resize_positions
 from utils.errors import InputError
 from utils.files import atomic
 
+HEAD_FILE, RECORD_FILE = "classification_head.safetensors", "soup.json"  # beside the tower in an exported folder
 HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_TOWER = re.compile(  # in OpenAI's and in the hub's names; the scalars come with OpenAI's TorchScript archives
@@ -191,6 +193,7 @@ def _config_from_shapes(tensors: dict[str, torch.Tensor], source: str) -> dict:
 def _hugging_face(source: str) -> Weights:
     """A hub id or folder of a CLIP model, with or without text tower."""
     from safetensors import SafetensorError
+    from safetensors.torch import load_file
     from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection, logging
 
     logging.set_verbosity_error()  # what is missing or left over is checked below
@@ -216,8 +219,12 @@ def _hugging_face(source: str) -> Weights:
         "projection_dim": model.config.projection_dim,
     }
     state_dict = {name: t.detach() for name, t in model.state_dict().items() if not TEXT_TOWER.fullmatch(name)}
+    if (head := Path(source) / HEAD_FILE).is_file():  # an exported soup
+        state_dict |= load_file(head)
+    record = Path(source) / RECORD_FILE
+    meta = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     text_source = source if model_type == "clip" else None
-    return Weights(source, state_dict, {key: vision[key] for key in CONFIG_KEYS}, text_source=text_source)
+    return Weights(source, state_dict, {key: vision[key] for key in CONFIG_KEYS}, meta, text_source)
 
 
 def at_image_size(weights: Weights, image_size: int | None) -> Weights:

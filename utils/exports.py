@@ -1,0 +1,167 @@
+"""A soup for other programs: a Hugging Face folder with a model card, and ONNX."""
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.checkpoints import Checkpoint
+from utils.clip import build
+from utils.errors import InputError
+from utils.evaluation import HeldOut
+from utils.files import atomic
+from utils.weights import HEAD_FILE, RECORD_FILE, digest, read_weights
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4  # between PyTorch's logits and ONNX Runtime's
+
+
+def require_exportable(folder: Path | None, onnx_file: Path | None) -> None:
+    """Raise `InputError` before any long work when something else is in the way."""
+    taken = folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    if taken and not (folder / RECORD_FILE).is_file():
+        raise InputError(f"--export {folder} is there and is no exported soup: name another folder")
+    if onnx_file is not None and onnx_file.is_dir():
+        raise InputError(f"--export-onnx {onnx_file} is a folder: name a file, such as {onnx_file}/soup.onnx")
+
+
+def export(soup: Checkpoint, held_out: HeldOut, folder: Path | None, onnx_file: Path | None) -> None:
+    """Write a soup as a folder, as ONNX, or both; ONNX is compared on up to eight held-out photographs."""
+    if folder is not None:
+        export_folder(folder, soup)
+        log.info("exported %s to the Hugging Face folder %s", soup.path.name, folder)
+    if onnx_file is not None:
+        some = np.arange(min(8, len(held_out.rows)))
+        difference = export_onnx(onnx_file, soup, held_out.pixel_values(some))
+        log.info("exported %s to %s: logits differ from PyTorch's by %.1e", soup.path.name, onnx_file, difference)
+
+
+def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` loads, the head beside it.
+
+    It holds the image processor, our record and a model card, too; an earlier export is replaced. It is read back and
+    compared before it is moved into place.
+    """
+    from safetensors.torch import save_file
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    state_dict = checkpoint.state_dict()
+    tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith("classification_head.")}
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        with torch.device("meta"):
+            model = CLIPVisionModelWithProjection(CLIPVisionConfig(**checkpoint.config))
+        model.save_pretrained(made, state_dict=tower)
+        head = {name: tensor.clone() for name, tensor in state_dict.items() if name not in tower}
+        save_file(head, made / HEAD_FILE)
+        size = checkpoint.preprocessing["size"]
+        CLIPImageProcessor(
+            size={"height": size, "width": size},
+            do_center_crop=False,
+            image_mean=checkpoint.preprocessing["mean"],
+            image_std=checkpoint.preprocessing["std"],
+        ).save_pretrained(made)
+        (made / RECORD_FILE).write_text(json.dumps(checkpoint.meta, indent=1), encoding="utf-8")
+        (made / "README.md").write_text(model_card(checkpoint), encoding="utf-8")
+        if digest(read_weights(made).state_dict) != checkpoint.digest:
+            raise AssertionError(f"{made} does not read back as {checkpoint.path}")
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
+
+
+def model_card(checkpoint: Checkpoint) -> str:
+    """The folder's README.md: what the soup is made of, what it scored on whom, how to load it."""
+    meta = checkpoint.meta
+    scores = meta["scores"]
+    rows = "\n".join(f"| {one['name']} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"])
+    classes = "\n".join(f"{k}. {name}" for k, name in enumerate(checkpoint.labelling.classes))
+    return f"""---
+library_name: transformers
+pipeline_tag: image-classification
+tags: [clip, model-soup]
+---
+
+# {checkpoint.name}
+
+A model soup: the weighted average of {len(meta["made_from"])} fine-tuned CLIP vision towers (recipe
+{meta["options"]["recipe"]}), with one linear head of {checkpoint.labelling.num_classes} classes.
+
+| ingredient | weight | digest |
+|---|---|---|
+{rows}
+
+Digest of the average: {checkpoint.digest}
+
+On {scores["images"]} images of {scores["people"]}: accuracy {scores["accuracy"]:.4f}, macro-F1
+{scores["macro_f1"]:.4f}. The same people chose the soup, so on others expect a little less.
+
+```python
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+folder = "."
+model = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+processor = CLIPImageProcessor.from_pretrained(folder)
+head = load_file(f"{{folder}}/{HEAD_FILE}")
+pixels = processor(Image.open("photograph.jpg").convert("RGB"), return_tensors="pt")
+with torch.inference_mode():
+    features = torch.nn.functional.normalize(model(**pixels).image_embeds, dim=-1)
+    logits = features @ head["classification_head.weight"].T + head["classification_head.bias"]
+```
+
+Classes, from 0:
+
+{classes}
+"""
+
+
+class _Classify(nn.Module):
+    """`classify` as `forward`, which is what an exporter follows."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model.classify(pixel_values)
+
+
+def export_onnx(path: Path, checkpoint: Checkpoint, pixel_values: torch.Tensor) -> float:
+    """Write ONNX from (B, 3, S, S) normalised `pixel_values`, any B, to `logits` (B, C).
+
+    Returns the largest difference between PyTorch's logits and ONNX Runtime's on the `pixel_values` given, two images
+    or more. Raises `InputError` when it exceeds 1e-4; then nothing is written.
+    """
+    import onnxruntime
+
+    model = _Classify(build(checkpoint.config, checkpoint.state_dict(), checkpoint.name)).eval()
+    with atomic(path) as temporary, torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about its insides
+        torch.onnx.export(
+            model,
+            (pixel_values[:2],),
+            temporary,
+            input_names=["pixel_values"],
+            output_names=["logits"],
+            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        (logits,) = session.run(None, {"pixel_values": pixel_values.numpy()})
+        difference = float(np.abs(logits - model(pixel_values).numpy()).max())
+        if not difference <= TOLERANCE:
+            raise InputError(f"{path}: ONNX Runtime's logits differ from PyTorch's by {difference:.2g}: not written")
+    return difference

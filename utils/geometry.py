@@ -1,0 +1,57 @@
+"""Where fine-tuned weights lie, seen from their start (task vectors, Ilharco et al. 2023)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+BLOCK = 24 * 2**20  # numbers held at once over all ingredients, in float64: 192 MiB
+
+Opener = Callable[[], Mapping[str, torch.Tensor]]
+
+
+def task_gram(openers: Sequence[Opener], start: Opener, block: int = BLOCK) -> dict[str, np.ndarray]:
+    """For each floating-point tensor the (N, N) float64 inner products of the ingredients' differences from `start`.
+
+    Tensors are read in pieces, so that peak memory does not grow with N. The Gram matrix of all weights is the sum.
+    """
+    first = start()
+    sizes = {name: tensor.numel() for name, tensor in first.items() if tensor.is_floating_point()}
+    grams = {name: np.zeros((len(openers), len(openers))) for name in sizes}
+    limit = max(1, block // (len(openers) + 1))
+    for pieces in _pieces(sizes, limit):
+        base = start()
+        rows = [[] for _ in pieces]
+        for opener in openers:
+            tensors = opener()
+            for row, (name, low, high) in zip(rows, pieces, strict=True):
+                ends = (one[name].reshape(-1)[low:high] for one in (tensors, base))
+                row.append(torch.sub(*(end.double() for end in ends)))
+        for row, (name, _, _) in zip(rows, pieces, strict=True):
+            vectors = torch.stack(row)
+            grams[name] += (vectors @ vectors.T).numpy()
+    return grams
+
+
+def _pieces(sizes: dict[str, int], limit: int):
+    """Lists of (name, from, to), each list of at most `limit` numbers in all."""
+    pieces, total = [], 0
+    for name, size in sizes.items():
+        low = 0
+        while low < size:
+            high = min(size, low + limit - total)
+            pieces.append((name, low, high))
+            total += high - low
+            low = high
+            if total == limit:
+                yield pieces
+                pieces, total = [], 0
+    if pieces:
+        yield pieces
+
+
+def norms_and_cosines(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths (N,) of vectors and the cosines (N, N) between them, from their inner products; 0 for a zero vector."""
+    norms = np.sqrt(np.diag(gram))
+    sizes = np.outer(norms, norms)
+    return norms, np.divide(gram, sizes, out=np.zeros_like(gram), where=sizes > 0)

@@ -1,0 +1,65 @@
+"""Is the gain real? Soups chosen on one half of the held-out people, reported on the other."""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.checkpoints import Checkpoint
+from utils.evaluation import HeldOut, Trial
+from utils.kitchen import Kitchen
+from utils.metrics import METRICS, confusion_matrix, paired_gain
+from utils.recipes import cook
+from utils.soups import Mixture
+
+
+def halves(labels: np.ndarray, persons: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """The positions of two halves of the people, alike in their classes: people are sorted by their last class,
+    shuffled among equals, and dealt out in turn.
+    """
+    people, person_of = np.unique(persons, return_inverse=True)
+    last = np.zeros(len(people), np.int64)
+    np.maximum.at(last, person_of, labels)
+    rank = np.empty(len(people), np.int64)
+    rank[np.lexsort((np.random.default_rng(seed).random(len(people)), last))] = np.arange(len(people))
+    return [np.flatnonzero(rank[person_of] % 2 == side) for side in (0, 1)]
+
+
+def report(
+    held_out: HeldOut,
+    ingredients: list[Checkpoint],
+    metric_name: str,
+    journals: Path,
+    start: Checkpoint | None,
+    recipe: str,
+    budget: int,
+) -> list[str]:
+    """What a recipe is worth when it selects on one half of the people and is scored on the other, both ways round.
+
+    Each way the soup is set against the best single ingredient of the same half; the last lines put both ways
+    together, where each person was predicted by what others chose.
+    """
+    soup_preds, single_preds = np.zeros((2, len(held_out.labels)), np.int64)
+    sides = halves(held_out.labels, held_out.persons)
+    lines = []
+    for chosen_on, reported_on in (sides, sides[::-1]):
+        kitchen = Kitchen(held_out, ingredients, metric_name, journals, start, chosen_on, budget)
+        dish = cook(kitchen, recipe)
+        single = ingredients[kitchen.order[0]]
+        for preds, mixture in ((soup_preds, dish.mixture), (single_preds, Mixture.of([single]))):
+            trial = Trial(held_out, mixture)
+            preds[reported_on] = trial.evaluate(reported_on).argmax(-1)
+            trial.keep()
+        others = len(np.unique(held_out.persons[reported_on]))
+        soup_scores, single_scores = (_scores(held_out, reported_on, preds) for preds in (soup_preds, single_preds))
+        lines.append(
+            f"{recipe} chosen on {len(np.unique(held_out.persons[chosen_on]))} people ({len(dish.mixture.members)} "
+            f"members): {soup_scores} on the other {others}; best single {single_scores}"
+        )
+    gains = paired_gain(held_out.labels, soup_preds, single_preds, held_out.persons, held_out.labelling.num_classes)
+    lines += [f"both ways together, {name} of the soup minus the best single: {gain}" for name, gain in gains.items()]
+    return lines
+
+
+def _scores(held_out: HeldOut, positions: np.ndarray, preds: np.ndarray) -> str:
+    confusion = confusion_matrix(held_out.labels[positions], preds[positions], held_out.labelling.num_classes)
+    return ", ".join(f"{name} {float(metric(confusion)):.4f}" for name, metric in METRICS.items())
