@@ -123,7 +123,7 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
         dish = follow(kitchen, recipe)
         path = names.soup_file(options.model_location, recipe)
         if accelerator.is_main_process:
-            how = {"recipe": recipe, "metric": options.metric, "weights": dish.mixture.weights}
+            how = {"recipe": recipe, "metric": options.metric, "weights": dish.mixture.record()}
             told = {"people": pantry.who, **held_out.score(dish.logits).record()}
             meta = soup_meta(dish.mixture.members, dish.mixture.shares, how, told)
             held_out.keep(save_checkpoint(path, dish.mixture.cook(), meta), dish.logits)
@@ -131,9 +131,7 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
         saved[recipe] = read_checkpoint(path)
         book.add(f"{recipe} soup", path.name, saved[recipe].digest, dish.logits)
         dishes.append(dish)
-        lines = results.decisions(kitchen, dish, where)
-        if why := doctor.explain(kitchen, dish):
-            lines.append(why)
+        lines = results.decisions(kitchen, dish, where, doctor.explain(kitchen, dish))
         log.info("\n".join([*lines, f"saved {path}"]))
         if recipe == "greedy" and accelerator.is_main_process:
             write_text(flags.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
@@ -145,9 +143,10 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
         if soup.path.name not in book.rows:
             book.add(f"{soup.meta['options']['recipe']} soup", soup.path.name, soup.digest, held_out.logits(soup))
 
+    book.add("ensemble", *results.ensemble_row(kitchen))
+
     # Result
     if dishes:
-        book.add("ensemble", *results.ensemble_row(kitchen, dishes[-1]))
         table = results.recipe_table(kitchen, book, dishes)
         log.info(table)
     if accelerator.is_main_process:

@@ -102,9 +102,9 @@ def test_what_may_go_into_one_soup():
 
 def test_a_soup_records_what_it_was_made_of():
     members = [read_checkpoint(saved()), read_checkpoint(saved("model/b.pt", shift=0.5))]
-    meta = soup_meta(members, {"recipe": "uniform"}, {})
+    meta = soup_meta(members, [0.25, 0.75], {"recipe": "learned"}, {})
     assert [one["digest"] for one in meta["made_from"]] == [member.digest for member in members]
-    assert [one["weight"] for one in meta["made_from"]] == [0.5, 0.5]
+    assert [one["weight"] for one in meta["made_from"]] == [0.25, 0.75]
     assert meta["split"] == members[0].split
 
 

@@ -58,7 +58,9 @@ def test_the_soups_log_tells_each_decision_and_what_was_gained(kitchen):
     if verdicts.count("accepted") > 1:
         assert lines[4].startswith(f"accuracy of the soup minus that of its best ingredient: {gained:+.3f} [")
     else:
-        assert lines[4:] == ["the soup is its best ingredient: no other one raised accuracy"]
+        assert lines[4].startswith("the soup is its best ingredient, finetune_cp_seed42_i")
+        assert lines[5].startswith("greedy kept one of 3: no average raised accuracy above ")
+    assert re.fullmatch(r"2 candidates, \d+ of 84 photographs looked at, [\d.]+ times the \d+ that .*", lines[-1])
 
 
 def test_the_saved_soup_is_the_average_of_what_it_says(kitchen):
@@ -135,7 +137,7 @@ def test_pictures_are_written(kitchen):
 def test_a_plot_shows_ingredients_and_the_soups_of_earlier_calls(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     drawn = []
-    monkeypatch.setattr("utils.pictures.save_score_plot", lambda path, points, title: drawn.append((path, points)))
+    monkeypatch.setattr("utils.pictures.save_score_plot", lambda path, points, *rest: drawn.append((path, points)))
     assert soup(faces, "--plot") == kitchen[1]  # both soups come from their files
     path, points = drawn[0]
     assert path == Path("val_img/soups_finetune_cp_seed42_num3_epoch2.png")
@@ -143,12 +145,20 @@ def test_a_plot_shows_ingredients_and_the_soups_of_earlier_calls(kitchen, faces,
         "ingredient": 3,
         "uniform soup": 1,
         "greedy soup": 1,
+        "ensemble": 1,
     }
 
 
 def test_the_plot_is_drawn(tmp_path):
     rows = [
-        {"kind": kind, "model": f"m_seed1_i{k}_epoch2.pt", "accuracy": 0.5, "macro_f1": 0.4 + k / 10}
+        {
+            "kind": kind,
+            "model": f"m_seed1_i{k}_epoch2.pt",
+            "accuracy": 0.5,
+            "macro_f1": 0.4 + k / 10,
+            "accuracy_interval": (0.4, 0.6),
+            "macro_f1_interval": (0.3, 0.7),
+        }
         for k, kind in enumerate(("ingredient", "ingredient", "greedy soup"))
     ]
     with Image.open(results.plot(tmp_path / "plot.png", rows, "title")) as picture:
@@ -224,11 +234,13 @@ def test_the_tracker_runs_offline(faces, pretrained):
 def test_two_processes_give_the_counts_and_the_soup_of_one(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     one = read_checkpoint(Path("model/finetune_cp_seed42_epoch2_greedysoup_num3.pt"))
+    journal = next(Path("logs/journals").glob("greedy_*")).read_text()
     shutil.rmtree("logs")
     result = command("main.py", "--greedy-soup", "--data-location", faces, "--workers", 0, processes=2)
     assert result.returncode == 0, result.stderr
     two = read_checkpoint(Path("model/finetune_cp_seed42_epoch2_greedysoup_num3.pt"))
     assert two.digest == one.digest
+    assert next(Path("logs/journals").glob("greedy_*")).read_text() == journal
     assert two.meta["scores"]["correct"] == one.meta["scores"]["correct"]
     rows = Path("logs/individual_results_finetune_cp_seed42_num3_epoch2.jsonl").read_text().splitlines()
     expected = (kitchen[0] / "logs/individual_results_finetune_cp_seed42_num3_epoch2.jsonl").read_text().splitlines()

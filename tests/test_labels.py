@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.errors import InputError
-from utils.labels import Labelling, age_group, parse_person, prompts
+from utils.labels import Classes, Labelling, age_group, labelling_from_record, parse_person, prompts
 
 
 def test_class_id_is_mask_times_6_plus_gender_times_3_plus_age():
@@ -26,6 +26,7 @@ def test_the_age_borders_belong_to_the_older_group():
 def test_record_round_trip():
     labelling = Labelling(("age",), (29, 57))
     assert labelling_from_record(labelling.record()) == labelling
+    assert labelling_from_record(Classes(("cat", "dog")).record()) == Classes(("cat", "dog"))
     assert labelling.num_classes == 3
 
 

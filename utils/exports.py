@@ -51,7 +51,10 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
     """
     from safetensors.torch import save_file
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     state_dict = checkpoint.state_dict()
     tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith("classification_head.")}
@@ -145,6 +148,7 @@ def export_onnx(path: Path, checkpoint: Checkpoint, pixel_values: torch.Tensor) 
     """
     import onnxruntime
 
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which no CLIP tower needs
     model = _Classify(build(checkpoint.config, checkpoint.state_dict(), checkpoint.name)).eval()
     with atomic(path) as temporary, torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its insides

@@ -61,7 +61,8 @@ class Scores:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {float(value):.4f}" for name, value in self.attributes.items())
-        return f"accuracy {float(self.accuracy):.4f}, macro-F1 {float(self.macro_f1):.4f} ({parts})"
+        both = f"accuracy {float(self.accuracy):.4f}, macro-F1 {float(self.macro_f1):.4f}"
+        return f"{both} ({parts})" if parts else both
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

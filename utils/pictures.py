@@ -130,7 +130,7 @@ def save_score_plot(
         axis.set(xlabel="accuracy", ylabel="macro-F1", title=f"{title}\nbars: 95 % over people")
         axis.title.set_fontsize(9)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, markerscale=0.6)
     return path
 
 

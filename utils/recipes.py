@@ -104,7 +104,7 @@ def model_stock(kitchen: Kitchen) -> Mixture:
     weights = {}
     for name, gram in task_gram([one.state_dict for one in kitchen.ingredients], start.state_dict).items():
         _, cosines = norms_and_cosines(gram)
-        cosine = max(0.0, cosines[~np.eye(count, dtype=bool)].mean())
+        cosine = max(0.0, float(cosines[~np.eye(count, dtype=bool)].mean()))
         t = round(count * cosine / (1 + (count - 1) * cosine), 6)  # digits that no order of summation changes
         weights[name] = (*[t / count] * count, 1 - t)
     return Mixture.of([*kitchen.ingredients, start], weights)

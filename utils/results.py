@@ -15,6 +15,7 @@ from utils.errors import InputError
 from utils.files import write_json_lines
 from utils.metrics import paired_gain, score_row
 from utils.options import LOGS
+from utils.soups import Mixture
 from utils.submissions import CLASS_IDS, match, read_submission
 
 log = logging.getLogger(__name__)
@@ -165,14 +166,17 @@ class ScoreBook:
         ]
 
 
-def ensemble_row(kitchen, dish) -> tuple[str, str, np.ndarray]:
-    """Name, digest and scores (N, C) of the logit ensemble of what a soup was made of."""
-    name = f"logits of the {dish.recipe} soup's {len(dish.mixture.members)} members, averaged"
-    return name, f"ensemble of {dish.mixture.digest}", kitchen.ensemble(dish.mixture).astype(np.float32)
+def ensemble_row(kitchen) -> tuple[str, str, np.ndarray]:
+    """Name, digest and scores (N, C) of the logit ensemble of all ingredients."""
+    every = Mixture.of(kitchen.ingredients)
+    name = f"averaged log-probabilities of all {len(every.members)}"
+    return name, f"ensemble of {every.digest}", kitchen.ensemble(every).astype(np.float32)
 
 
-def decisions(kitchen, dish, where: str) -> list[str]:
-    """What a recipe decided, one line each: who was tried, what the soup is made of and gained, what it took."""
+def decisions(kitchen, dish, where: str, why: str | None = None) -> list[str]:
+    """What a recipe decided, one line each: who was tried, what the soup is made of and gained, and `why` not more,
+    what it took.
+    """
     metric, mixture = kitchen.metric_name, dish.mixture
     lines = [f"{dish.recipe} soup by {metric}, {where}"]
     for step in dish.steps:
@@ -183,11 +187,11 @@ def decisions(kitchen, dish, where: str) -> list[str]:
         lines += [f"{share:.4f} of {name}" for share, name in sorted(parts, key=lambda part: (-part[0], part[1]))]
     best = kitchen.order[0]
     if [one.digest for one in mixture.members] == [kitchen.ingredients[best].digest]:
-        lines.append(f"the soup is its best ingredient: no other one raised {metric}")
+        lines.append(f"the soup is its best ingredient, {kitchen.ingredients[best].name}")
     else:
         gains = kitchen.held_out.gain(dish.logits, kitchen.logits[best])
         lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
-    return [*lines, dish.effort]
+    return [*lines, *([why] if why else []), dish.effort]
 
 
 def recipe_table(kitchen, book: ScoreBook, dishes: list) -> str:
@@ -214,7 +218,7 @@ def _scores_of(row: dict) -> tuple[str, str]:
     return _with_interval(row, "accuracy"), _with_interval(row, "macro_f1")
 
 
-def plot(path: Path, rows: list[dict], title: str, steps: list, metric: str) -> Path:
+def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str = "accuracy") -> Path:
     """Draw rows as points with their intervals, accuracy against macro-F1, the kinds apart; beside them the greedy
     path, when there are `steps`.
     """

@@ -121,6 +121,12 @@ class Mixture:
             for k in range(len(self.members))
         ]
 
+    def record(self) -> list[float] | dict[str, list[float]]:
+        """The weights as a soup's record keeps them, in the order of its members."""
+        if isinstance(self.weights, tuple):
+            return list(self.weights)
+        return {name: list(weights) for name, weights in self.weights.items()}
+
     def cook(self) -> dict[str, torch.Tensor]:
         """The averaged weights."""
         if len(self.members) == 1:

@@ -147,7 +147,7 @@ def gather(options: Options) -> Pantry:
     if options.ingredients and doubled:
         raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
     if images is not None:
-        who, split = f"the images of {options.score_on}", digest_of(images.ids)
+        who, split = f"the set {options.score_on}", digest_of(images.ids)
         return Pantry(ingredients, names, images, np.arange(len(images)), who, split)
     photographs = read_photographs(options.data_location, options.relabel)
     split, who = evaluation_split(photographs, options, ingredients)

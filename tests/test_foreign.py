@@ -1,0 +1,125 @@
+"""Soups of other people's checkpoints: by file name, with a labelled folder or a CSV to score on."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DIM, command, draw_face, fails_cleanly, openai_vision_state, soup
+
+from utils.checkpoints import read_checkpoint
+from utils.errors import InputError
+from utils.labelled import read_labelled_images
+from utils.labels import Classes
+
+CLASSES = ("cat", "dog", "emu")
+
+
+def head(seed: int, num_classes: int = len(CLASSES)) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "classification_head.weight": 10 * torch.randn(num_classes, DIM, generator=generator),
+        "classification_head.bias": torch.zeros(num_classes),
+    }
+
+
+@pytest.fixture
+def zoo():
+    """Three model-soups files of one start with a head of three classes, and 24 images in a folder per class."""
+    start, other = openai_vision_state(0), openai_vision_state(1)
+    for k in range(3):
+        state = {f"model.{name}": tensor + 0.01 * k * other[name] for name, tensor in start.items()} | head(0)
+        torch.save({("module." if k else "") + name: tensor for name, tensor in state.items()}, f"zoo_{k}.pt")
+    for k, name in enumerate(CLASSES):
+        folder = Path("images") / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            draw_face(k, number % 2, 20 + 20 * k, number).save(folder / f"{number}.png")
+    return ("--ingredients", "zoo_0.pt", "zoo_1.pt", "zoo_2.pt", "--score-on", "images")
+
+
+def test_files_are_souped_and_scored_on_a_folder_per_class(zoo):
+    results = soup(Path("nowhere"), *zoo, "--greedy-soup", "--uniform-soup", "--name", "zoo", "--plot")
+    assert set(results) == {"zoo_0", "zoo_1", "zoo_2", "zoo_greedysoup_num3", "zoo_uniformsoup_num3"}
+    assert {scores["images"] for scores in results.values()} == {24}
+    uniform = read_checkpoint(Path("model/zoo_uniformsoup_num3.pt"))
+    assert uniform.labelling == Classes(CLASSES)
+    assert [one["name"] for one in uniform.meta["made_from"]] != []
+    rows = [json.loads(line) for line in Path("logs/individual_results_zoo_num3.jsonl").read_text().splitlines()]
+    assert rows[0]["people"] == "the set images"
+    assert Path("val_img/soups_zoo_num3.png").is_file()
+
+
+def test_a_csv_scores_alike_and_can_say_which_images_belong_together(zoo):
+    by_folder = soup(Path("nowhere"), *zoo, "--eval-individual-models")
+    rows = [
+        (path, CLASSES.index(path.parts[1]), f"p{k % 5}")
+        for k, path in enumerate(sorted(Path("images").rglob("*.png")))
+    ]
+    with open("labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file", "label", "person"), *rows])
+    by_csv = soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--eval-individual-models")
+    assert by_csv == by_folder
+    row = json.loads(Path("logs/individual_results_soup_num3.jsonl").read_text().splitlines()[0])
+    assert (row["images"], row["persons"]) == (24, 5)
+
+
+def test_an_exported_soup_is_an_ingredient_again(zoo):
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", "hub")
+    scored = ("--score-on", "images", "--eval-individual-models")
+    file = soup(Path("nowhere"), "--ingredients", "model/soup_uniformsoup_num3.pt", *scored)
+    assert soup(Path("nowhere"), "--ingredients", "hub", *scored)["hub"] == file["soup_uniformsoup_num3"]
+
+
+def test_a_start_with_a_head_of_its_own_serves_wise_ft_and_model_stock(zoo):
+    torch.save({f"model.{name}": t for name, t in openai_vision_state(0).items()} | head(0), "start.pt")
+    soup(Path("nowhere"), *zoo, "--recipe", "model-stock", "wise-ft", "--start", "start.pt")
+    stock = read_checkpoint(Path("model/soup_modelstocksoup_num3.pt"))
+    assert "start.pt" in {one["name"] for one in stock.meta["made_from"]}
+
+
+def test_files_that_do_not_belong_together_are_one_clear_error(zoo):
+    torch.save({f"model.{name}": t for name, t in openai_vision_state(0).items()} | head(0, 5), "five.pt")
+    cases = [
+        (
+            ("--ingredients", "zoo_0.pt", "five.pt", "--score-on", "images"),
+            "have 3 classes and the checkpoints' head has 5",
+        ),
+        (("--ingredients", "zoo_0.pt", "gone.pt", "--score-on", "images"), "--ingredients gone.pt does not exist"),
+        (("--ingredients", "zoo_0.pt", "--score-on", "gone"), "--score-on gone is neither a folder"),
+        (("--ingredients", "five.pt"), "five.pt has a head of 5 classes, expected 18"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(InputError, match=message):
+            soup(Path("nowhere"), *arguments, "--greedy-soup")
+    shutil.copy("zoo_0.pt", "copy.pt")
+    fails_cleanly(
+        command("main.py", "--ingredients", "zoo_0.pt", "copy.pt", "--score-on", "images", "--greedy-soup"),
+        "1 of the files have the weights of another one",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\n", "the columns are name,label, expected file,label"),
+        ("file,label\n", "lists no images"),
+        ("file,label\nimages/cat/0.png,cat\nimages/cat/0.png,cat\n", "lists 1 images twice"),
+        ("file,label\nimages/cat/99.png,cat\n", "cannot read image .*99.png"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_named(zoo, text, message):
+    Path("labels.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_labelled_images(Path("labels.csv"))
+
+
+def test_numbers_are_class_ids_of_whatever_head(zoo):
+    Path("labels.csv").write_text("file,label\nimages/cat/0.png,0\nimages/emu/0.png,2\n")
+    images = read_labelled_images(Path("labels.csv"))
+    assert images.head_classes(1000).num_classes == 1000
+    assert images.labels(images.head_classes(1000)).tolist() == [0, 2]
+    with pytest.raises(InputError, match="have 3 classes and the checkpoints' head has 2"):
+        images.head_classes(2)

@@ -1,0 +1,87 @@
+"""Searches that are killed, or that run beside each other, end as one that was left in peace."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, command, in_a_copy
+
+from utils.checkpoints import read_checkpoint
+
+SOUP = Path("model/finetune_cp_seed42_epoch2_greedyreplacementsoup_num3.pt")
+ARGUMENTS = ("--recipe", "greedy-replacement", "--metric", "macro_f1", "--workers", "0", "--data-location")
+KILLED_AT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import main, utils.evaluation as evaluation
+left, plain = int(sys.argv.pop(1)), evaluation.predict
+evaluation.KEEP_EVERY = 0
+
+def predict(accelerator, model, squares, rows, *rest, **options):
+    global left
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    with open("evaluated.txt", "a") as file:
+        file.write(f"{len(rows)}\\n")
+    return plain(accelerator, model, squares, rows, *rest, **options)
+
+evaluation.predict = predict
+main.main()
+"""
+
+
+@pytest.fixture
+def fresh(kitchen, monkeypatch):
+    """A copy of the kitchen in which nothing was evaluated yet."""
+    in_a_copy(kitchen, monkeypatch)
+    shutil.rmtree("logs/journals")
+    for path in Path("model").glob("*soup*.pt"):
+        path.unlink()
+    for path in Path("logs/logits").iterdir():
+        path.unlink()
+
+
+def journal() -> list[str]:
+    (path,) = Path("logs/journals").iterdir()
+    return path.read_text().splitlines()
+
+
+def killed_after(evaluations: int, faces) -> int:
+    """Run the search until it has asked for so many evaluations, and kill it at the next; its exit code."""
+    arguments = [str(REPOSITORY), str(evaluations), *ARGUMENTS, str(faces)]
+    return subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], capture_output=True, timeout=240).returncode
+
+
+def test_a_killed_search_goes_on_and_evaluates_nothing_twice(fresh, faces):
+    assert killed_after(10_000, faces) == 0  # left in peace
+    peaceful, digest = journal(), read_checkpoint(SOUP).digest
+    asked = Path("evaluated.txt").read_text().splitlines()
+    for path in [SOUP, Path("evaluated.txt"), *Path("logs/journals").iterdir(), *Path("logs/logits").iterdir()]:
+        path.unlink()
+    kills = 0
+    while killed_after(max(1, len(asked) // 3), faces):
+        kills += 1
+        assert kills < 5
+    assert kills >= 2
+    assert journal() == peaceful
+    assert read_checkpoint(SOUP).digest == digest
+    again = Path("evaluated.txt").read_text().splitlines()
+    assert sum(map(int, again)) == sum(map(int, asked))  # every photograph once per candidate
+
+
+def test_two_searches_at_once_end_as_one(fresh, faces):
+    start = [sys.executable, str(REPOSITORY / "main.py"), *ARGUMENTS, str(faces)]
+    both = [subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [one.communicate(timeout=240)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], errors
+    lines, digest = journal(), read_checkpoint(SOUP).digest
+    assert len({json.loads(line)["digest"] + json.loads(line)["best"] for line in lines}) == len(lines)
+    for path in [SOUP, *Path("logs/journals").iterdir(), *Path("logs/logits").iterdir()]:
+        path.unlink()
+    assert command(*("main.py", *ARGUMENTS, faces)).returncode == 0
+    assert journal() == lines
+    assert read_checkpoint(SOUP).digest == digest
