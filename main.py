@@ -3,7 +3,8 @@
     accelerate launch main.py --greedy-soup
 
 Reads the checkpoints in `model/` and the photographs they were trained on; writes the soups beside them and
-`logs/individual_results_*.jsonl`, `logs/greedy_soup_log_*.txt`. Each step runs what it needs first.
+`logs/individual_results_*.jsonl`, `logs/greedy_soup_log_*.txt`, `logs/recipes_*.txt`. Each step runs what it needs
+first; a search that was killed goes on where it was.
 """
 
 import logging

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_training_learns_and_keeps_its_logits(kitchen, faces, monkeypatch):
 
 def test_the_soups_log_tells_each_decision_and_what_was_gained(kitchen):
     lines = (kitchen[0] / "logs/greedy_soup_log_finetune_cp_seed42_num3_epoch2.txt").read_text().splitlines()
-    assert lines[0].startswith("greedy soup by accuracy, 42 images, split ")
+    assert lines[0].startswith("greedy soup by accuracy, 42 images of held-out people (split ")
     verdicts = [line.split()[0] for line in lines[1:4]]
     assert verdicts[0] == "accepted"
     singles = [scores["accuracy"] for name, scores in kitchen[1].items() if "soup" not in name]

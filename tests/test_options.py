@@ -18,10 +18,11 @@ FLAGS = {
         lr=1e-05 model-location=model model=ViT-B/32 name=finetune_cp old-aug=False overwrite=False
         pretrained-location=None random-seed=42 relabel=None report-to=wandb sampler=shuffle save-every=None
         save-img=False split-by=person split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1""",
-    main: """batch-size=64 data-location=data download-models=False model-url=None epoch=None
-        eval-individual-models=False greedy-soup=False indices=None mean=None
-        metric=accuracy model-location=model model-num=None name=None plot=False random-seed=None relabel=None
-        split-by=None split-seed=None std=None uniform-soup=False val-ratio=recorded""",
+    main: """batch-size=64 budget=10 data-location=data download-models=False model-url=None epoch=None
+        eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
+        mean=None metric=accuracy model-location=model model-num=None name=None nested=False plot=False
+        random-seed=None recipe=None relabel=None score-on=None split-by=None split-seed=None start=None std=None
+        uniform-soup=False val-ratio=recorded""",
     inference: """batch-size=64 data-location=data mean=None model-location=model model-name=None output-dir=output
         save-probs=False soft-voting=None soft-voting-rule=None std=None weighted-ensemble=None""",
     validation: """batch-size=64 data-location=data i=None mean=None metric=macro_f1 model-location=model

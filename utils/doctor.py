@@ -30,7 +30,11 @@ def examine(kitchen: Kitchen) -> list[str]:
         first, second = (ingredients[k].name for k in kitchen.order[:2])
         ends, halfway = losses_between(kitchen)
         verdict = "no barrier" if halfway <= np.mean(ends) + BARRIER else "a BARRIER: their average will not do"
-        lines.append(f"loss of {first} {ends[0]:.3f}, halfway {halfway:.3f}, of {second} {ends[1]:.3f}: {verdict}")
+        count = min(SAMPLE, len(kitchen.labels))
+        lines.append(
+            f"loss on {count} photographs of {first} {ends[0]:.3f}, halfway {halfway:.3f}, of {second} {ends[1]:.3f}: "
+            f"{verdict}"
+        )
     return lines
 
 

@@ -1,0 +1,223 @@
+"""The greedy soup against the plain published procedure: same decisions, less time.
+
+    python benchmarks/soup_search.py --data-location faces --model-location model      a sweep of yours
+    python benchmarks/soup_search.py --full-size                                       six random ViT-B/32, 140 images
+
+The baseline is written out here: load every state dict, decode and evaluate all held-out photographs, for each
+ingredient by itself and for each candidate. Ours is `main.py --greedy-soup`, all that it does included, once cold
+(nothing cached) and once warm (the ingredients' logits are there, as `finetune.py` leaves them, and so are the decoded
+photographs). The three take turns; times are after imports, in one process. Results: see the README.
+"""
+
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks"), str(REPOSITORY / "demo")]
+
+import faces  # noqa: E402
+from full_size import release_state  # noqa: E402
+
+import main as soup_script  # noqa: E402
+from utils import options as flags  # noqa: E402
+from utils import results  # noqa: E402
+from utils.checkpoints import preprocessing, read_checkpoint, save_checkpoint  # noqa: E402
+from utils.clip import build  # noqa: E402
+from utils.data import read_photographs  # noqa: E402
+from utils.images import cache_squares, decode  # noqa: E402
+from utils.labels import Labelling  # noqa: E402
+from utils.logits import cache_key  # noqa: E402
+from utils.metrics import METRICS, confusion_matrix  # noqa: E402
+from utils.splits import make_split, recorded_split  # noqa: E402
+from utils.sweeps import find_sweep, gather  # noqa: E402
+from utils.transforms import pipeline  # noqa: E402
+from utils.weights import from_openai  # noqa: E402
+
+BATCH = 64
+STREWN = 0.05  # standard deviations that each weight of an ingredient lies off the common tower
+PLACES = ("data_location", "model_location", "relabel")
+CONFIG = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "image_size": 224, "patch_size": 32, "projection_dim": 512, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def parser() -> flags.Parser:
+    parser = flags.Parser(__doc__)
+    flags.add_locations(parser)
+    flags.add_relabel(parser)
+    parser.add_argument("--metric", choices=flags.METRICS, default="accuracy", help="what the soup must raise")
+    parser.add_argument("--repeats", type=flags.number(int, 1), default=3, help="times that each is run")
+    parser.add_argument("--full-size", action="store_true", help="make six random ViT-B/32 and drawn faces instead")
+    return parser
+
+
+def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]:
+    """The published greedy soup as it is usually written; returns the names of the members in order."""
+    checkpoints = [read_checkpoint(path) for path in paths]
+    first = checkpoints[0]
+    size, mean, std = (
+        first.preprocessing["size"],
+        *map(np.float32, (first.preprocessing["mean"], first.preprocessing["std"])),
+    )
+    labels = photographs.labels(first.labelling)[rows]
+
+    def evaluate(state_dict: dict) -> object:
+        model, preds = build(first.config, state_dict).eval(), []
+        for start in range(0, len(rows), BATCH):
+            squares = []
+            for row in rows[start : start + BATCH]:
+                image = Image.open(photographs.folder / photographs.files[row]).convert("RGB")
+                pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
+                squares.append(((pixels - mean) / std).transpose(2, 0, 1))
+            with torch.inference_mode():
+                preds.append(model.classify(torch.from_numpy(np.stack(squares))).argmax(-1).numpy())
+        return metric(confusion_matrix(labels, np.concatenate(preds), first.labelling.num_classes))
+
+    def load(path: Path) -> dict:
+        return torch.load(path, weights_only=True)["state_dict"]
+
+    scores = {path: evaluate(load(path)) for path in paths}
+    order = sorted(paths, key=lambda path: -scores[path])
+    members, best = order[:1], scores[order[0]]
+    for path in order[1:]:
+        states = [load(member) for member in [*members, path]]
+        average = {n: (sum(s[n].double() for s in states) / len(states)).float() for n in states[0]}
+        score = evaluate(average)
+        if score > best:
+            members, best = [*members, path], score
+    return [path.stem for path in members]
+
+
+def as_arguments(options: flags.Options) -> list[str]:
+    """Where things lie, as arguments of `main.py`."""
+    named = [("--data-location", options.data_location), ("--model-location", options.model_location)]
+    named += [("--relabel", options.relabel)] if options.relabel else []
+    return [str(part) for pair in named for part in pair]
+
+
+def ours(options: flags.Options) -> tuple[list[str], str]:
+    """`main.py --greedy-soup`; returns the members in order and what it says of its effort."""
+    arguments = ["--greedy-soup", "--metric", options.metric, "--workers", "0", *as_arguments(options)]
+    soup_script.run(soup_script.parser().parse(arguments))
+    lines = next(Path("logs").glob("greedy_soup_log_*.txt")).read_text().splitlines()
+    accepted = [line.split()[1].rstrip(":") for line in lines if line.startswith("accepted")]
+    return accepted, next(line for line in lines if "photographs looked at" in line)
+
+
+def make_full_size(folder: Path) -> flags.Options:
+    """Six ViT-B/32 about one random tower with a head fitted to it, and drawn faces of 100 people, 20 held out."""
+    from sklearn.linear_model import LogisticRegression
+
+    data, model_location = folder / "data", folder / "model"
+    faces.write_data_set(data, train=100, test=1)
+    photographs = read_photographs(data, None)
+    split, labelling = make_split(photographs, 0.2, 42), Labelling()
+    tower = from_openai({name.removeprefix("model."): tensor for name, tensor in release_state(0).items()})
+    dim = len(tower["visual_projection.weight"])
+    head = {"classification_head.weight": torch.zeros(18, dim), "classification_head.bias": torch.zeros(18)}
+    model, recipe = build(CONFIG, {**tower, **head}).eval(), preprocessing(CONFIG["image_size"])
+    pixels = pipeline("val")
+    features = []
+    with torch.inference_mode():
+        for start in range(0, len(split.train), BATCH):
+            files = (photographs.folder / photographs.files[row] for row in split.train[start : start + BATCH])
+            squares = torch.stack([pixels(image=decode(file, CONFIG["image_size"]))["image"] for file in files])
+            features.append(model.embed(squares).numpy())
+    targets = photographs.labels(labelling)[split.train]
+    probe = LogisticRegression(C=1e4, max_iter=300).fit(np.concatenate(features), targets)
+    head["classification_head.weight"][probe.classes_] = torch.from_numpy(probe.coef_).float()
+    head["classification_head.bias"] += -100.0
+    head["classification_head.bias"][probe.classes_] = torch.from_numpy(probe.intercept_).float()
+    meta = {
+        "model": CONFIG, "labelling": labelling.record(), "preprocessing": recipe, "options": {}, "epoch": 1,
+        "split": split.record(), "family": {"inputs": "one", "head_init": "probe"}, "scores": None, "made_from": [],
+    }  # fmt: skip
+    for i in range(6):
+        generator = torch.Generator().manual_seed(i)
+        state = {
+            name: tensor + STREWN * tensor.std() * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in tower.items()
+            if tensor.dim() > 1
+        }
+        save_checkpoint(model_location / f"full_seed1_i{i}_epoch1.pt", {**tower, **state, **head}, meta)
+    return {"data_location": data, "model_location": model_location, "relabel": None}
+
+
+def run(options: flags.Options) -> None:
+    """Time the three in turn and print medians and ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        if options.full_size:
+            options = options.replace(**make_full_size(Path(folder)))
+        places = {name: getattr(options, name) and getattr(options, name).resolve() for name in PLACES}
+        options = options.replace(**places)
+        logging.getLogger("datasets").setLevel(logging.ERROR)
+        paths = [one.path for one in find_sweep(options.model_location).ingredients]
+        photographs = read_photographs(options.data_location, options.relabel)
+        rows = recorded_split(photographs, read_checkpoint(paths[0]).split).held_out
+        print(
+            f"{len(paths)} ingredients, {len(rows)} held-out photographs, {torch.get_num_threads()} threads",
+            flush=True,
+        )
+        times = {"plain": [], "cold": [], "warm": []}
+        for _ in range(options.repeats):
+            begin = time.perf_counter()
+            expected = plain(paths, photographs, rows, METRICS[options.metric])
+            times["plain"].append(time.perf_counter() - begin)
+            place = Path(folder) / "kitchen"
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            os.chdir(place)
+            for kind in ("cold", "warm"):
+                if kind == "warm":  # as finetune.py leaves it: the ingredients' logits and the decoded photographs
+                    own = {line["digest"] for line in results.read_rows(next(Path("logs").glob("individual_*")))}
+                    keep = {Path("logs/logits") / f"{key}.npz" for key in keys_of(options, own)}
+                    for path in [
+                        *Path("logs/journals").iterdir(),
+                        *set(Path("logs/logits").iterdir()).difference(keep),
+                    ]:
+                        path.unlink()
+                begin = time.perf_counter()
+                members, effort = ours(options)
+                times[kind].append(time.perf_counter() - begin)
+                assert members == expected, (members, expected)
+            print(", ".join(f"{kind} {spent[-1]:.1f} s" for kind, spent in times.items()), flush=True)
+        print(f"members in order: {', '.join(expected)}; {effort}")
+        for kind in ("cold", "warm"):
+            ratios = np.array(times["plain"]) / np.array(times[kind])
+            print(
+                f"plain {np.median(times['plain']):.1f} s, {kind} {np.median(times[kind]):.1f} s: "
+                f"{np.median(ratios):.2f} times less ({ratios.min():.2f} to {ratios.max():.2f})"
+            )
+        used, passes = int(re.search(r"(\d+) of \d+ photographs", effort)[1]), 2 * len(paths) - 1
+        print(f"forwards: plain {passes * len(rows)}, warm {used}: {passes * len(rows) / used:.2f} times less at most")
+
+
+def keys_of(options: flags.Options, digests: set[str]) -> list[str]:
+    """The names in the logit cache of the ingredients with these digests."""
+    pantry = gather(soup_script.parser().parse(as_arguments(options)))
+    first = pantry.ingredients[0]
+    squares = cache_squares(
+        pantry.photographs.folder, list(pantry.photographs.files), first.preprocessing["size"], flags.CACHE
+    )
+    return [
+        cache_key(one, squares.digest, pantry.photographs.ids[pantry.rows], first.preprocessing) for one in digests
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    run(parser().parse(argv))
+
+
+if __name__ == "__main__":
+    main()
