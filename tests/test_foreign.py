@@ -73,6 +73,19 @@ def test_an_exported_soup_is_an_ingredient_again(zoo):
     assert soup(Path("nowhere"), "--ingredients", "hub", *scored)["hub"] == file["soup_uniformsoup_num3"]
 
 
+def test_a_folder_whose_head_lies_in_the_same_file_is_read_too(zoo):
+    from safetensors.torch import load_file, save_file
+
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", "hub")
+    head_file = Path("hub/classification_head.safetensors")
+    save_file(load_file("hub/model.safetensors") | load_file(head_file), "hub/model.safetensors", {"format": "pt"})
+    head_file.unlink()
+    Path("hub/soup.json").unlink()  # somebody else's folder has no record of ours
+    scored = ("--score-on", "images", "--eval-individual-models")
+    file = soup(Path("nowhere"), "--ingredients", "model/soup_uniformsoup_num3.pt", *scored)
+    assert soup(Path("nowhere"), "--ingredients", "hub", *scored)["hub"] == file["soup_uniformsoup_num3"]
+
+
 def test_a_start_with_a_head_of_its_own_serves_wise_ft_and_model_stock(zoo):
     torch.save({f"model.{name}": t for name, t in openai_vision_state(0).items()} | head(0), "start.pt")
     soup(Path("nowhere"), *zoo, "--recipe", "model-stock", "wise-ft", "--start", "start.pt")

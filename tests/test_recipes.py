@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import in_a_copy, openai_vision_state, soup
+from conftest import in_a_copy, infer, openai_vision_state, soup
 from PIL import Image
 
 from utils.checkpoints import read_checkpoint
@@ -157,6 +157,16 @@ def test_the_exported_folder_is_what_transformers_and_its_card_say(cooked, faces
     assert (again.digest, again.labelling, again.preprocessing) == (
         exported.digest, exported.labelling, exported.preprocessing,
     )  # fmt: skip
+
+
+def test_an_exported_folder_predicts_like_the_file(cooked, faces, monkeypatch):
+    monkeypatch.chdir(cooked[0])
+    folder = Path("hub/soup").resolve()
+    best = max(RECIPES, key=lambda recipe: (reached(cooked, recipe), -RECIPES.index(recipe)))
+    from_folder, from_file = (
+        infer(faces, "--model-name", one).read_text() for one in (folder, saved(Path(), best).path)
+    )
+    assert from_folder == from_file
 
 
 def test_onnx_gives_the_same_logits_for_any_number_of_images(cooked, faces):

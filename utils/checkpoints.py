@@ -13,7 +13,7 @@ import torch
 from utils.errors import InputError
 from utils.labels import Classes, Labelling, labelling_from_record
 from utils.transforms import CLIP_MEAN, CLIP_STD
-from utils.weights import digest, read_weights, save_archive
+from utils.weights import RECORD_FILE, digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,14 @@ def read_checkpoint(
 
 
 def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
-    """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`.
+    """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
+    folder of an exported soup.
 
     Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
     """
     if model_name is not None:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
-            if candidate.is_file():
+            if candidate.is_file() or (candidate / RECORD_FILE).is_file():
                 return candidate
         there = ", ".join(path.name for path in checkpoint_files(model_location)) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")

@@ -16,7 +16,7 @@ from utils.clip import build
 from utils.errors import InputError
 from utils.evaluation import HeldOut
 from utils.files import atomic
-from utils.weights import HEAD_FILE, RECORD_FILE, digest, read_weights
+from utils.weights import HEAD, HEAD_FILE, RECORD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
     transformers_logging.disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     state_dict = checkpoint.state_dict()
-    tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith("classification_head.")}
+    tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith(HEAD)}
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary) / folder.name
         with torch.device("meta"):

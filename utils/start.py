@@ -95,5 +95,6 @@ def soup_start(source: str, ingredients: Sequence[Checkpoint]) -> Checkpoint:
         )
     meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
     path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
-    save_checkpoint(path, state_dict, meta)
+    if not path.is_file():
+        save_checkpoint(path, state_dict, meta)
     return read_checkpoint(path)

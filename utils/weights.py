@@ -20,6 +20,7 @@ from utils.clip import CONFIG_KEYS, resize_positions
 from utils.errors import InputError
 from utils.files import atomic
 
+HEAD = "classification_head."
 HEAD_FILE, RECORD_FILE = "classification_head.safetensors", "soup.json"  # beside the tower in an exported folder
 HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
@@ -80,7 +81,7 @@ class Weights:
 
     def backbone(self) -> dict[str, torch.Tensor]:
         """The tensors without the head."""
-        return {name: t for name, t in self.state_dict.items() if not name.startswith("classification_head.")}
+        return {name: t for name, t in self.state_dict.items() if not name.startswith(HEAD)}
 
 
 def read_weights(source: str | Path) -> Weights:
@@ -159,7 +160,7 @@ def from_openai(tensors: dict[str, torch.Tensor], source: str = "state_dict") ->
                 renamed[f"vision_model.encoder.layers.{joint[1]}.self_attn.{part}_proj.{joint[2]}"] = piece
         elif name == "visual.proj":
             renamed["visual_projection.weight"] = tensor.T.contiguous()
-        elif name.startswith("classification_head."):
+        elif name.startswith(HEAD):
             renamed[name] = tensor
         else:
             new_name = next((re.sub(old, new, name) for old, new in OPENAI_RENAMES if re.search(old, name)), None)
@@ -192,8 +193,7 @@ def _config_from_shapes(tensors: dict[str, torch.Tensor], source: str) -> dict:
 
 def _hugging_face(source: str) -> Weights:
     """A hub id or folder of a CLIP model, with or without text tower."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection, logging
 
     logging.set_verbosity_error()  # what is missing or left over is checked below
@@ -211,7 +211,7 @@ def _hugging_face(source: str) -> Weights:
         raise InputError(f"cannot load {source} from disk or the Hugging Face hub: {error}") from error
     for what in ("missing", "mismatched", "unexpected"):
         names = (name if isinstance(name, str) else name[0] for name in loading[f"{what}_keys"])
-        wrong = sorted(name for name in names if what != "unexpected" or not TEXT_TOWER.fullmatch(name))
+        wrong = sorted(name for name in names if what != "unexpected" or not _is_leftover(name))
         if wrong:
             raise InputError(f"{source}: {what} tensor {wrong[0]}")
     vision = {
@@ -219,12 +219,20 @@ def _hugging_face(source: str) -> Weights:
         "projection_dim": model.config.projection_dim,
     }
     state_dict = {name: t.detach() for name, t in model.state_dict().items() if not TEXT_TOWER.fullmatch(name)}
-    if (head := Path(source) / HEAD_FILE).is_file():  # an exported soup
-        state_dict |= load_file(head)
+    for path in sorted(Path(source).glob("*.safetensors")):  # transformers knows of no such head and passes it over
+        with safe_open(path, "pt") as file:
+            state_dict |= {
+                name: file.get_tensor(name).float() for name in sorted(file.keys()) if name.startswith(HEAD)
+            }
     record = Path(source) / RECORD_FILE
     meta = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     text_source = source if model_type == "clip" else None
     return Weights(source, state_dict, {key: vision[key] for key in CONFIG_KEYS}, meta, text_source)
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a tensor of a Hugging Face folder belongs to the text tower or to our head."""
+    return bool(TEXT_TOWER.fullmatch(name)) or name.startswith(HEAD)
 
 
 def at_image_size(weights: Weights, image_size: int | None) -> Weights:
