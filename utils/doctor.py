@@ -13,6 +13,7 @@ from utils.recipes import Dish
 from utils.soups import Mixture
 
 SAMPLE = 64  # photographs for the loss between two ingredients
+FAR = 4  # standard deviations of the other ingredients' scores that one must lie below them to be called bad
 BARRIER = 0.05  # nats that the loss halfway may lie above the mean of the ends
 
 
@@ -93,7 +94,7 @@ def explain(kitchen: Kitchen, dish: Dish) -> str | None:
         what = f"the uniform soup's {name} {reached:.4f} is below its members' mean {scores.mean():.4f}"
     else:
         return None
-    worst, best = int(scores.argmin()), int(scores.argmax())
+    worst = int(scores.argmin())
     ends, halfway = losses_between(kitchen)
     if halfway > np.mean(ends) + BARRIER:
         rates = {one.meta["options"].get("lr") for one in kitchen.ingredients if one.meta}
@@ -103,7 +104,8 @@ def explain(kitchen: Kitchen, dish: Dish) -> str | None:
             f"so they lie in different basins: share one start and lower the learning rate{rate}"
         )
     spread = scores.max() - scores.min()
-    if count > 2 and scores[best] - scores[worst] > 3 * max(1e-9, np.std(np.delete(scores, worst))):
+    others = np.delete(scores, worst)
+    if count > 2 and others.mean() - scores[worst] > FAR * max(1e-9, others.std()):
         odd = kitchen.ingredients[worst].name
         return f"{what}; {odd} scores {scores[worst]:.4f}, far below the others: drop it (--indices)"
     return (

@@ -80,7 +80,7 @@ def latest_rows(name: str) -> list[dict]:
 def describe(row: dict) -> str:
     """A row as one line; the model's name comes last, for it may be long."""
     accuracy, macro_f1 = (_with_interval(row, key) for key in ("accuracy", "macro_f1"))
-    return f"{row['kind']:15} accuracy {accuracy}  macro-F1 {macro_f1}  {row['model']}"
+    return f"{row['kind']:23} accuracy {accuracy}  macro-F1 {macro_f1}  {row['model']}"
 
 
 def table(rows: list[dict]) -> str:
