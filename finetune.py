@@ -90,7 +90,7 @@ def run(
             check_unseen(split, weights.meta["split"], photographs, weights.source)
     recipe = preprocessing(start.config["image_size"])
     evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
-    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, evaluation)
+    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, evaluation, decode_all=True)
     family = head_family(
         anchor, labelling, options.head_init, split.digest, labels[split.train], held_out.squares.digest
     )

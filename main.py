@@ -39,7 +39,7 @@ def asked_recipes(options: flags.Options) -> list[str]:
     """The recipes that the flags ask for, each once, in their order; those that need a start last."""
     names = ["uniform"] * options.uniform_soup + ["greedy"] * options.greedy_soup + list(options.recipe or ())
     if "all" in names:
-        return [name for name in flags.RECIPES if options.start or name not in flags.NEED_START]
+        return [name for name in flags.RECIPES if options.start_from or name not in flags.NEED_START]
     return [name for name in flags.RECIPES if name in names]
 
 
@@ -47,23 +47,30 @@ def run(options: flags.Options) -> dict[str, dict]:
     """Do the steps asked for; returns the scores of each ingredient and soup by name."""
     recipes = asked_recipes(options)
     cooking = options.eval_individual_models or options.plot or recipes
-    if options.download_models:
-        download(options)
-    elif not cooking:
+    if not cooking and not options.download_models:
         raise InputError("nothing to do: give --greedy-soup, --uniform-soup, --eval-individual-models or --plot")
     check(options, recipes)
+    if options.download_models:
+        download(options)
     return cook(options, recipes) if cooking else {}
 
 
 def check(options: flags.Options, recipes: list[str]) -> None:
     """Raise `InputError` for options that do not fit together."""
-    selecting = [name for name in recipes if name != "uniform"]
+    selecting = [name for name in recipes if name not in flags.SELECT_NOTHING]
     if selecting and not options.val_ratio:
         which = "--greedy-soup" if selecting == ["greedy"] else f"--recipe {selecting[0]}"
         raise InputError(f"{which} selects on held-out people, and --val-ratio {options.val_ratio} leaves none")
     for name in recipes:
-        if name in flags.NEED_START and not options.start:
-            raise InputError(f"--recipe {name} needs what the ingredients were fine-tuned from: name it with --start")
+        if name in flags.NEED_START and not options.start_from:
+            raise InputError(
+                f"--recipe {name} needs what the ingredients were fine-tuned from: name it with --start-from"
+            )
+    others = {"--val-ratio": options.val_ratio != flags.RECORDED, "--split-seed": options.split_seed is not None}
+    others |= {"--split-by": options.split_by is not None, "--relabel": options.relabel is not None}
+    if options.score_on and any(others.values()):
+        odd = next(flag for flag, given in others.items() if given)
+        raise InputError(f"--score-on names the images and their labels, and {odd} is about others: give one of them")
     for flag, value in (("--export", options.export), ("--export-onnx", options.export_onnx)):
         if value and not recipes:
             raise InputError(f"{flag} writes a soup that this call makes: add --greedy-soup or --recipe")
@@ -82,6 +89,21 @@ def download(options: flags.Options) -> None:
     print(f"{len(fetched)} release models in {options.model_location}")
 
 
+def possible(recipes: list[str], pantry, options: flags.Options) -> list[str]:
+    """The recipes that these ingredients allow; raises `InputError` when one asked for by name does not, or when a
+    soup would replace one of its ingredients.
+    """
+    if len(pantry.ingredients) == 1 and "model-stock" in recipes:
+        if "all" not in options.recipe:
+            raise InputError("model-stock measures the angle between ingredients, and there is one: add another")
+        recipes = [name for name in recipes if name != "model-stock"]
+    read = {one.path.resolve() for one in pantry.ingredients}
+    for path in (pantry.names.soup_file(options.model_location, name) for name in recipes):
+        if path.resolve() in read:
+            raise InputError(f"the soup would replace its ingredient {path}: give another --name or --model-location")
+    return recipes
+
+
 def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
     """Score the ingredients, make the soups asked for, and write both down."""
     from utils import doctor, engine, exports, nested, results
@@ -96,15 +118,15 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
     # Runtime
     accelerator = engine.start()
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
-    exports.require_exportable(options.export, options.export_onnx)
 
     # Data
     pantry = gather(options)
     ingredients, names = pantry.ingredients, pantry.names
     kind = (ingredients[0].labelling, ingredients[0].preprocessing)
+    exports.require_exportable(options.export, options.export_onnx, ingredients)
+    start = soup_start(accelerator, options.start_from, ingredients) if options.start_from else None
+    recipes = possible(recipes, pantry, options)
     held_out = HeldOut(accelerator, pantry.photographs, pantry.rows, *kind, options)
-    with accelerator.main_process_first():
-        start = soup_start(options.start, ingredients) if options.start else None
     where = f"{len(held_out.rows)} images of {pantry.who} (split {pantry.split})"
     log.info("%d ingredients, %s", len(ingredients), where)
 
@@ -113,7 +135,7 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
     kitchen = Kitchen(held_out, ingredients, *chosen_by, budget=options.budget)
     book = results.ScoreBook(held_out, pantry.who, pantry.split)
     for one, logits in zip(ingredients, kitchen.logits, strict=True):
-        book.add("ingredient", one.path.name, one.digest, logits)
+        book.add("ingredient", one.file_name, one.digest, logits)
 
     # Soups
     dishes, saved, report = [], {}, []
@@ -136,7 +158,7 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
         log.info("\n".join([*lines, f"saved {path}"]))
         if recipe == "greedy" and accelerator.is_main_process:
             write_text(flags.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
-        if options.nested and recipe != "uniform":
+        if options.nested and recipe not in flags.SELECT_NOTHING:
             halves = nested.report(held_out, ingredients, *chosen_by, recipe, options.budget)
             log.info("\n".join(halves))
             report += halves

@@ -30,16 +30,14 @@ from full_size import release_state  # noqa: E402
 
 import main as soup_script  # noqa: E402
 from utils import options as flags  # noqa: E402
-from utils import results  # noqa: E402
 from utils.checkpoints import preprocessing, read_checkpoint, save_checkpoint  # noqa: E402
 from utils.clip import build  # noqa: E402
 from utils.data import read_photographs  # noqa: E402
-from utils.images import cache_squares, decode  # noqa: E402
+from utils.images import decode  # noqa: E402
 from utils.labels import Labelling  # noqa: E402
-from utils.logits import cache_key  # noqa: E402
 from utils.metrics import METRICS, confusion_matrix  # noqa: E402
 from utils.splits import make_split, recorded_split  # noqa: E402
-from utils.sweeps import find_sweep, gather  # noqa: E402
+from utils.sweeps import find_sweep  # noqa: E402
 from utils.transforms import pipeline  # noqa: E402
 from utils.weights import from_openai  # noqa: E402
 
@@ -99,17 +97,14 @@ def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]
     return [path.stem for path in members]
 
 
-def as_arguments(options: flags.Options) -> list[str]:
-    """Where things lie, as arguments of `main.py`."""
-    named = [("--data-location", options.data_location), ("--model-location", options.model_location)]
-    named += [("--relabel", options.relabel)] if options.relabel else []
-    return [str(part) for pair in named for part in pair]
-
-
-def ours(options: flags.Options) -> tuple[list[str], str]:
-    """`main.py --greedy-soup`; returns the members in order and what it says of its effort."""
-    arguments = ["--greedy-soup", "--metric", options.metric, "--workers", "0", *as_arguments(options)]
+def ours(options: flags.Options, step: str) -> tuple[list[str], str] | None:
+    """A step of `main.py`; of the greedy soup returns the members in order and what it says of its effort."""
+    arguments = [step, "--metric", options.metric, "--workers", "0", "--data-location", str(options.data_location)]
+    arguments += ["--model-location", str(options.model_location)]
+    arguments += ["--relabel", str(options.relabel)] if options.relabel else []
     soup_script.run(soup_script.parser().parse(arguments))
+    if step != "--greedy-soup":
+        return None
     lines = next(Path("logs").glob("greedy_soup_log_*.txt")).read_text().splitlines()
     accepted = [line.split()[1].rstrip(":") for line in lines if line.startswith("accepted")]
     return accepted, next(line for line in lines if "photographs looked at" in line)
@@ -179,16 +174,11 @@ def run(options: flags.Options) -> None:
             place.mkdir()
             os.chdir(place)
             for kind in ("cold", "warm"):
-                if kind == "warm":  # as finetune.py leaves it: the ingredients' logits and the decoded photographs
-                    own = {line["digest"] for line in results.read_rows(next(Path("logs").glob("individual_*")))}
-                    keep = {Path("logs/logits") / f"{key}.npz" for key in keys_of(options, own)}
-                    for path in [
-                        *Path("logs/journals").iterdir(),
-                        *set(Path("logs/logits").iterdir()).difference(keep),
-                    ]:
-                        path.unlink()
+                if kind == "warm":
+                    shutil.rmtree("logs")
+                    ours(options, "--eval-individual-models")  # leaves what finetune.py leaves
                 begin = time.perf_counter()
-                members, effort = ours(options)
+                members, effort = ours(options, "--greedy-soup")
                 times[kind].append(time.perf_counter() - begin)
                 assert members == expected, (members, expected)
             print(", ".join(f"{kind} {spent[-1]:.1f} s" for kind, spent in times.items()), flush=True)
@@ -201,18 +191,6 @@ def run(options: flags.Options) -> None:
             )
         used, passes = int(re.search(r"(\d+) of \d+ photographs", effort)[1]), 2 * len(paths) - 1
         print(f"forwards: plain {passes * len(rows)}, warm {used}: {passes * len(rows) / used:.2f} times less at most")
-
-
-def keys_of(options: flags.Options, digests: set[str]) -> list[str]:
-    """The names in the logit cache of the ingredients with these digests."""
-    pantry = gather(soup_script.parser().parse(as_arguments(options)))
-    first = pantry.ingredients[0]
-    squares = cache_squares(
-        pantry.photographs.folder, list(pantry.photographs.files), first.preprocessing["size"], flags.CACHE
-    )
-    return [
-        cache_key(one, squares.digest, pantry.photographs.ids[pantry.rows], first.preprocessing) for one in digests
-    ]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ def report() -> str:
 
 def test_near_ingredients_have_no_barrier_and_the_start_is_measured(kitchen, faces, pretrained, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
-    soup(faces, "--greedy-soup", "--start", pretrained / "model_0.pt")
+    soup(faces, "--greedy-soup", "--start-from", pretrained / "model_0.pt")
     assert "doctor: 3 ingredients with the same tensors, classes and preprocessing" in report()
     assert "no barrier" in report()
     assert "distance from the start" in report()

@@ -88,7 +88,7 @@ def test_a_folder_whose_head_lies_in_the_same_file_is_read_too(zoo):
 
 def test_a_start_with_a_head_of_its_own_serves_wise_ft_and_model_stock(zoo):
     torch.save({f"model.{name}": t for name, t in openai_vision_state(0).items()} | head(0), "start.pt")
-    soup(Path("nowhere"), *zoo, "--recipe", "model-stock", "wise-ft", "--start", "start.pt")
+    soup(Path("nowhere"), *zoo, "--recipe", "model-stock", "wise-ft", "--start-from", "start.pt")
     stock = read_checkpoint(Path("model/soup_modelstocksoup_num3.pt"))
     assert "start.pt" in {one["name"] for one in stock.meta["made_from"]}
 
@@ -134,5 +134,5 @@ def test_numbers_are_class_ids_of_whatever_head(zoo):
     images = read_labelled_images(Path("labels.csv"))
     assert images.head_classes(1000).num_classes == 1000
     assert images.labels(images.head_classes(1000)).tolist() == [0, 2]
-    with pytest.raises(InputError, match="have 3 classes and the checkpoints' head has 2"):
+    with pytest.raises(InputError, match="have a label 2, and the checkpoints' head has the class numbers 0 to 1"):
         images.head_classes(2)

@@ -21,7 +21,7 @@ FLAGS = {
     main: """batch-size=64 budget=10 data-location=data download-models=False model-url=None epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None metric=accuracy model-location=model model-num=None name=None nested=False plot=False
-        random-seed=None recipe=None relabel=None score-on=None split-by=None split-seed=None start=None std=None
+        random-seed=None recipe=None relabel=None score-on=None split-by=None split-seed=None start-from=None std=None
         uniform-soup=False val-ratio=recorded""",
     inference: """batch-size=64 data-location=data mean=None model-location=model model-name=None output-dir=output
         save-probs=False soft-voting=None soft-voting-rule=None std=None weighted-ensemble=None""",

@@ -33,7 +33,7 @@ def cooked(kitchen, faces, pretrained, tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        arguments = ("--recipe", "all", "--metric", "macro_f1", "--start", pretrained / "model_0.pt", "--plot")
+        arguments = ("--recipe", "all", "--metric", "macro_f1", "--start-from", pretrained / "model_0.pt", "--plot")
         results = soup(faces, *arguments, "--export", "hub/soup", "--export-onnx", "soup.onnx")
     finally:
         os.chdir(before)
@@ -117,7 +117,7 @@ def test_a_second_call_evaluates_nothing(cooked, faces, pretrained, monkeypatch,
     monkeypatch.setattr("utils.evaluation.build", None)
     journals = {path: path.read_bytes() for path in Path("logs/journals").iterdir()}
     searches = [recipe for recipe in RECIPES if not recipe.startswith("learned")]
-    arguments = ("--recipe", *searches, "--metric", "macro_f1", "--start", pretrained / "model_0.pt")
+    arguments = ("--recipe", *searches, "--metric", "macro_f1", "--start-from", pretrained / "model_0.pt")
     assert soup(faces, *arguments) == cooked[1]
     assert {path: path.read_bytes() for path in Path("logs/journals").iterdir()} == journals
 
@@ -220,7 +220,7 @@ def test_the_halves_are_alike_and_nobody_is_in_both():
         (("--recipe", "radin", "--val-ratio", "None"), "--recipe radin selects on held-out people"),
         (("--greedy-soup", "--export", "logs"), "--export logs is there and is no exported soup"),
         (("--greedy-soup", "--export-onnx", "logs"), "--export-onnx logs is a folder"),
-        (("--greedy-soup", "--start", "nothing.pt"), "nothing.pt is no checkpoint file"),
+        (("--greedy-soup", "--start-from", "nothing.pt"), "nothing.pt is no checkpoint file"),
     ],
 )
 def test_what_does_not_fit_together_is_said_before_any_work(kitchen, faces, monkeypatch, arguments, message):
@@ -233,5 +233,7 @@ def test_what_does_not_fit_together_is_said_before_any_work(kitchen, faces, monk
 def test_a_start_of_another_size_is_an_error_that_names_the_tensor(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     torch.save({f"model.{name}": t for name, t in openai_vision_state(0, layers=3).items()}, "three_layers.pt")
-    with pytest.raises(InputError, match=r"--start three_layers.pt and finetune_cp.* are different architectures: "):
-        soup(faces, "--greedy-soup", "--start", "three_layers.pt")
+    with pytest.raises(
+        InputError, match=r"--start-from three_layers.pt and finetune_cp.* are different architectures: "
+    ):
+        soup(faces, "--greedy-soup", "--start-from", "three_layers.pt")

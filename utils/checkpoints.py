@@ -43,14 +43,20 @@ class Checkpoint:
     labelling: Labelling | Classes
     preprocessing: dict
     digest: str
+    label: str = ""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
         return read_weights(self.path).state_dict
 
     @property
+    def file_name(self) -> str:
+        """The file's name, or the `label` that tells it from others of the same name."""
+        return self.label or self.path.name
+
+    @property
     def name(self) -> str:
-        return self.path.name if self.path.is_dir() else self.path.stem
+        return self.file_name.removesuffix(".pt")
 
     @property
     def split(self) -> dict | None:
@@ -98,6 +104,8 @@ def read_checkpoint(
             raise InputError(f"{path} has checkpoint format {meta['format']}, this program reads format {FORMAT}")
         if mean or std:
             log.warning("%s records its own preprocessing: --mean and --std are not used", path)
+        if path.is_dir() and digest(weights.state_dict) != meta["digest"]:  # a folder is easily changed in part
+            raise InputError(f"{path} has other weights than its {RECORD_FILE} tells of: remove {RECORD_FILE}")
         known = labelling_from_record(meta["labelling"]), meta["preprocessing"], meta["digest"]
         return Checkpoint(path, weights.config, shapes, meta, *known)
     if classes_of is None:
@@ -149,7 +157,10 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
     """The record of a soup: what it was made of with which `weights`, and `how`; split and family are those its
     members share.
     """
-    recorded = next((member.meta for member in members if member.meta is not None), {"split": None, "family": None})
+    recorded = {
+        key: next((getattr(one, key) for one in members if getattr(one, key) is not None), None)
+        for key in ("split", "family")
+    }
     made_from = zip(members, weights, strict=True)
     return {
         "model": members[0].config,
@@ -159,7 +170,7 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         "split": recorded["split"],
         "family": recorded["family"],
         "scores": scores,
-        "made_from": [{"name": one.path.name, "digest": one.digest, "weight": weight} for one, weight in made_from],
+        "made_from": [{"name": one.file_name, "digest": one.digest, "weight": weight} for one, weight in made_from],
     }
 
 

@@ -21,6 +21,8 @@ from utils.transforms import pipeline
 
 log = logging.getLogger(__name__)
 
+FILLED = 16  # images: a last batch is filled up to a multiple, so that trials in any order have batches of one shape
+
 
 def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
     """The accelerate runtime: logging on the main process, seeds set, float32 in full where float32 is asked for."""
@@ -108,13 +110,13 @@ def predict(
 ) -> np.ndarray:
     """(N, C) float32 logits of `squares[rows]` (or with `output="embed"` (N, D) features), the same on every process.
 
-    The batches are fixed by `batch_size` alone, the last one filled up with its last row, and dealt out to the
-    processes; each fills in its rows and the zeros of the others are added. So the result does not depend on the
-    number of processes, nor on which photographs share a batch, and mixed precision plays no part.
+    The batches are fixed by `batch_size` alone, the last one filled up to a multiple of 16 with its last row, and
+    dealt out to the processes; each fills in its rows and the zeros of the others are added. So the result does not
+    depend on the number of processes, nor on which photographs share a batch, and mixed precision plays no part.
     """
     model = accelerator.unwrap_model(model).to(accelerator.device).eval()
-    count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % batch_size)])
-    batches = [range(k, k + batch_size) for k in range(0, len(rows), batch_size)]
+    count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % min(batch_size, FILLED))])
+    batches = [range(k, min(k + batch_size, len(rows))) for k in range(0, len(rows), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     loader = torch.utils.data.DataLoader(
         Squares(squares, rows, preprocessing), batch_sampler=mine, num_workers=min(workers, len(mine) // 8)

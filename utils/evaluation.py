@@ -1,5 +1,6 @@
 """Held-out photographs and how a model does on them."""
 
+import hashlib
 import logging
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ from utils.checkpoints import Checkpoint
 from utils.clip import CLIPClassifier, build
 from utils.data import Photographs
 from utils.engine import Squares, from_main, predict
-from utils.images import cache_squares
+from utils.errors import InputError
+from utils.images import SomeSquares, cache_squares, cached_squares
 from utils.labels import Labelling
 from utils.logits import cache_key, digest_of, load_logits, store_logits
 from utils.metrics import Gain, Scores, paired_gain, score, score_row
@@ -26,16 +28,26 @@ TRIAL_BATCH = 16  # small, so that a search can stop soon after it knows
 KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 
-def decoded(accelerator: Accelerator, photographs: Photographs, size: int):
-    """All photographs as squares of `size` pixels; one process decodes what is not cached yet, the others wait."""
+def decoded(accelerator: Accelerator, photographs: Photographs, size: int, rows: np.ndarray | None = None):
+    """All photographs as squares of `size` pixels, or where they are not cached only those at `rows`.
+
+    One process decodes what is not cached yet, the others wait.
+    """
     with accelerator.main_process_first():
-        return cache_squares(
-            photographs.folder, list(photographs.files), size, CACHE, progress=accelerator.is_local_main_process
-        )
+        where = photographs.folder, list(photographs.files), size, CACHE
+        progress = accelerator.is_local_main_process
+        if rows is None:
+            return cache_squares(*where, progress)
+        whole = cached_squares(*where)
+        some = photographs.folder, list(photographs.files[rows]), size, CACHE
+        return SomeSquares(cache_squares(*some, progress), rows) if whole is None else whole
 
 
 class HeldOut:
-    """The photographs at `rows`, evaluated through the logit cache in `logs/logits`."""
+    """The photographs at `rows` (sorted), evaluated through the logit cache in `logs/logits`.
+
+    `decode_all` makes `squares` hold every photograph, for training.
+    """
 
     def __init__(
         self,
@@ -46,10 +58,15 @@ class HeldOut:
         preprocessing: dict,
         options: Options,
         folder: Path = LOGS / "logits",
+        decode_all: bool = False,
     ):
         self.accelerator, self.rows, self.labelling, self.folder = accelerator, rows, labelling, folder
         self.preprocessing, self.batch_size, self.workers = preprocessing, options.batch_size, options.workers
-        self.squares = decoded(accelerator, photographs, preprocessing["size"])
+        self.squares = decoded(accelerator, photographs, preprocessing["size"], None if decode_all else rows)
+        sha = hashlib.sha256()
+        for row in rows:
+            sha.update(self.squares[row])
+        self.images_digest = sha.hexdigest()
         self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
         self.labels = photographs.labels(labelling)[rows]
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
@@ -88,7 +105,7 @@ class HeldOut:
 
     def key(self, weights_digest: str) -> str:
         """The name in the cache of what these weights make of these photographs."""
-        return cache_key(weights_digest, self.squares.digest, self.ids, self.preprocessing)
+        return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
 
     def score(self, logits: np.ndarray) -> Scores:
         return score(logits, self.labels, self.labelling)
@@ -136,6 +153,9 @@ class Trial:
             self.logits[missing] = predict(
                 held_out.accelerator, self._model, held_out.squares, rows, held_out.preprocessing, *sizes, progress
             )
+            if not np.isfinite(self.logits[missing]).all():
+                names = ", ".join(one.name for one in self.mixture.members)
+                raise InputError(f"{names}: logits that are no finite numbers, so it diverged: leave it out")
             self.forwards += len(missing)
             if time.monotonic() - self._kept_at > KEEP_EVERY:
                 self.keep()

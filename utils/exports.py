@@ -2,9 +2,9 @@
 
 import json
 import logging
-import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from utils.checkpoints import Checkpoint
 from utils.clip import build
 from utils.errors import InputError
 from utils.evaluation import HeldOut
-from utils.files import atomic
+from utils.files import atomic, require_writable
+from utils.options import SELECT_NOTHING
 from utils.weights import HEAD, HEAD_FILE, RECORD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,29 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # between PyTorch's logits and ONNX Runtime's
 
 
-def require_exportable(folder: Path | None, onnx_file: Path | None) -> None:
-    """Raise `InputError` before any long work when something else is in the way."""
-    taken = folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-    if taken and not (folder / RECORD_FILE).is_file():
-        raise InputError(f"--export {folder} is there and is no exported soup: name another folder")
-    if onnx_file is not None and onnx_file.is_dir():
-        raise InputError(f"--export-onnx {onnx_file} is a folder: name a file, such as {onnx_file}/soup.onnx")
+EXPORTED = {  # what an exported folder holds; one that holds anything else is never replaced
+    "config.json", "model.safetensors", "preprocessor_config.json", "README.md", HEAD_FILE, RECORD_FILE,
+}  # fmt: skip
+
+
+def require_exportable(folder: Path | None, onnx_file: Path | None, ingredients: Sequence[Checkpoint]) -> None:
+    """Raise `InputError` before any long work when something else is in the way, or the place cannot be written to."""
+    read = {one.path.resolve() for one in ingredients}
+    if folder is not None:
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or folder.resolve() == Path.cwd():
+            raise InputError(f"--export {folder} is no folder of its own: name a new one, such as my_soup")
+        held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if held and (not held <= EXPORTED or RECORD_FILE not in held):
+            raise InputError(f"--export {folder} is there and is no exported soup: name another folder")
+        if folder.resolve() in read:
+            raise InputError(f"--export {folder} is one of the ingredients: name another folder")
+        require_writable(folder.parent)
+    if onnx_file is not None:
+        if onnx_file.is_dir():
+            raise InputError(f"--export-onnx {onnx_file} is a folder: name a file, such as {onnx_file}/soup.onnx")
+        if onnx_file.resolve() in read:
+            raise InputError(f"--export-onnx {onnx_file} is one of the ingredients: name another file")
+        require_writable(onnx_file.parent)
 
 
 def export(soup: Checkpoint, held_out: HeldOut, folder: Path | None, onnx_file: Path | None) -> None:
@@ -77,7 +94,7 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
         if digest(read_weights(made).state_dict) != checkpoint.digest:
             raise AssertionError(f"{made} does not read back as {checkpoint.path}")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(temporary) / "earlier")  # goes with the temporary folder
         made.rename(folder)
 
 
@@ -85,6 +102,7 @@ def model_card(checkpoint: Checkpoint) -> str:
     """The folder's README.md: what the soup is made of, what it scored on whom, how to load it."""
     meta = checkpoint.meta
     scores = meta["scores"]
+    selected = meta["options"]["recipe"] not in SELECT_NOTHING
     rows = "\n".join(f"| {one['name']} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"])
     classes = "\n".join(f"{k}. {name}" for k, name in enumerate(checkpoint.labelling.classes))
     return f"""---
@@ -105,7 +123,7 @@ A model soup: the weighted average of {len(meta["made_from"])} fine-tuned CLIP v
 Digest of the average: {checkpoint.digest}
 
 On {scores["images"]} images of {scores["people"]}: accuracy {scores["accuracy"]:.4f}, macro-F1
-{scores["macro_f1"]:.4f}. The same people chose the soup, so on others expect a little less.
+{scores["macro_f1"]:.4f}.{" The same people chose the soup, so on others expect a little less." * selected}
 
 ```python
 import torch

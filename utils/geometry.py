@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-BLOCK = 24 * 2**20  # numbers held at once over all ingredients, in float64: 192 MiB
+BLOCK = 64 * 2**20  # numbers held at once over all ingredients, in float64: 512 MiB
 
 Opener = Callable[[], Mapping[str, torch.Tensor]]
 
@@ -21,14 +21,13 @@ def task_gram(openers: Sequence[Opener], start: Opener, block: int = BLOCK) -> d
     limit = max(1, block // (len(openers) + 1))
     for pieces in _pieces(sizes, limit):
         base = start()
-        rows = [[] for _ in pieces]
-        for opener in openers:
+        differences = [torch.empty(len(openers), high - low, dtype=torch.float64) for _, low, high in pieces]
+        for k, opener in enumerate(openers):
             tensors = opener()
-            for row, (name, low, high) in zip(rows, pieces, strict=True):
-                ends = (one[name].reshape(-1)[low:high] for one in (tensors, base))
-                row.append(torch.sub(*(end.double() for end in ends)))
-        for row, (name, _, _) in zip(rows, pieces, strict=True):
-            vectors = torch.stack(row)
+            for vectors, (name, low, high) in zip(differences, pieces, strict=True):
+                vectors[k] = tensors[name].reshape(-1)[low:high]
+                vectors[k] -= base[name].reshape(-1)[low:high]
+        for vectors, (name, _, _) in zip(differences, pieces, strict=True):
             grams[name] += (vectors @ vectors.T).numpy()
     return grams
 

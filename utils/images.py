@@ -96,20 +96,44 @@ class SquareImages:
         return np.memmap(self.path, np.uint8, mode="r", shape=self.shape)
 
 
-def cache_squares(folder: Path, files: list[str], size: int, cache: Path, progress: bool = True) -> SquareImages:
-    """Decode `files` (relative to `folder`) once for all runs, scripts and processes that use this `size`.
-
-    The cache file is keyed by every file's name, length and modification time, so a changed photograph makes a new
-    one; it is written to a temporary name and moved into place. Decoding goes through a Hugging Face `datasets` image
-    folder.
+class SomeSquares:
+    """Squares of some photographs only, under the positions that they have among all: `squares[k]` is that of
+    `rows[k]`, and `rows` is sorted.
     """
+
+    def __init__(self, squares: SquareImages, rows: np.ndarray):
+        self.squares, self.rows = squares, rows
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.squares[np.searchsorted(self.rows, row)]
+
+
+def _cache_file(folder: Path, files: list[str], size: int, cache: Path) -> Path:
+    """Named by every file's name, length and modification time, so that a changed photograph makes a new one."""
     stats = [os.stat(folder / name) for name in files]
     listing = [[str(name), stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), size, listing]).encode()).hexdigest()[:16]
-    path = Path(cache) / "squares" / f"{key}_{len(files)}x{size}.u8"
+    return Path(cache) / "squares" / f"{key}_{len(files)}x{size}.u8"
+
+
+def cached_squares(folder: Path, files: list[str], size: int, cache: Path) -> SquareImages | None:
+    """What `cache_squares` kept of these very files, or None."""
+    path = _cache_file(folder, files, size, cache)
     digest_file = path.with_suffix(".sha256")
     if path.is_file() and path.stat().st_size == len(files) * size * size * 3 and digest_file.is_file():
         return SquareImages(path, len(files), size, digest_file.read_text())
+    return None
+
+
+def cache_squares(folder: Path, files: list[str], size: int, cache: Path, progress: bool = True) -> SquareImages:
+    """Decode `files` (relative to `folder`) once for all runs, scripts and processes that use this `size`.
+
+    The cache file is written to a temporary name and moved into place. Decoding goes through a Hugging Face `datasets`
+    image folder.
+    """
+    if (kept := cached_squares(folder, files, size, cache)) is not None:
+        return kept
+    path = _cache_file(folder, files, size, cache)
     dataset = image_folder(folder, files)
     sha = hashlib.sha256()
     with atomic(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
@@ -121,7 +145,7 @@ def cache_squares(folder: Path, files: list[str], size: int, cache: Path, progre
                 sha.update(square.tobytes())
             bar.update(len(rows))
         bar.close()
-    write_text(digest_file, sha.hexdigest())
+    write_text(path.with_suffix(".sha256"), sha.hexdigest())
     log.info("decoded %d photographs to %s (%.1f MB)", len(files), path, path.stat().st_size / 1e6)
     return SquareImages(path, len(files), size, sha.hexdigest())
 
@@ -135,7 +159,7 @@ def image_folder(folder: Path, files: list[str]):
     import datasets
 
     datasets.disable_progress_bars()
-    paths = [f"{folder.resolve()}/{name}" for name in files]
+    paths = [os.path.normpath(folder.resolve() / name) for name in files]
     escaped = [path.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for path in paths]
     try:
         dataset = datasets.load_dataset(

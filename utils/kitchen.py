@@ -125,6 +125,8 @@ class Kitchen:
         used = sum(one.seen for one in self._verdicts)
         every = len(self._verdicts) * len(self.labels)
         line = f"{len(self._verdicts)} candidates, {used} of {every} photographs looked at"
+        if self.looked_at > used:
+            line += f", and {self.looked_at - used} for the score to beat"
         if self.metric_name == "accuracy":
             least = fewest(self._verdicts, self._to_beat)
             line += f", {used / max(1, least):.2f} times the {least} that an exact search needs at least"

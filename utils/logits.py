@@ -18,7 +18,7 @@ def digest_of(values: np.ndarray) -> str:
 def cache_key(weights_digest: str, images_digest: str, ids: np.ndarray, preprocessing: dict) -> str:
     """20 hex digits over what logits depend on: the weights, which photographs in which order, and their pixels.
 
-    `images_digest` is that of all decoded photographs, among which `ids` choose. The precision is always float32.
+    `images_digest` is that of the decoded photographs. The precision is always float32.
     """
     content = [weights_digest, images_digest, list(map(str, ids)), preprocessing, "float32"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.checkpoints import Checkpoint
+from utils.errors import InputError
 from utils.evaluation import HeldOut, Trial
 from utils.kitchen import Kitchen
 from utils.metrics import METRICS, confusion_matrix, paired_gain
@@ -38,6 +39,9 @@ def report(
     Each way the soup is set against the best single ingredient of the same half; the last lines put both ways
     together, where each person was predicted by what others chose.
     """
+    people = len(np.unique(held_out.persons))
+    if people < 4:
+        raise InputError(f"--nested needs two people in each half, and {people} are held out: leave it out")
     soup_preds, single_preds = np.zeros((2, len(held_out.labels)), np.int64)
     sides = halves(held_out.labels, held_out.persons)
     lines = []

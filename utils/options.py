@@ -24,6 +24,7 @@ RECIPES = (
     "model-stock", "wise-ft",
 )  # fmt: skip
 START_FILE = "start.pt"  # what a soup that has a share of the start calls that ingredient
+SELECT_NOTHING = ("uniform", "model-stock")
 NEED_START = ("model-stock", "wise-ft")
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
 
@@ -225,7 +226,7 @@ def add_recipes(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument("--budget", type=number(int, 1), default=10, help="soups that radin evaluates")
     parser.add_argument(
-        "--start",
+        "--start-from",
         help="what the ingredients were fine-tuned from, for model-stock, wise-ft and the doctor: a file, a folder or "
         "a hub id; the sweep's head is put on it",
     )

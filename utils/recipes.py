@@ -15,6 +15,7 @@ from utils.geometry import norms_and_cosines, task_gram
 from utils.kitchen import Kitchen
 from utils.learned import learned, learned_by_layer
 from utils.metrics import log_softmax
+from utils.options import SELECT_NOTHING
 from utils.search import greedy_soup
 from utils.soups import Mixture
 
@@ -99,8 +100,6 @@ def model_stock(kitchen: Kitchen) -> Mixture:
     It selects nothing, so it looks at no photographs.
     """
     start, count = _start(kitchen, "model-stock"), len(kitchen.ingredients)
-    if count < 2:
-        raise InputError("model-stock needs two ingredients or more: it measures the angle between them")
     weights = {}
     for name, gram in task_gram([one.state_dict for one in kitchen.ingredients], start.state_dict).items():
         _, cosines = norms_and_cosines(gram)
@@ -156,7 +155,7 @@ def radin(kitchen: Kitchen) -> Mixture:
 
 def _start(kitchen: Kitchen, recipe: str):
     if kitchen.start is None:
-        raise InputError(f"{recipe} needs what the ingredients were fine-tuned from: name it with --start")
+        raise InputError(f"{recipe} needs what the ingredients were fine-tuned from: name it with --start-from")
     return kitchen.start
 
 
@@ -197,7 +196,7 @@ def cook(kitchen: Kitchen, recipe: str) -> Dish:
     mixture = RECIPES[recipe](kitchen)
     looked_at, effort = kitchen.looked_at, kitchen.effort()
     logits = kitchen.taste(mixture)
-    if recipe in ("uniform", "model-stock"):
+    if recipe in SELECT_NOTHING:
         looked_at, effort = 0, "nothing is selected"
     return Dish(
         recipe, mixture, logits, kitchen.steps, looked_at, effort, kitchen.forwards, time.perf_counter() - begin

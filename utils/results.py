@@ -182,7 +182,8 @@ def decisions(kitchen, dish, where: str, why: str | None = None) -> list[str]:
     for step in dish.steps:
         told = "no gain, dropped" if step.score is None else f"{metric} with it {float(step.score):.6f}"
         lines.append(f"{'accepted' if step.accepted else 'rejected'} {step.candidate.name}: {told}")
-    if not dish.steps:
+    accepted = {step.candidate.digest for step in dish.steps if step.accepted}
+    if accepted != {one.digest for one in mixture.members}:
         parts = zip(mixture.shares, (one.name for one in mixture.members), strict=True)
         lines += [f"{share:.4f} of {name}" for share, name in sorted(parts, key=lambda part: (-part[0], part[1]))]
     best = kitchen.order[0]
@@ -197,10 +198,11 @@ def decisions(kitchen, dish, where: str, why: str | None = None) -> list[str]:
 def recipe_table(kitchen, book: ScoreBook, dishes: list) -> str:
     """One line per recipe: members, scores with intervals, those of its members' averaged logits, and what it took.
 
-    The best single model comes first. The ensemble needs as many forward passes per photograph as there are members.
+    The best single model comes first. Looked at are the photographs of all candidates, whether cached or not. The
+    ensemble needs as many forward passes per photograph as there are members.
     """
     best = kitchen.ingredients[kitchen.order[0]]
-    head = ("recipe", "members", "accuracy", "macro-F1", "ensemble of the members", "forwards", "seconds")
+    head = ("recipe", "members", "accuracy", "macro-F1", "ensemble of the members", "looked at", "seconds")
     cells = [head, ("best single", "1", *_scores_of(book.rows[best.path.name]), "", "0", "")]
     for dish in dishes:
         row = next(row for row in book.rows.values() if row["kind"] == f"{dish.recipe} soup")

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from utils.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.errors import InputError
 from utils.heads import head_file
@@ -72,11 +74,12 @@ def read_start(options: Options) -> tuple[Weights, Weights]:
     return start, anchor_weights
 
 
-def soup_start(source: str, ingredients: Sequence[Checkpoint]) -> Checkpoint:
+def soup_start(accelerator: Accelerator, source: str, ingredients: Sequence[Checkpoint]) -> Checkpoint:
     """What some ingredients were fine-tuned from, as a checkpoint with a head: the tower `source`, at their image
-    size, with the head that their sweep started from. A source whose head has their classes keeps its own.
+    size, with the head that their sweep started from. Ingredients without a record leave the source its own head.
 
-    It is written to `cache/starts` for the main process's peers to read. Raises `InputError` when it does not fit.
+    It is kept in `cache/starts`, so that it can be read tensor by tensor like any ingredient. Raises `InputError` when
+    it does not fit.
     """
     first = ingredients[0]
     weights = at_image_size(read_weights(source), first.config["image_size"])
@@ -84,17 +87,18 @@ def soup_start(source: str, ingredients: Sequence[Checkpoint]) -> Checkpoint:
     if first.family is not None:
         head = head_file(first.family)
         if not head.is_file():
-            raise InputError(f"--start needs the head that the sweep started from, and {head} is gone")
+            raise InputError(f"--start-from needs the head that the sweep started from, and {head} is gone")
         state_dict = {**weights.backbone(), **read_archive(head)}
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     if shapes != first.shapes:
         odd = min(dict(shapes.items() ^ first.shapes.items()))
         raise InputError(
-            f"--start {source} and {first.path.name} are different architectures: tensor {odd} is "
+            f"--start-from {source} and {first.path.name} are different architectures: tensor {odd} is "
             f"{shapes.get(odd, 'absent')} and {first.shapes.get(odd, 'absent')}"
         )
     meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
     path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
-    if not path.is_file():
-        save_checkpoint(path, state_dict, meta)
+    with accelerator.main_process_first():
+        if not path.is_file():
+            save_checkpoint(path, state_dict, meta)
     return read_checkpoint(path)

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,16 +142,37 @@ def gather(options: Options) -> Pantry:
     images = read_labelled_images(options.score_on) if options.score_on else None
     classes_of = images and images.head_classes
     ingredients = [read_checkpoint(path, options.mean, options.std, classes_of) for path in paths]
+    recorded = next((one for one in ingredients if one.meta is not None), None)
+    if recorded is not None:  # what a head without a record means, one with a record tells
+        same = recorded.labelling.num_classes
+        ingredients = [
+            replace(one, labelling=recorded.labelling)
+            if one.meta is None and one.labelling.num_classes == same
+            else one
+            for one in ingredients
+        ]
     check_same_kind(ingredients)
+    ingredients = distinct(ingredients)
     doubled = len(ingredients) - len({one.digest for one in ingredients})
     if options.ingredients and doubled:
         raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
     if images is not None:
         who, split = f"the set {options.score_on}", digest_of(images.ids)
+        if not options.ingredients:  # the sweep's own files tell of its held-out people
+            names = NamedFiles(paths, f"{names.log_name()}_on_{options.score_on.stem}")
         return Pantry(ingredients, names, images, np.arange(len(images)), who, split)
     photographs = read_photographs(options.data_location, options.relabel)
     split, who = evaluation_split(photographs, options, ingredients)
     return Pantry(ingredients, names, photographs, split.held_out, who, split.digest)
+
+
+def distinct(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints, labelled by as many of their folders as it takes to tell files of the same name apart."""
+    parts = [one.path.resolve().parts for one in checkpoints]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(set(parts)):
+        depth += 1
+    return [replace(one, label="/".join(part[-depth:])) for one, part in zip(checkpoints, parts, strict=True)]
 
 
 def saved_soups(

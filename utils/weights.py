@@ -225,7 +225,10 @@ def _hugging_face(source: str) -> Weights:
                 name: file.get_tensor(name).float() for name in sorted(file.keys()) if name.startswith(HEAD)
             }
     record = Path(source) / RECORD_FILE
-    meta = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    try:
+        meta = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    except ValueError as error:
+        raise InputError(f"{record} is damaged ({error}): remove it, or export the soup again") from error
     text_source = source if model_type == "clip" else None
     return Weights(source, state_dict, {key: vision[key] for key in CONFIG_KEYS}, meta, text_source)
 
