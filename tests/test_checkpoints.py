@@ -106,6 +106,11 @@ def test_a_soup_records_what_it_was_made_of():
     assert [one["digest"] for one in meta["made_from"]] == [member.digest for member in members]
     assert [one["weight"] for one in meta["made_from"]] == [0.25, 0.75]
     assert meta["split"] == members[0].split
+    torch.save(release_state(0, num_classes=18), "other.pt")
+    foreign = soup_meta([read_checkpoint(Path("other.pt"))] * 2, [1, 1], {}, {})  # a soup of files without a record
+    save_checkpoint(Path("foreign.pt"), backbone().state_dict, foreign)
+    mixed = [read_checkpoint(Path("foreign.pt")), members[0]]
+    assert soup_meta(mixed, [1, 1], {}, {})["split"] == members[0].split  # whom a part was trained on is not forgotten
 
 
 def touch(*names):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIM, command, draw_face, fails_cleanly, openai_vision_state, soup
+from conftest import DIM, command, draw_face, fails_cleanly, files, openai_vision_state, soup
 
 from utils.checkpoints import read_checkpoint
 from utils.errors import InputError
@@ -136,3 +136,113 @@ def test_numbers_are_class_ids_of_whatever_head(zoo):
     assert images.labels(images.head_classes(1000)).tolist() == [0, 2]
     with pytest.raises(InputError, match="have a label 2, and the checkpoints' head has the class numbers 0 to 1"):
         images.head_classes(2)
+
+
+def test_files_of_the_same_name_stay_apart(zoo):
+    for k in range(3):
+        Path(f"run{k}").mkdir()
+        Path(f"zoo_{k}.pt").rename(f"run{k}/model.pt")
+    paths = [f"run{k}/model.pt" for k in range(3)]
+    results = soup(Path("nowhere"), "--ingredients", *paths, "--score-on", "images", "--uniform-soup")
+    assert {"run0/model", "run1/model", "run2/model"} < set(results)
+    assert len(Path("logs/individual_results_soup_num3.jsonl").read_text().splitlines()) == 3
+    made_from = read_checkpoint(Path("model/soup_uniformsoup_num3.pt")).meta["made_from"]
+    assert {one["name"] for one in made_from} == set(paths)
+
+
+def test_a_soup_never_replaces_its_ingredient(zoo):
+    soup(Path("nowhere"), *zoo[:3], "--score-on", "images", "--uniform-soup")
+    before = Path("model/soup_uniformsoup_num2.pt").read_bytes()
+    again = ("--ingredients", "model/soup_uniformsoup_num2.pt", "zoo_2.pt", "--score-on", "images")
+    with pytest.raises(InputError, match=r"the soup would replace its ingredient model/soup_uniformsoup_num2\.pt"):
+        soup(Path("nowhere"), *again, "--recipe", "greedy", "uniform")
+    assert Path("model/soup_uniformsoup_num2.pt").read_bytes() == before
+    soup(Path("nowhere"), *again, "--uniform-soup", "--name", "second")
+
+
+def test_a_folder_that_was_changed_by_hand_is_noticed(zoo):
+    from safetensors.torch import load_file, save_file
+
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", "hub")
+    path = "hub/classification_head.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(InputError, match=r"hub has other weights than its soup.json tells of"):
+        soup(Path("nowhere"), "--ingredients", "hub", "--score-on", "images", "--eval-individual-models")
+    Path("hub/soup.json").write_text("{")
+    with pytest.raises(InputError, match=r"hub/soup.json is damaged"):
+        soup(Path("nowhere"), "--ingredients", "hub", "--score-on", "images", "--eval-individual-models")
+
+
+@pytest.mark.parametrize(
+    ("make", "folder", "message"),
+    [
+        (lambda: None, ".", "--export . is no folder of its own"),
+        (lambda: Path("notes.txt").write_text("mine"), "hub", "--export hub is there and is no exported soup"),
+        (lambda: Path("link").symlink_to("hub"), "link", "--export link is no folder of its own"),
+        (lambda: Path("file").touch(), "file/hub", "cannot write into file"),
+    ],
+)
+def test_an_export_replaces_an_export_and_nothing_else(zoo, make, folder, message):
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", "hub")
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", "hub")  # an earlier export is replaced
+    shutil.copy("hub/soup.json", "soup.json")
+    make()
+    if Path("notes.txt").is_file():
+        Path("notes.txt").rename("hub/notes.txt")
+    before = files()
+    with pytest.raises(InputError, match=message):
+        soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", folder)
+    assert files() == before
+
+
+def labels_csv(*rows: str) -> Path:
+    Path("labels.csv").write_text("file,label\n" + "".join(f"{row}\n" for row in rows))
+    return Path("labels.csv")
+
+
+def test_labels_are_read_strictly(zoo):
+    cat, emu = "images/cat/0.png", "images/emu/0.png"
+    floats = read_labelled_images(labels_csv(f"{cat},10.0", f"{emu},2.0"))  # as pandas writes them
+    assert floats.labels(Classes(tuple(map(str, range(18))))).tolist() == [10, 2]
+    for odd in ("-1", "1.5", ""):
+        with pytest.raises(InputError, match=rf"row 3: label '{odd}' is no class number"):
+            read_labelled_images(labels_csv(f"{cat},2", f"{emu},{odd}"))
+    with pytest.raises(InputError, match="the class numbers 0 to 2"):
+        read_labelled_images(labels_csv(f"{cat},0", f"{emu},{10**25}")).head_classes(3)
+    absolute = read_labelled_images(labels_csv(f"{Path(cat).resolve()},0", f"./{emu},2"))
+    results = soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--eval-individual-models")
+    assert {scores["images"] for scores in results.values()} == {len(absolute)} == {2}
+
+
+def test_folders_are_read_as_shown(zoo):
+    hidden = Path("images/cat/.ipynb_checkpoints")
+    hidden.mkdir()
+    shutil.copy("images/cat/0.png", hidden / "0-checkpoint.png")
+    Path("images/fox").mkdir()  # a class without an image is one all the same
+    images = read_labelled_images(Path("images"))
+    assert (len(images), images.names) == (24, (*CLASSES, "fox"))
+    for k, name in enumerate(("cat", "dog", "emu", "fox"), start=1):
+        Path("images", name).rename(f"images/{k}")
+    with pytest.raises(InputError, match="could be class numbers or names in sorted order"):
+        read_labelled_images(Path("images"))
+
+
+def test_logits_that_are_no_numbers_are_an_error_that_names_the_model(zoo):
+    state = torch.load("zoo_1.pt", weights_only=True)
+    torch.save({name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()}, "zoo_1.pt")
+    with pytest.raises(InputError, match="zoo_1: logits that are no finite numbers"):
+        soup(Path("nowhere"), *zoo, "--greedy-soup")
+
+
+def test_one_image_or_one_ingredient_does_what_can_be_done(zoo):
+    shutil.copy("zoo_0.pt", "start.pt")
+    alone = ("--ingredients", "zoo_0.pt", "--score-on", "images", "--start-from", "start.pt")
+    results = soup(Path("nowhere"), *alone, "--recipe", "all")
+    assert "soup_wiseftsoup_num1" in results
+    assert "soup_modelstocksoup_num1" not in results
+    with pytest.raises(InputError, match="model-stock measures the angle between ingredients, and there is one"):
+        soup(Path("nowhere"), *alone, "--recipe", "model-stock")
+    labels_csv("images/cat/0.png,0")
+    soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--recipe", "all")
+    with pytest.raises(InputError, match="--nested needs two people in each half, and 1 are held out"):
+        soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--greedy-soup", "--nested")

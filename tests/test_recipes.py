@@ -220,6 +220,8 @@ def test_the_halves_are_alike_and_nobody_is_in_both():
         (("--recipe", "radin", "--val-ratio", "None"), "--recipe radin selects on held-out people"),
         (("--greedy-soup", "--export", "logs"), "--export logs is there and is no exported soup"),
         (("--greedy-soup", "--export-onnx", "logs"), "--export-onnx logs is a folder"),
+        (("--greedy-soup", "--score-on", "x", "--val-ratio", "None"), "--val-ratio None leaves none"),
+        (("--uniform-soup", "--score-on", "x", "--relabel", "y"), "and --relabel is about others"),
         (("--greedy-soup", "--start-from", "nothing.pt"), "nothing.pt is no checkpoint file"),
     ],
 )
@@ -228,6 +230,17 @@ def test_what_does_not_fit_together_is_said_before_any_work(kitchen, faces, monk
     monkeypatch.setattr("utils.evaluation.Trial.evaluate", None)
     with pytest.raises(InputError, match=re.escape(message)):
         soup(faces, *arguments)
+
+
+def test_a_sweep_scored_on_other_images_leaves_its_own_files_alone(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    before = {path: path.read_bytes() for path in [*Path("logs").glob("*.*"), *Path("model").iterdir()]}
+    names = sorted(path.name for path in (faces / "eval" / "images").iterdir())
+    rows = "".join(f"{faces}/eval/images/{name},{k % 18}\n" for k, name in enumerate(names))
+    Path("others.csv").write_text("file,label\n" + rows)
+    results = soup(faces, "--greedy-soup", "--score-on", "others.csv")
+    assert any(name.endswith("_on_others_greedysoup_num3") for name in results)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_start_of_another_size_is_an_error_that_names_the_tensor(kitchen, faces, monkeypatch):

@@ -127,9 +127,10 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
     if all(ids):
         targets, names = [min(int(one[1]), 2**31) for one in ids], None  # no head has so many classes
     else:
-        for number, label in enumerate(labels, start=2):
-            if not label or NUMBER.fullmatch(label):
-                raise InputError(f"{path} row {number}: label {label!r} among labels that are {labels[0]!r} and so on")
+        numbers = any(map(NUMBER.fullmatch, labels))
+        for row, (label, class_id) in enumerate(zip(labels, ids, strict=True), start=2):
+            if not label or (numbers and not class_id):
+                raise InputError(f"{path} row {row}: label {label!r} is no class number, as others are, nor a name")
         names, targets = np.unique(labels, return_inverse=True)
         names, targets = tuple(map(str, names)), targets.tolist()
     return list(zip(files, targets, persons, strict=True)), names

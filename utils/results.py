@@ -203,7 +203,7 @@ def recipe_table(kitchen, book: ScoreBook, dishes: list) -> str:
     """
     best = kitchen.ingredients[kitchen.order[0]]
     head = ("recipe", "members", "accuracy", "macro-F1", "ensemble of the members", "looked at", "seconds")
-    cells = [head, ("best single", "1", *_scores_of(book.rows[best.path.name]), "", "0", "")]
+    cells = [head, ("best single", "1", *_scores_of(book.rows[best.file_name]), "", "0", "")]
     for dish in dishes:
         row = next(row for row in book.rows.values() if row["kind"] == f"{dish.recipe} soup")
         ensemble = book.held_out.score(kitchen.ensemble(dish.mixture))
@@ -233,7 +233,7 @@ def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str
              row["accuracy_interval"], row["macro_f1_interval"])
         )  # fmt: skip
     path_steps = [
-        (_short(step.candidate.path.name), step.score and float(step.score), step.accepted) for step in steps
+        (_short(step.candidate.file_name), step.score and float(step.score), step.accepted) for step in steps
     ]
     return save_score_plot(path, points, title, path_steps, metric)
 
