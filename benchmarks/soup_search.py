@@ -117,8 +117,8 @@ def make_full_size(folder: Path, strewn_by: tuple[float, ...]) -> dict:
     """Six ViT-B/32 about one random tower, and drawn faces of 100 people, 20 held out.
 
     The head is fitted to the faces of all, held-out ones too, so that the six do about as well as fine-tuned models
-    do. What can be saved hangs on how many errors there are and how many candidates are accepted, so there are two sets
-    of them; nothing else is said of these models.
+    do. What can be saved hangs on how many errors there are and how many candidates are accepted, so there are two
+    sets of them; nothing else is said of these models.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
