@@ -48,7 +48,9 @@ def run(options: flags.Options) -> dict[str, dict]:
     recipes = asked_recipes(options)
     cooking = options.eval_individual_models or options.plot or recipes
     if not cooking and not options.download_models:
-        raise InputError("nothing to do: give --greedy-soup, --uniform-soup, --eval-individual-models or --plot")
+        raise InputError(
+            "nothing to do: give --greedy-soup, --uniform-soup, --recipe, --eval-individual-models or --plot"
+        )
     check(options, recipes)
     if options.download_models:
         download(options)
