@@ -144,6 +144,14 @@ def test_the_trial_of_a_killed_worker_is_taken_up_again(faces, pretrained):
     assert study.trials[1].user_attrs["checkpoint"].startswith("search_seed0_")
 
 
+def test_the_lock_of_a_worker_killed_while_it_wrote_is_taken_away(faces, pretrained, fake_training, monkeypatch):
+    monkeypatch.setattr(studies, "LOCK_GRACE", 1)
+    search(faces, pretrained, "--n-trials", 1)
+    journal = Path("logs/optuna/search.journal").resolve()
+    journal.with_name("search.journal.lock").symlink_to(journal)  # as optuna makes it, given an absolute path
+    assert len(search(faces, pretrained, "--n-trials", 2).trials) == 2
+
+
 def test_a_trial_of_a_living_worker_is_left_alone(faces, pretrained, fake_training):
     study = search(faces, pretrained, "--n-trials", 1)
     other = study.ask()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalRedisBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from utils.errors import InputError
@@ -22,12 +22,17 @@ HEARTBEAT = 60  # seconds between signs of life in a database; after two of them
 PLOTTED = 4  # hyperparameters in the contour plot, which has the square of that many panels
 
 
+LOCK_GRACE = 10  # seconds after which the lock of a worker that was killed while it wrote is taken away
+
+
 def open_storage(address: str) -> BaseStorage:
     """A journal file for a path, a database or Redis for a URL. Raises `InputError` when it cannot be reached."""
     if "://" not in address:
         try:
-            Path(address).parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(address))
+            journal = Path(address).resolve()  # optuna waits for ever on a killed worker's lock beside a relative path
+            journal.parent.mkdir(parents=True, exist_ok=True)
+            lock = JournalFileSymlinkLock(str(journal), grace_period=LOCK_GRACE)
+            return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"--storage {address} is no journal file that can be opened: {error}") from error
     try:
