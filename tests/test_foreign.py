@@ -148,6 +148,13 @@ def test_files_of_the_same_name_stay_apart(zoo):
     assert {one["name"] for one in made_from} == set(paths)
 
 
+def test_links_keep_the_names_that_the_user_gave_them(zoo):
+    for k, name in enumerate(("mild", "wild")):
+        Path(f"{name}.pt").symlink_to(f"zoo_{k}.pt")
+    links = ("--ingredients", "mild.pt", "wild.pt", "--score-on", "images")
+    assert set(soup(Path("nowhere"), *links, "--eval-individual-models")) == {"mild", "wild"}
+
+
 def test_a_soup_never_replaces_its_ingredient(zoo):
     soup(Path("nowhere"), *zoo[:3], "--score-on", "images", "--uniform-soup")
     before = Path("model/soup_uniformsoup_num2.pt").read_bytes()

@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import in_a_copy, infer, openai_vision_state, soup
 from PIL import Image
 
 from utils.checkpoints import read_checkpoint
 from utils.clip import build
+from utils.data import read_photographs
 from utils.errors import InputError
+from utils.evaluation import HeldOut, Trial
 from utils.images import decode
 from utils.labels import STEM_MASKS, parse_person
 from utils.metrics import score
 from utils.nested import halves
-from utils.options import RECIPES
+from utils.options import RECIPES, Options
 from utils.soups import Mixture
+from utils.splits import recorded_split
 
 NAME = "finetune_cp_seed42"
 
@@ -185,6 +189,25 @@ def test_onnx_gives_the_same_logits_for_any_number_of_images(cooked, faces):
 def test_the_plot_shows_the_greedy_path_beside_the_scores(cooked):
     with Image.open(cooked[0] / f"val_img/soups_{NAME}_num3_epoch2.png") as image:
         assert image.width > 1.8 * image.height
+
+
+def test_the_order_of_looking_changes_no_bit_of_the_logits(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    ingredients = [read_checkpoint(Path(f"model/{NAME}_i{i}_epoch2.pt")) for i in range(3)]
+    photographs = read_photographs(faces, None)
+    rows = recorded_split(photographs, ingredients[0].split).held_out
+    kind = (ingredients[0].labelling, ingredients[0].preprocessing)
+    logits = []
+    for seed in range(3):  # each in a cache of its own, so that all are evaluated
+        options = Options(batch_size=64, workers=0)
+        place = HeldOut(Accelerator(cpu=True), photographs, rows, *kind, options, Path(f"logits{seed}"))
+        order = np.random.default_rng(seed).permutation(len(rows))
+        trial = Trial(place, Mixture.of(ingredients))
+        for start in range(0, len(order), 16):
+            trial.evaluate(order[start : start + 16])
+        logits.append(trial.logits)
+    assert np.array_equal(logits[0], logits[1])
+    assert np.array_equal(logits[0], logits[2])
 
 
 def test_nested_reports_on_people_that_chose_nothing(kitchen, faces, monkeypatch):

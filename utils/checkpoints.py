@@ -182,7 +182,7 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
         for name in sorted(here.keys() | there.keys()):
             if here.get(name) != there.get(name):
                 raise InputError(
-                    f"{first.path.name} and {other.path.name} are different architectures: tensor {name} is "
+                    f"{first.file_name} and {other.file_name} are different architectures: tensor {name} is "
                     f"{here.get(name, 'absent')} and {there.get(name, 'absent')}"
                 )
         for what, one, another, remedy in (
@@ -191,17 +191,17 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
             ("other preprocessing", first.preprocessing, other.preprocessing, "retrain one of them"),
         ):
             if one != another:
-                raise InputError(f"{first.path.name} and {other.path.name} have {what}: {remedy}")
+                raise InputError(f"{first.file_name} and {other.file_name} have {what}: {remedy}")
     recorded = [checkpoint for checkpoint in checkpoints if checkpoint.split is not None]
     for first, other in pairwise(recorded):
         if first.split["digest"] != other.split["digest"]:
             raise InputError(
-                f"{first.path.name} and {other.path.name} were trained on different splits "
+                f"{first.file_name} and {other.file_name} were trained on different splits "
                 f"({first.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
             )
         if first.family != other.family:
             raise InputError(
-                f"{first.path.name} and {other.path.name} do not share a start (anchor and head "
+                f"{first.file_name} and {other.file_name} do not share a start (anchor and head "
                 f"{first.family['inputs']} and {other.family['inputs']}): their average means nothing; "
                 "fine-tune them with the same --head-init, labels and lowest model_{i}.pt"
             )

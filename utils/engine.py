@@ -21,7 +21,7 @@ from utils.transforms import pipeline
 
 log = logging.getLogger(__name__)
 
-FILLED = 16  # images: a last batch is filled up to a multiple, so that trials in any order have batches of one shape
+TRIAL_BATCH = 16  # small, so that a search can stop soon after it knows; a last batch is filled up to a multiple of it
 
 
 def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
@@ -112,10 +112,11 @@ def predict(
 
     The batches are fixed by `batch_size` alone, the last one filled up to a multiple of 16 with its last row, and
     dealt out to the processes; each fills in its rows and the zeros of the others are added. So the result does not
-    depend on the number of processes, nor on which photographs share a batch, and mixed precision plays no part.
+    depend on the number of processes, and mixed precision plays no part. In batches of 16 all have one shape, so that
+    it does not depend on the order of the rows either.
     """
     model = accelerator.unwrap_model(model).to(accelerator.device).eval()
-    count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % min(batch_size, FILLED))])
+    count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % min(batch_size, TRIAL_BATCH))])
     batches = [range(k, min(k + batch_size, len(rows))) for k in range(0, len(rows), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     loader = torch.utils.data.DataLoader(

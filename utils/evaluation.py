@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from utils.checkpoints import Checkpoint
 from utils.clip import CLIPClassifier, build
 from utils.data import Photographs
-from utils.engine import Squares, from_main, predict
+from utils.engine import TRIAL_BATCH, Squares, from_main, predict
 from utils.errors import InputError
 from utils.images import SomeSquares, cache_squares, cached_squares
 from utils.labels import Labelling
@@ -24,7 +24,6 @@ from utils.soups import Mixture
 log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 64
-TRIAL_BATCH = 16  # small, so that a search can stop soon after it knows
 KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 
@@ -128,16 +127,15 @@ class Trial:
     """A mixture's logits on the held-out photographs: evaluated only where asked for, and never twice.
 
     `logits` (N, C) are NaN where nothing was evaluated; they are read from the cache and kept there, unfinished ones
-    too, so that a killed search loses a second of work. `forwards` counts the photographs evaluated in this process's
-    life. All processes must ask for the same.
+    too, so that a killed search loses a second of work. All processes must ask for the same.
     """
 
     def __init__(self, held_out: HeldOut, mixture: Mixture):
-        self.held_out, self.mixture, self.forwards = held_out, mixture, 0
+        self.held_out, self.mixture = held_out, mixture
         stored = from_main(held_out.accelerator, lambda: load_logits(held_out.folder, held_out.key(mixture.digest)))
         shape = len(held_out.rows), held_out.labelling.num_classes
         self.logits = np.full(shape, np.nan, np.float32) if stored is None else stored
-        self._model, self._kept_at, self._kept = None, time.monotonic(), 0
+        self._model, self._kept_at, self._unkept = None, time.monotonic(), False
 
     def evaluate(
         self, positions: np.ndarray, batch_size: int = TRIAL_BATCH, workers: int = 0, progress: str = ""
@@ -156,13 +154,13 @@ class Trial:
             if not np.isfinite(self.logits[missing]).all():
                 names = ", ".join(one.name for one in self.mixture.members)
                 raise InputError(f"{names}: logits that are no finite numbers, so it diverged: leave it out")
-            self.forwards += len(missing)
+            self._unkept = True
             if time.monotonic() - self._kept_at > KEEP_EVERY:
                 self.keep()
         return self.logits[positions]
 
     def keep(self) -> None:
         """Put what was evaluated since the last time into the cache."""
-        if self.forwards > self._kept and self.held_out.accelerator.is_main_process:
+        if self._unkept and self.held_out.accelerator.is_main_process:
             self.held_out.keep(self.mixture.digest, self.logits)
-        self._kept_at, self._kept = time.monotonic(), self.forwards
+        self._kept_at, self._unkept = time.monotonic(), False

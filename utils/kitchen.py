@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.checkpoints import Checkpoint
-from utils.evaluation import TRIAL_BATCH, HeldOut, Trial
+from utils.engine import TRIAL_BATCH
+from utils.evaluation import HeldOut, Trial
 from utils.journal import Journal
 from utils.metrics import METRICS, confusion_matrix, log_softmax
 from utils.search import Verdict, challenge, fewest, hardest_first
@@ -19,9 +20,9 @@ from utils.soups import Mixture
 class Kitchen:
     """The ingredients of one sweep with their scores on the held-out photographs at `positions` (None: all).
 
-    `logits` (N, C) and `scores` are those of each ingredient by itself, in the order of `ingredients`. `start` is what
-    they were fine-tuned from, if that is known. Decisions are by `metric_name`, and kept in the folder `journals`;
-    `budget` is how many candidates `radin` may try.
+    `logits` (N, C), `log_probs` and `scores` are those of each ingredient by itself, in the order of `ingredients`.
+    `start` is what they were fine-tuned from, if that is known. Decisions are by `metric_name`, and kept in the folder
+    `journals`; `budget` is how many candidates `radin` may try.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Kitchen:
         self.positions = np.arange(len(held_out.rows)) if positions is None else positions
         self.labels = held_out.labels[self.positions]
         self.logits = [held_out.logits(one)[self.positions] for one in self.ingredients]
+        self.log_probs = [log_softmax(logits) for logits in self.logits]
         self.scores = [self.score(logits) for logits in self.logits]
         self.begin("none")
 
@@ -54,7 +56,7 @@ class Kitchen:
         ]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
         self.journal = Journal(self.journals / f"{recipe}_{self.metric_name}_{key}.jsonl", self.held_out.accelerator)
-        self.looked_at, self.forwards, self.steps, self._verdicts, self._to_beat = 0, 0, [], [], []
+        self.looked_at, self.steps, self._verdicts, self._to_beat = 0, [], [], []
 
     def score(self, logits: np.ndarray) -> Fraction:
         """The exact score of (N, C) logits of these photographs."""
@@ -70,7 +72,7 @@ class Kitchen:
 
         The start is no ingredient and has no part in it.
         """
-        own = {one.digest: log_softmax(logits) for one, logits in zip(self.ingredients, self.logits, strict=True)}
+        own = {one.digest: log_probs for one, log_probs in zip(self.ingredients, self.log_probs, strict=True)}
         parts = [(one.digest, share) for one, share in zip(mixture.members, mixture.shares, strict=True)]
         return sum(share * own[digest] for digest, share in parts if digest in own)
 
@@ -79,7 +81,6 @@ class Kitchen:
         trial = Trial(self.held_out, mixture)
         logits = trial.evaluate(self.positions)
         trial.keep()
-        self.forwards += trial.forwards
         self.looked_at += len(self.positions)
         return logits
 
@@ -114,7 +115,6 @@ class Kitchen:
             self.held_out.accelerator.num_processes,
         )
         trial.keep()
-        self.forwards += trial.forwards
         score = None if verdict.score is None else str(verdict.score)
         return {"seen": verdict.seen, "correct": verdict.correct, "score": score, "accepted": score is not None}
 

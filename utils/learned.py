@@ -8,8 +8,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from utils.clip import build
-from utils.engine import from_main
-from utils.evaluation import TRIAL_BATCH
+from utils.engine import TRIAL_BATCH, from_main
 from utils.kitchen import Kitchen
 from utils.soups import Mixture, average
 
@@ -54,7 +53,6 @@ def _fit(kitchen: Kitchen, by_layer: bool) -> Mixture:
         shares.backward(gradient)
         optimizer.step()
         kitchen.looked_at += len(batch)
-        kitchen.forwards += len(batch)
     # four digits: what follows does not hang on the last bits of the fit
     fitted = from_main(kitchen.held_out.accelerator, lambda: parameters.softmax(-1).detach().numpy().round(4).tolist())
     if not by_layer:

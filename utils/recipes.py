@@ -10,11 +10,9 @@ from itertools import combinations
 
 import numpy as np
 
-from utils.errors import InputError
 from utils.geometry import norms_and_cosines, task_gram
 from utils.kitchen import Kitchen
 from utils.learned import learned, learned_by_layer
-from utils.metrics import log_softmax
 from utils.options import SELECT_NOTHING
 from utils.search import greedy_soup
 from utils.soups import Mixture
@@ -99,14 +97,14 @@ def model_stock(kitchen: Kitchen) -> Mixture:
 
     It selects nothing, so it looks at no photographs.
     """
-    start, count = _start(kitchen, "model-stock"), len(kitchen.ingredients)
+    count = len(kitchen.ingredients)
     weights = {}
-    for name, gram in task_gram([one.state_dict for one in kitchen.ingredients], start.state_dict).items():
+    for name, gram in task_gram([one.state_dict for one in kitchen.ingredients], kitchen.start.state_dict).items():
         _, cosines = norms_and_cosines(gram)
         cosine = max(0.0, float(cosines[~np.eye(count, dtype=bool)].mean()))
         t = round(count * cosine / (1 + (count - 1) * cosine), 6)  # digits that no order of summation changes
         weights[name] = (*[t / count] * count, 1 - t)
-    return Mixture.of([*kitchen.ingredients, start], weights)
+    return Mixture.of([*kitchen.ingredients, kitchen.start], weights)
 
 
 def wise_ft(kitchen: Kitchen) -> Mixture:
@@ -114,13 +112,12 @@ def wise_ft(kitchen: Kitchen) -> Mixture:
     for the alpha that scores best, 0 among them. Here the tuned model is the greedy soup, as the soups paper's
     appendix does; alpha counts from the tuned end, the paper's counts from the other.
     """
-    start = _start(kitchen, "wise-ft")
     chosen = greedy(kitchen)
     best = kitchen.score(kitchen.taste(chosen))
     soup = chosen
     for alpha in ALPHAS.round(2).tolist():
         shares = [round((1 - alpha) * share, 12) for share in soup.shares]
-        candidate = Mixture.of([*soup.members, start], [*shares, alpha])
+        candidate = Mixture.of([*soup.members, kitchen.start], [*shares, alpha])
         score = kitchen.challenge(candidate, best)
         if score is not None:
             chosen, best = candidate, score
@@ -136,7 +133,7 @@ def radin(kitchen: Kitchen) -> Mixture:
     log-probabilities, so that no ingredient counts more for being surer of itself.
     """
     count = len(kitchen.ingredients)
-    log_probs = np.stack([log_softmax(logits) for logits in kitchen.logits])
+    log_probs = np.stack(kitchen.log_probs)
     if count <= EVERY_SUBSET:
         sets = {subset for k in range(2, count + 1) for subset in combinations(range(count), k)}
     else:
@@ -151,12 +148,6 @@ def radin(kitchen: Kitchen) -> Mixture:
         if score is not None:
             chosen, best = subset, score
     return Mixture.of([kitchen.ingredients[k] for k in chosen])
-
-
-def _start(kitchen: Kitchen, recipe: str):
-    if kitchen.start is None:
-        raise InputError(f"{recipe} needs what the ingredients were fine-tuned from: name it with --start-from")
-    return kitchen.start
 
 
 RECIPES = {
@@ -176,7 +167,7 @@ RECIPES = {
 @dataclass(frozen=True)
 class Dish:
     """A recipe's soup, and what it took: (N, C) `logits` of the kitchen's photographs, the greedy search's `steps`,
-    how many photographs its decisions `looked_at`, the same in words, and how many were evaluated just now for it.
+    how many photographs its decisions `looked_at`, and the same in words.
     """
 
     recipe: str
@@ -185,7 +176,6 @@ class Dish:
     steps: list
     looked_at: int
     effort: str
-    forwards: int
     seconds: float
 
 
@@ -198,6 +188,4 @@ def cook(kitchen: Kitchen, recipe: str) -> Dish:
     logits = kitchen.taste(mixture)
     if recipe in SELECT_NOTHING:
         looked_at, effort = 0, "nothing is selected"
-    return Dish(
-        recipe, mixture, logits, kitchen.steps, looked_at, effort, kitchen.forwards, time.perf_counter() - begin
-    )
+    return Dish(recipe, mixture, logits, kitchen.steps, looked_at, effort, time.perf_counter() - begin)

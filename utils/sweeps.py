@@ -141,7 +141,7 @@ def gather(options: Options) -> Pantry:
         paths = [one.path for one in names.ingredients]
     images = read_labelled_images(options.score_on) if options.score_on else None
     classes_of = images and images.head_classes
-    ingredients = [read_checkpoint(path, options.mean, options.std, classes_of) for path in paths]
+    ingredients = distinct([read_checkpoint(path, options.mean, options.std, classes_of) for path in paths])
     recorded = next((one for one in ingredients if one.meta is not None), None)
     if recorded is not None:  # what a head without a record means, one with a record tells
         same = recorded.labelling.num_classes
@@ -152,7 +152,6 @@ def gather(options: Options) -> Pantry:
             for one in ingredients
         ]
     check_same_kind(ingredients)
-    ingredients = distinct(ingredients)
     doubled = len(ingredients) - len({one.digest for one in ingredients})
     if options.ingredients and doubled:
         raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
@@ -168,7 +167,7 @@ def gather(options: Options) -> Pantry:
 
 def distinct(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     """The checkpoints, labelled by as many of their folders as it takes to tell files of the same name apart."""
-    parts = [one.path.resolve().parts for one in checkpoints]
+    parts = [one.path.absolute().parts for one in checkpoints]  # not resolved: the name of a link is the user's
     depth = 1
     while len({part[-depth:] for part in parts}) < len(set(parts)):
         depth += 1
