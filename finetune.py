@@ -9,17 +9,16 @@ logits in `logs/logits/` and pictures in `val_img/`.
 from __future__ import annotations
 
 import logging
-import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from utils import options as flags
-from utils.errors import Diverged, run_script
+from utils import training_options
+from utils.errors import run_script
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from utils.metrics import Scores
 
 BIAS = "classification_head.bias"
 
@@ -28,13 +27,14 @@ log = logging.getLogger("utils.finetune")  # under the project's own logger, who
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
-    flags.add_searched(parser)
-    flags.add_training(parser)
+    training_options.add_searched(parser)
+    training_options.add_training(parser)
     flags.add_labels(parser)
     flags.add_split(parser)
     flags.add_locations(parser)
     flags.add_loader(parser)
-    flags.add_run(parser)
+    flags.add_cache(parser)
+    training_options.add_run(parser)
     return parser
 
 
@@ -42,149 +42,176 @@ def run(
     options: flags.Options,
     attributes: tuple[str, ...] = ("mask", "gender", "age"),
     prefix: str = "",
-    after_epoch: Callable[[int, Scores], None] = lambda epoch, scores: None,
+    after_epoch: Callable[[int, dict], None] = lambda epoch, scores: None,
 ) -> tuple[Path, dict | None]:
-    """Train one model on the classes that `attributes` make up; returns the last checkpoint's path and held-out
-    scores.
+    """Train one model on the classes that `attributes` make up; returns the checkpoint's path and held-out scores.
 
     The scores are None when nobody is held out, and when the same run is there already they come from its record.
     `after_epoch` sees each epoch's held-out scores before anything of that epoch is saved, and may raise to end the
-    run (a tuner does).
+    run (a tuner does); a resumed run shows it the earlier epochs first.
     """
     # torch and what builds on it take seconds to import, and --help should not wait for them
     import torch
     from torch.utils.data import DataLoader
-    from tqdm import tqdm
     from transformers import get_cosine_schedule_with_warmup
 
-    from utils import engine, losses, training
-    from utils.checkpoints import as_saved, preprocessing, save_checkpoint
-    from utils.clip import build
-    from utils.data import read_photographs
-    from utils.evaluation import EVALUATION_BATCH, HeldOut
+    from utils import engine, exports, losses, training
+    from utils.checkpoints import read_checkpoint
+    from utils.evaluation import EVALUATION_BATCH
     from utils.files import require_writable
-    from utils.heads import head_family, sweep_head
+    from utils.history import draw_history, save_history
     from utils.labels import Labelling
-    from utils.splits import check_unseen, make_split
-    from utils.start import read_start
-    from utils.transforms import EpochSampler
-    from utils.weights import digest
+    from utils.states import Progress, State
+    from utils.sweeps import keep_top
+    from utils.trainable import averaged, class_weights, parameter_groups, trainable
+    from utils.transforms import EpochSampler, normalised
+    from utils.variations import varied
+    from utils.watch import watched
 
     # Runtime
-    accelerator = engine.start(
-        options.random_seed,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        log_with=None if options.report_to == "none" else options.report_to,
-    )
+    options = training.rehearsal(varied(options))
+    accelerator = engine.start_training(options)
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
+    if options.push_to_hub:
+        exports.require_hub(options.push_to_hub)
     file_of = training.checkpoint_file(options, prefix)
-    labelling = Labelling(attributes, options.age_limits)
+    final = file_of(options.epochs)
 
     # Data
-    start, anchor = read_start(options)
-    photographs = read_photographs(options.data_location, options.relabel)
-    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
-    labels = photographs.labels(labelling)
-    for weights in (start, anchor):
-        if weights.meta is not None:
-            check_unseen(split, weights.meta["split"], photographs, weights.source)
-    recipe = preprocessing(start.config["image_size"])
-    evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
-    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, evaluation, decode_all=True)
-    family = head_family(
-        anchor, labelling, options.head_init, split.digest, labels[split.train], held_out.squares.digest
-    )
-    record = training.record(options, start, family)
+    task = training.read_task(accelerator, options, Labelling(attributes, options.age_limits))
+    held_out, recipe = task.held_out, task.preprocessing
     saved_epochs = training.saved_epochs(options)
-    done = [training.already_done(file_of(epoch), record, options.overwrite) for epoch in saved_epochs]
+    done = [training.already_done(file_of(epoch), task.record, options.overwrite) for epoch in saved_epochs]
     if done[-1] is not None:
-        log.info("%s is there already, trained with the same options: skipped", file_of(options.epochs))
-        return file_of(options.epochs), done[-1]["scores"]
-    log.info("%d photographs to train on, %d held out (split %s)", len(split.train), len(split.held_out), split.digest)
-    train_set = training.train_set(held_out.squares, split.train, labels, labelling, options)
+        log.info("%s is there already, trained with the same options: skipped", final)
+        return final, done[-1]["scores"]
+    train_set = training.train_set(task, options)
+    log.info(
+        "%d photographs to train on, %d held out (split %s)", len(train_set), len(held_out.rows), task.split.digest
+    )
     if options.save_img and accelerator.is_main_process:
-        log.info(
-            "augmented photographs: %s", training.save_augmented(train_set, labelling, file_of(options.epochs).stem)
-        )
+        log.info("augmented photographs: %s", training.save_augmented(train_set, task.labelling, final.stem))
 
     # Model
-    def training_features():
-        frozen = build(anchor.config, {**anchor.backbone(), **training.blank_head(anchor, labelling)}, anchor.source)
-        features = held_out.predict(frozen, "probe", split.train, output="embed")
-        return features, labels[split.train], photographs.persons[split.train]
-
-    head = sweep_head(accelerator, anchor, family, labelling, training_features)
-    adjustment = training.logit_adjustment(train_set, options, labelling.num_classes)
+    head = training.starting_head(accelerator, task)
+    adjustment = training.logit_adjustment(train_set, options, task.labelling.num_classes)
     head = {**head, BIAS: head[BIAS] - adjustment}  # the loss adds it again, so training starts from the same head
-    model = build(start.config, {**start.backbone(), **head}, start.source)
-    loss_fn = losses.make_loss(options.loss_fn, options.contrastive_weight, options.label_smoothing, adjustment)
+    bare = trainable(task.start, head, options).to(accelerator.device)
+    ema = averaged(bare, options.ema_decay)
+    shown = ema.module if ema else bare  # whose weights are evaluated and saved
+    weights = class_weights(train_set.labels, options.class_weights, task.labelling.num_classes)
+    of_loss = options.loss_fn, options.contrastive_weight, options.label_smoothing
+    loss_fn = losses.make_loss(*of_loss, adjustment, weights, accelerator.device)
+    batch_size = engine.fitting_batch_size(accelerator, bare, options)
+    workers = engine.loader_workers(accelerator, options.workers)
+    sampler = EpochSampler(len(train_set), options.random_seed, training.sampling_weights(train_set, options))
     loader = DataLoader(
         train_set,
-        batch_size=options.batch_size,
-        sampler=EpochSampler(len(train_set), options.random_seed, training.sampling_weights(train_set, options)),
-        num_workers=options.workers,
-        persistent_workers=options.workers > 0,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
-        drop_last=len(train_set) >= options.batch_size * accelerator.num_processes,
+        drop_last=len(train_set) >= batch_size * accelerator.num_processes,
     )
-    optimizer = torch.optim.AdamW(training.parameter_groups(model, options.wd), lr=options.lr)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    steps = options.epochs * -(-len(loader) // options.gradient_accumulation_steps)
+    groups = parameter_groups(bare, options.lr, options.wd, options.layer_decay)
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
+    if options.compile:
+        bare.compile()
+    model, optimizer, loader = accelerator.prepare(bare, optimizer, loader)
+    steps = options.epochs * -(-len(loader) // accelerator.gradient_accumulation_steps)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
-    if len(split.held_out):  # a broken evaluation fails now and not after the first epoch
-        engine.predict(
-            accelerator, model, held_out.squares, split.held_out[: 2 * EVALUATION_BATCH], recipe, EVALUATION_BATCH
-        )
+    if len(held_out.rows):  # a broken evaluation fails now and not after the first epoch
+        held_out.predict(bare, rows=held_out.rows[: 2 * EVALUATION_BATCH])
 
     # Loop
-    scores = None
-    with engine.tracker(accelerator, options, file_of(options.epochs).stem):
-        for epoch in range(1, options.epochs + 1):
+    parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
+    state = State(final.stem, task.record, accelerator, parts)
+    progress = (state.load() if options.resume else None) or Progress()
+    per_batch = batch_size * accelerator.num_processes
+
+    def photographs_of(epoch: int, first: int, last: int) -> str:
+        return training.images_in(task, train_set, sampler.order(epoch)[first * per_batch : last * per_batch])
+
+    for row in progress.history:
+        after_epoch(row["epoch"], row)
+    tracker = engine.tracker(accelerator, options, final.stem, progress.tracker)
+    with tracker, watched(state, progress, options.checkpointing_steps, photographs_of) as watch:
+        while not training.finished(progress, options):
             model.train()
-            loader.set_epoch(epoch)
-            total_loss = torch.zeros((), device=accelerator.device)
-            silent = None if accelerator.is_local_main_process else True  # None: a bar on a terminal only
-            for pixel_values, targets in tqdm(loader, f"epoch {epoch}/{options.epochs}", disable=silent, leave=False):
+            loader.set_epoch(progress.epoch)
+            first, begin = progress.batches, time.perf_counter()
+            sampler.skip = first * per_batch
+            total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
+            what = f"epoch {progress.epoch}/{options.epochs}"
+            for batch, (squares, targets, *ages) in engine.bar(accelerator, loader, what, first):
                 with accelerator.accumulate(model):
-                    logits, features = model(pixel_values)
+                    logits, features = model(normalised(squares, recipe["mean"], recipe["std"]))
                     loss = loss_fn(logits, features, targets)
+                    if ages:
+                        predicted = bare.age_regression(features.float())[:, 0]
+                        loss = loss + options.age_regression * torch.nn.functional.smooth_l1_loss(predicted, ages[0])
                     accelerator.backward(loss)
+                    total_loss += loss.detach()
                     if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                        norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                        watch.before_step(batch, total_loss if accelerator.scaler else norm)
                     optimizer.step()
                     if accelerator.sync_gradients:
                         schedule.step()
                     optimizer.zero_grad()
-                total_loss += loss.detach()
-            train_loss = accelerator.reduce(total_loss, "mean").item() / len(loader)
-            if not math.isfinite(train_loss):
-                raise Diverged(
-                    f"training diverged in epoch {epoch} (loss {train_loss}): use a lower --lr than {options.lr}"
-                )
+                if accelerator.sync_gradients:
+                    if ema:
+                        ema.update_parameters(bare)
+                    progress.step_done(batch, total_loss)
+                    watch.after_step()
+            watch.look()
+            speed = (progress.batches - first) * per_batch / (time.perf_counter() - begin)
 
-            line = {"train_loss": train_loss, "lr": schedule.get_last_lr()[0]}
-            if len(split.held_out):
-                held_out_logits = held_out.predict(model)
+            row = {"epoch": progress.epoch, "step": progress.step, "lr": schedule.get_last_lr()[-1]}
+            row["train_loss"] = accelerator.reduce(total_loss, "mean").item() / len(loader)
+            if len(held_out.rows):
+                held_out_logits = held_out.predict(shown)
                 scores = held_out.score(held_out_logits)
-                line |= scores.record()
-            log.info("epoch %d: train loss %.4f, held out: %s", epoch, train_loss, scores or "nobody")
-            accelerator.log(line, step=epoch)
-            after_epoch(epoch, scores)
-            if epoch in saved_epochs:
-                meta = training.meta(options, start, family, held_out, split, scores, epoch)
-                if accelerator.is_main_process:
-                    state_dict = as_saved(accelerator.unwrap_model(model).state_dict())
-                    if epoch == options.epochs and len(split.held_out):
-                        held_out.keep(digest(state_dict), held_out_logits)
-                        sheet = training.save_predictions(held_out, held_out_logits, file_of(epoch).stem)
-                        engine.log_picture(accelerator, "held_out_predictions", sheet)
-                        log.info("held-out predictions: %s", sheet)
-                    save_checkpoint(file_of(epoch), state_dict, meta)  # the last file: with it the run is done
-                accelerator.wait_for_everyone()
+                row |= scores.record()
+                progress.note_best(row, options.metric, shown if options.keep == "best" else None)
+            told = scores if len(held_out.rows) else "nobody"
+            log.info(
+                "epoch %d: train loss %.4f, %.1f images/s, held out: %s", row["epoch"], row["train_loss"], speed, told
+            )
+            accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
+            after_epoch(row["epoch"], row)
+            progress.epoch_done(row)
+            if accelerator.is_main_process and options.report_to != "none":
+                history = save_history(final.stem, progress.history)
+            if not training.finished(progress, options):
+                if accelerator.is_main_process and row["epoch"] in saved_epochs:
+                    training.save_model(file_of(row["epoch"]), shown, training.meta(task, row))
+                watch.save()
 
-    # Result
-    log.info("saved %s", file_of(options.epochs))
-    return file_of(options.epochs), scores and scores.record()
+        # Result
+        if options.keep == "best" and progress.best.get("epoch", row["epoch"]) != row["epoch"]:
+            shown.load_state_dict(progress.best["weights"])
+            row = progress.history[progress.best["epoch"] - 1]
+            held_out_logits = held_out.predict(shown)
+        if accelerator.is_main_process:
+            if len(held_out.rows):
+                held_out.keep(training.digest_of_saved(shown), held_out_logits)
+                sheet = training.save_predictions(held_out, held_out_logits, final.stem)
+                engine.log_picture(accelerator, "held_out_predictions", sheet)
+                log.info("held-out predictions: %s", sheet)
+            if options.report_to != "none":
+                log.info("epochs: %s, %s", history, draw_history(final.stem, progress.history))
+            training.save_model(final, shown, training.meta(task, row))  # the last file: with it the run is done
+            if options.push_to_hub:
+                log.info("on the hub: %s", exports.push_to_hub(options.push_to_hub, read_checkpoint(final)))
+            if options.keep_top and not prefix:
+                for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
+                    log.info("%s is not among the best %d: removed", path, options.keep_top)
+        state.remove()
+        accelerator.wait_for_everyone()
+    log.info("saved %s", final)
+    return final, training.scores_of(row)
 
 
 def main(argv: list[str] | None = None) -> None:

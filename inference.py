@@ -32,7 +32,7 @@ def run(options: flags.Options) -> Path:
     import numpy as np
 
     from utils import engine, ensembles, submissions
-    from utils.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
+    from utils.checkpoints import Checkpoint, find_checkpoint
     from utils.clip import build
     from utils.data import read_test_images
     from utils.files import require_writable
@@ -44,7 +44,7 @@ def run(options: flags.Options) -> Path:
 
     # Models
     path = find_checkpoint(options.model_name, options.model_location)
-    model = read_checkpoint(path, options.mean, options.std)
+    model = ensembles.read_asked(path, options)
     age, others = ensembles.read_members(options, model)
     weight = ensembles.load_age_weight(model, age) if age else None
     rule = options.soft_voting_rule or "minmax"

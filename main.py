@@ -31,6 +31,7 @@ def parser() -> flags.Parser:
     flags.add_evaluation_split(parser)
     flags.add_locations(parser)
     flags.add_loader(parser, "images per evaluation step")
+    flags.add_cache(parser)
     flags.add_preprocessing(parser)
     return parser
 
@@ -73,7 +74,8 @@ def check(options: flags.Options, recipes: list[str]) -> None:
     if options.score_on and any(others.values()):
         odd = next(flag for flag, given in others.items() if given)
         raise InputError(f"--score-on names the images and their labels, and {odd} is about others: give one of them")
-    for flag, value in (("--export", options.export), ("--export-onnx", options.export_onnx)):
+    written = {"--export": options.export, "--export-onnx": options.export_onnx, "--push-to-hub": options.push_to_hub}
+    for flag, value in written.items():
         if value and not recipes:
             raise InputError(f"{flag} writes a soup that this call makes: add --greedy-soup or --recipe")
     if options.nested and not selecting:
@@ -125,7 +127,7 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
     pantry = gather(options)
     ingredients, names = pantry.ingredients, pantry.names
     kind = (ingredients[0].labelling, ingredients[0].preprocessing)
-    exports.require_exportable(options.export, options.export_onnx, ingredients)
+    exports.require_exportable(options, ingredients)
     start = soup_start(accelerator, options.start_from, ingredients) if options.start_from else None
     recipes = possible(recipes, pantry, options)
     held_out = HeldOut(accelerator, pantry.photographs, pantry.rows, *kind, options)
@@ -185,9 +187,9 @@ def cook(options: flags.Options, recipes: list[str]) -> dict[str, dict]:
             picture = flags.PICTURES / f"soups_{names.log_name()}.png"
             title = f"{names.log_name()}, {pantry.who}"
             log.info("plot: %s", results.plot(picture, book.ordered(options.metric), title, steps, options.metric))
-        if options.export or options.export_onnx:
+        if options.export or options.export_onnx or options.push_to_hub:
             best = max(dishes, key=lambda dish: kitchen.score(dish.logits))
-            exports.export(saved[best.recipe], held_out, options.export, options.export_onnx)
+            exports.export(saved[best.recipe], held_out, options)
     accelerator.end_training()
     return book.scores
 

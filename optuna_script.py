@@ -15,6 +15,7 @@ import warnings
 
 import finetune
 from utils import options as flags
+from utils import training_options
 from utils.errors import Diverged, InputError, run_script
 
 log = logging.getLogger("utils.optuna")  # under the project's own logger, whose level the runtime sets
@@ -25,15 +26,15 @@ def parser() -> flags.Parser:
     parser.add_argument("--study-name", type=flags.run_name, default="search", help="name of study and checkpoints")
     parser.add_argument("--storage", help="journal file or Optuna storage URL (default: logs/optuna/{study}.journal)")
     parser.add_argument("--n-trials", type=flags.number(int, 1), default=30, help="trials of the study in all")
-    parser.add_argument("--metric", choices=flags.METRICS, default="macro_f1", help="held-out score to maximise")
     parser.add_argument("--best", type=flags.number(int, 1), default=5, help="how many of the best trials to name")
-    flags.add_search_space(parser)
-    flags.add_training(parser)
+    training_options.add_search_space(parser)
+    training_options.add_training(parser)
     flags.add_labels(parser)
     flags.add_split(parser)
     flags.add_locations(parser)
     flags.add_workers(parser)
-    flags.add_report(parser)
+    flags.add_cache(parser)
+    training_options.add_report(parser)
     return parser
 
 
@@ -128,16 +129,19 @@ def run(options: flags.Options):
         chosen = suggest(trial, space)
         log.info("trial %d of %d: %s", number, options.n_trials, studies.in_words(chosen))
 
-        def after_epoch(epoch: int, scores) -> None:
-            trial.report(float(getattr(scores, options.metric)), epoch)
+        def after_epoch(epoch: int, scores: dict) -> None:
+            trial.report(scores[options.metric], epoch)
             if trial.should_prune():
                 log.info("trial %d is below the median after epoch %d: pruned", number, epoch)
+                studies.remove_states(options.study_name, number)
                 raise optuna.TrialPruned(f"pruned after epoch {epoch}")
 
         try:
-            path, scores = finetune.run(common.replace(**chosen, random_seed=number), after_epoch=after_epoch)
+            chosen = common.replace(**chosen, random_seed=number, resume=True)
+            path, scores = finetune.run(chosen, after_epoch=after_epoch)
         except (Diverged, torch.OutOfMemoryError) as error:
             log.info("trial %d ends: %s", number, str(error).splitlines()[0])
+            studies.remove_states(options.study_name, number)
             torch.cuda.empty_cache()
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("checkpoint", path.name)

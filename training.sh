@@ -10,7 +10,7 @@
 #   NAME                 name of the sweep                                   finetune_cp
 #   MODEL                ViT-B/32 (model_{i}.pt), ViT-B/16, hub id, file     ViT-B/32
 #   SEEDS, INDICES       the grid, one ingredient for each pair              "42", "0 1 2 3 4"
-#   EPOCHS               passes over the training photographs                20
+#   EPOCHS               passes over the training photographs                20  (another MODEL: drawn about it)
 #   DATA_LOCATION        folder of the training photographs                  data
 #   TEST_LOCATION        folder of the photographs to predict                the data location
 #   PRETRAINED_LOCATION  folder of model_{i}.pt                              the model location
@@ -58,6 +58,7 @@ if [[ -z "$given" && ! -d data ]]; then
     : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}" "${METRIC:=macro_f1}"
     MODEL="$HERE/demo/tower.pt"
     TRUTH=data/eval_truth.csv
+    extra=(--lr 2.5e-4 --batch-size 32 --report-to none ${extra[@]+"${extra[@]}"})
 fi
 NAME="${NAME:-finetune_cp}"
 MODEL="${MODEL:-ViT-B/32}"
@@ -131,20 +132,10 @@ must() {
     echo "-- $name: $((SECONDS - began)) s"
 }
 
-# The demo gives each index other augmentation and another learning rate, since one tower serves them all.
-recipe_of() {
-    [[ -n "$demo" ]] || return 0
-    local rates=(2.5e-4 1.5e-4 3e-4 2.5e-4) strengths=(1.0 0.4 1.2 0.6)
-    echo "--lr ${rates[$1 % 4]} --aug-strength ${strengths[$1 % 4]} --batch-size 32 --report-to none"
-}
-
 finetune() { # SLOT SCRIPT SEED INDEX
-    local recipe
-    read -r -a recipe <<<"$(recipe_of "$4")"
-    launch "$1" "$2" --name "$NAME" --model "$MODEL" --random-seed "$3" --i "$4" --epochs "$EPOCHS" \
+    launch "$1" "$2" --resume --name "$NAME" --model "$MODEL" --random-seed "$3" --i "$4" --epochs "$EPOCHS" \
         --data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" \
-        --pretrained-location "$PRETRAINED_LOCATION" ${relabel[@]+"${relabel[@]}"} \
-        ${recipe[@]+"${recipe[@]}"} ${extra[@]+"${extra[@]}"}
+        --pretrained-location "$PRETRAINED_LOCATION" ${relabel[@]+"${relabel[@]}"} ${extra[@]+"${extra[@]}"}
 }
 
 newest() { # of the files given that exist
@@ -161,9 +152,6 @@ step="${SLURM_ARRAY_TASK_STEP:-1}"
 me=$(((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
 last=$(((${SLURM_ARRAY_TASK_MAX:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
 ((last == tasks - 1)) || stop "a SLURM array must be a plain range, such as --array=0-7: its tasks share the grid"
-if [[ -z "$demo" && "$MODEL" != ViT-B/32 ]] && ((${#indices[@]} > 1)); then
-    stop "$MODEL serves every index alike, so that INDICES ${indices[*]} would be the same model: set INDICES=0 and several SEEDS"
-fi
 runs=()
 number=0
 for seed in "${seeds[@]}"; do
@@ -221,28 +209,36 @@ if wanted age && ((me == 0)); then
     must "finetune_age.py" finetune 0 finetune_age.py "${seeds[0]}" "${indices[0]}"
 fi
 
+epoch=()
+if [[ "$MODEL" == ViT-B/32 ]]; then epoch=(--epoch "$EPOCHS"); fi # with one start for all, epochs are drawn by index
 here=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION")
 there=(--data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION")
 if wanted soup; then
     must "main.py" launch 0 main.py --uniform-soup --greedy-soup --plot --metric "$METRIC" --name "$NAME" \
-        --random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${here[@]}" \
+        --random-seed "${seeds[@]}" --indices "${indices[@]}" ${epoch[@]+"${epoch[@]}"} "${here[@]}" \
         ${relabel[@]+"${relabel[@]}"}
 fi
 
 if wanted validation || wanted inference || wanted vote || wanted summary; then
-    scores="$(newest "logs/individual_results_$NAME"_seed*_epoch"$EPOCHS".jsonl)"
+    age_stem="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch"
+    if [[ "$MODEL" == ViT-B/32 ]]; then
+        scores="$(newest "logs/individual_results_$NAME"_seed*_epoch"$EPOCHS".jsonl)"
+        age="$age_stem$EPOCHS.pt"
+    else
+        scores="$(newest "logs/individual_results_$NAME"_seed*_epoch*.jsonl)"
+        age="$(newest "$age_stem"*.pt)"
+    fi
     [[ -n "$scores" ]] || stop "there are no scores of $NAME yet: run the stage soup first"
-    [[ "$scores" =~ (_seed.*)_num([0-9]+)_epoch ]]
-    soup_name="${NAME}${BASH_REMATCH[1]}_epoch${EPOCHS}_greedysoup_num${BASH_REMATCH[2]}"
+    [[ "$scores" =~ (_seed.*)_num([0-9]+)_epoch([0-9-]+).jsonl$ ]]
+    soup_name="${NAME}${BASH_REMATCH[1]}_epoch${BASH_REMATCH[3]}_greedysoup_num${BASH_REMATCH[2]}"
     soup="$MODEL_LOCATION/$soup_name.pt"
-    age="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch$EPOCHS.pt"
     best_name="$(sed -n '1s/.*"model": "\([^"]*\)\.pt".*/\1/p' "$scores")" # the file lists the best one first
     best="$MODEL_LOCATION/$best_name.pt"
     voting=("output/output_$soup_name.csv" "output/output_${soup_name}_WE_$(basename "$age" .pt).csv"
         "output/output_${soup_name}_SV_$best_name.csv")
     if wanted validation || wanted inference; then
         for file in "$soup" "$best"; do [[ -f "$file" ]] || stop "there is no $file: run the stage soup first"; done
-        [[ -f "$age" ]] || stop "there is no age specialist $age: run the stage age first"
+        [[ -f "$age" ]] || stop "there is no age specialist ${age:-$age_stem*.pt}: run the stage age first"
     fi
 fi
 

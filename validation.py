@@ -29,6 +29,7 @@ def parser() -> flags.Parser:
     flags.add_evaluation_split(parser)
     flags.add_locations(parser)
     flags.add_loader(parser, "images per evaluation step")
+    flags.add_cache(parser)
     flags.add_preprocessing(parser)
     return parser
 
@@ -39,7 +40,6 @@ def run(options: flags.Options) -> list[dict]:
         raise InputError("--weighted-ensemble tunes a weight on held-out people, and --val-ratio None leaves none")
 
     from utils import engine, ensembles, reports, results
-    from utils.checkpoints import read_checkpoint
     from utils.data import read_photographs
     from utils.evaluation import HeldOut
     from utils.files import require_writable, write_json_lines
@@ -52,7 +52,7 @@ def run(options: flags.Options) -> list[dict]:
 
     # Models
     path = choose_checkpoint(options)
-    model = read_checkpoint(path, options.mean, options.std)
+    model = ensembles.read_asked(path, options)
     age, others = ensembles.read_members(options, model)
 
     # Data

@@ -52,10 +52,10 @@ def release_state(seed: int) -> dict[str, torch.Tensor]:
     return {f"model.visual.{name}": tensor for name, tensor in state.items()}
 
 
-def draw_people(folder: Path) -> None:
+def draw_people(folder: Path, count: int = PEOPLE) -> None:
     rng = np.random.default_rng(0)
-    for k in range(PEOPLE):
-        person = folder / "train" / "images" / f"{k:06d}_{('male', 'female')[k % 2]}_Asian_{20 + k * 45 // PEOPLE}"
+    for k in range(count):
+        person = folder / "train" / "images" / f"{k:06d}_{('male', 'female')[k % 2]}_Asian_{20 + k * 45 // count}"
         person.mkdir(parents=True)
         for stem in ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"):
             small = rng.integers(0, 255, (16, 12, 3), np.uint8)

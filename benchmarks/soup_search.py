@@ -38,7 +38,7 @@ from utils.labels import Labelling  # noqa: E402
 from utils.metrics import METRICS, confusion_matrix  # noqa: E402
 from utils.splits import make_split, recorded_split  # noqa: E402
 from utils.sweeps import find_sweep  # noqa: E402
-from utils.transforms import pipeline  # noqa: E402
+from utils.transforms import normalised  # noqa: E402
 from utils.weights import from_openai  # noqa: E402
 
 BATCH = 64
@@ -131,13 +131,12 @@ def make_full_size(folder: Path, strewn_by: tuple[float, ...]) -> dict:
     dim = len(tower["visual_projection.weight"])
     head = {"classification_head.weight": torch.zeros(18, dim), "classification_head.bias": torch.zeros(18)}
     model, recipe = build(CONFIG, {**tower, **head}).eval(), preprocessing(CONFIG["image_size"])
-    pixels = pipeline("val")
     features = []
     with torch.inference_mode():
         for start in range(0, len(photographs), BATCH):
             files = (photographs.folder / name for name in photographs.files[start : start + BATCH])
-            squares = torch.stack([pixels(image=decode(file, CONFIG["image_size"]))["image"] for file in files])
-            features.append(model.embed(squares).numpy())
+            squares = np.stack([decode(file, CONFIG["image_size"]) for file in files])
+            features.append(model.embed(normalised(torch.from_numpy(squares))).numpy())
     targets = photographs.labels(labelling)
     scaler = StandardScaler().fit(np.concatenate(features))
     probe = LogisticRegression(max_iter=1000).fit(scaler.transform(np.concatenate(features)), targets)

@@ -26,7 +26,7 @@ from demo.faces import MASKS, STEMS, Person, draw, people
 from utils.checkpoints import save_checkpoint
 from utils.clip import CLIPClassifier
 from utils.images import squash
-from utils.transforms import pipeline
+from utils.transforms import normalised, pipeline
 
 PEOPLE, SEED = 1500, 1_000_000  # far from the demo's seeds
 EPOCHS, BATCH, LR = 8, 128, 1e-3
@@ -83,9 +83,9 @@ def main(argv: list[str] | None = None) -> None:
         order = torch.randperm(len(squares))[: steps // options.epochs * BATCH].reshape(-1, BATCH)
         total = 0.0
         for batch in tqdm(order, f"epoch {epoch + 1}/{options.epochs}", leave=False):
-            pixel_values = torch.stack([augment(image=squares[k])["image"] for k in batch])
+            seen = np.stack([augment(image=squares[k])["image"] for k in batch])
             texts = normalize(embed_words(words[batch] * (torch.rand(BATCH, len(VOCABULARY)) > WORD_DROPOUT)), dim=-1)
-            logits = log_scale.exp() * model.embed(pixel_values) @ texts.T
+            logits = log_scale.exp() * model.embed(normalised(torch.from_numpy(seen))) @ texts.T
             targets = torch.arange(BATCH)
             loss = (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
             optimizer.zero_grad()

@@ -44,7 +44,7 @@ def fake_training(monkeypatch):
     def run(options, after_epoch):
         calls.append(options)
         for epoch in range(1, options.epochs + 1):
-            after_epoch(epoch, type("Scores", (), {"macro_f1": options.lr * epoch, "accuracy": 0.5}))
+            after_epoch(epoch, {"macro_f1": options.lr * epoch, "accuracy": 0.5})
         return Path(f"{options.name}_seed{options.random_seed}.pt"), {"macro_f1": options.lr * options.epochs}
 
     monkeypatch.setattr("finetune.run", run)
@@ -91,7 +91,7 @@ def test_a_trial_below_the_median_is_pruned(faces, pretrained, monkeypatch):
         value = 0.1 if options.random_seed >= 4 else 0.5
         for epoch in range(1, options.epochs + 1):
             epochs_run.append((options.random_seed, epoch))
-            after_epoch(epoch, type("Scores", (), {"macro_f1": value}))
+            after_epoch(epoch, {"macro_f1": value})
         return Path("x.pt"), {"macro_f1": value}
 
     monkeypatch.setattr("finetune.run", run)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import in_a_copy, infer, openai_vision_state, soup
+from conftest import in_a_copy, infer, openai_vision_state, soup, train
 from PIL import Image
 
 from utils.checkpoints import read_checkpoint
@@ -199,7 +199,7 @@ def test_the_order_of_looking_changes_no_bit_of_the_logits(kitchen, faces, monke
     kind = (ingredients[0].labelling, ingredients[0].preprocessing)
     logits = []
     for seed in range(3):  # each in a cache of its own, so that all are evaluated
-        options = Options(batch_size=64, workers=0)
+        options = Options(batch_size=64, workers=0, no_cache=False)
         place = HeldOut(Accelerator(cpu=True), photographs, rows, *kind, options, Path(f"logits{seed}"))
         order = np.random.default_rng(seed).permutation(len(rows))
         trial = Trial(place, Mixture.of(ingredients))
@@ -273,3 +273,34 @@ def test_a_start_of_another_size_is_an_error_that_names_the_tensor(kitchen, face
         InputError, match=r"--start-from three_layers.pt and finetune_cp.* are different architectures: "
     ):
         soup(faces, "--greedy-soup", "--start-from", "three_layers.pt")
+
+
+def test_the_best_soup_goes_to_the_hub(faces, kitchen, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    sent = {}
+
+    class Hub:
+        def whoami(self):
+            return {"name": "someone"}
+
+        def create_repo(self, repo, private, exist_ok):
+            assert private
+            return f"https://hub/{repo}"
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            sent[repo_id] = {path.name: path.read_bytes() for path in folder_path.iterdir()}
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    soup(faces, "--greedy-soup", "--push-to-hub", "someone/soup")
+    assert {"model.safetensors", "config.json", "README.md"} <= sent["someone/soup"].keys()
+    assert b"A model soup" in sent["someone/soup"]["README.md"]
+    train(faces, kitchen[0].parent / "none", "--model", "model/finetune_cp_seed42_i0_epoch2.pt", "--name", "again",
+          "--push-to-hub", "someone/single")  # fmt: skip
+    assert b"fine-tuned from finetune_cp_seed42_i0_epoch2.pt" in sent["someone/single"]["README.md"]
+
+
+def test_without_an_account_nothing_is_begun(faces, kitchen, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"--push-to-hub a/b: .* \(log in once with 'hf auth login'\)"):
+        soup(faces, "--greedy-soup", "--push-to-hub", "a/b")

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from utils.weights import RECORD_FILE, digest, read_weights, save_archive
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
 
@@ -65,6 +66,12 @@ class Checkpoint:
     @property
     def family(self) -> dict | None:
         return self.meta and self.meta["family"]
+
+
+def flipped(checkpoint: Checkpoint) -> Checkpoint:
+    """The same model, whose outputs are the mean over each photograph and its mirror image."""
+    preprocessing = {**checkpoint.preprocessing, "flip": True}
+    return replace(checkpoint, preprocessing=preprocessing, label=f"{checkpoint.name}_flip.pt")
 
 
 def as_saved(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -151,6 +158,15 @@ def checkpoint_files(model_location: Path) -> list[Path]:
         for path in sorted(Path(model_location).glob("*.pt"))
         if not path.name.startswith(".") and not re.fullmatch(r"model_\d+", path.stem)
     ]
+
+
+def differences(before: dict, now: dict) -> str:
+    """What differs between two records, as `name before -> now; ...`; empty when nothing does."""
+    return "; ".join(
+        f"{name} {before.get(name)} -> {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    )
 
 
 def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, scores: dict) -> dict:

@@ -49,7 +49,7 @@ def read_photographs(data_location: Path, relabel: Path | None = None) -> Photog
 
     Dot files and unknown names are skipped and counted in the log. `relabel` (default: a `relabel.csv` beside the
     `images` folder, if there is one) corrects labels. Raises `InputError` for a missing folder, a person folder that
-    does not parse, a file without its end marker, and an empty result.
+    does not parse, and an empty result.
     """
     folder = training_folder(data_location)
     skipped = Counter()
@@ -98,7 +98,7 @@ def training_folder(data_location: Path) -> Path:
 
 
 def _photograph_names(folder: Path, skipped: Counter) -> list[str]:
-    """Names of a person's photographs, each checked to be complete."""
+    """Names of a person's photographs, sorted."""
     names = {}
     for name in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(name)
@@ -107,7 +107,6 @@ def _photograph_names(folder: Path, skipped: Counter) -> list[str]:
             continue
         if stem in names:
             raise InputError(f"{folder} holds both {names[stem]} and {name}: keep one of them")
-        check_complete(folder / name)
         names[stem] = name
     return list(names.values())
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,22 +12,36 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    broadcast_object_list,
+    find_executable_batch_size,
+    get_cpu_distributed_information,
+    is_tensorboard_available,
+    set_seed,
+)
+from joblib import cpu_count
 from PIL import Image
 from tqdm import tqdm
 
 from utils.clip import CLIPClassifier
-from utils.options import Options
-from utils.transforms import pipeline
+from utils.errors import InputError
+from utils.options import LOGS, Options
+from utils.transforms import normalised
 
 log = logging.getLogger(__name__)
 
+TRACKERS = ("wandb", "tensorboard")
 TRIAL_BATCH = 16  # small, so that a search can stop soon after it knows; a last batch is filled up to a multiple of it
 
 
 def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
-    """The accelerate runtime: logging on the main process, seeds set, float32 in full where float32 is asked for."""
-    accelerator = Accelerator(**accelerator_options)
+    """The accelerate runtime: logging on the main process, seeds set, float32 in full where float32 is asked for, no
+    more threads than there are cores for this process.
+    """
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(non_blocking=True), **accelerator_options)
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and a container may have fewer
+        torch.set_num_threads(min(torch.get_num_threads(), _cores()))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("utils").setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -35,19 +50,91 @@ def start(random_seed: int = 0, **accelerator_options) -> Accelerator:
     return accelerator
 
 
+def start_training(options: Options) -> Accelerator:
+    """The runtime of a fine-tuning run, with its tracker. Raises `InputError` when that is not installed."""
+    if options.report_to == "tensorboard" and not is_tensorboard_available():
+        raise InputError("--report-to tensorboard needs the package: pip install tensorboard")
+    if options.compile and not shutil.which(os.environ.get("CXX", "g++")):
+        raise InputError("--compile needs a C++ compiler: install g++, or name one with CXX")
+    return start(
+        options.random_seed,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        log_with=options.report_to if options.report_to in TRACKERS else None,
+        project_dir=LOGS,
+        mixed_precision=options.mixed_precision,
+    )
+
+
+def fitting_batch_size(accelerator: Accelerator, model: CLIPClassifier, options: Options) -> int:
+    """How many photographs a forward and backward pass has room for: the batch size, or a half, a quarter and so on.
+
+    What is left of the batch is accumulated, so that a step stays the same. Only a GPU tells that it has no room.
+    """
+    if accelerator.device.type == "cpu":
+        return options.batch_size
+    sizes = [options.batch_size >> k for k in range(options.batch_size.bit_length())]
+    sizes = [size for size in sizes if options.batch_size % size == 0]
+    smaller = iter([*sizes[1:], 0])
+
+    @find_executable_batch_size(starting_batch_size=sizes[0], reduce_batch_size_fn=lambda: next(smaller))
+    def room_for(batch_size: int) -> int:
+        moments = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(2)]  # AdamW's
+        shape = batch_size, 3, model.config["image_size"], model.config["image_size"]
+        with accelerator.autocast():
+            logits, _ = model.train()(torch.zeros(shape, device=accelerator.device))
+        logits.float().sum().backward()
+        del moments
+        return batch_size
+
+    try:
+        batch_size = room_for()
+    except RuntimeError as error:
+        raise InputError(
+            f"no room on the GPU for a single photograph ({error}): try --gradient-checkpointing"
+        ) from error
+    finally:
+        model.zero_grad()
+    batch_size = int(accelerator.gather(torch.tensor([batch_size], device=accelerator.device)).min())
+    parts = options.batch_size // batch_size
+    if parts > 1:
+        log.warning("no room for %d photographs: %d times %d make a step", options.batch_size, parts, batch_size)
+        accelerator.gradient_accumulation_steps = options.gradient_accumulation_steps * parts
+    return batch_size
+
+
+def bar(accelerator: Accelerator, loader, what: str, done: int = 0):
+    """The batches behind the first `done` of an epoch with their numbers, from 1, under a progress bar."""
+    silent = None if accelerator.is_local_main_process else True  # None: a bar on a terminal only
+    return enumerate(tqdm(loader, what, total=len(loader), initial=done, disable=silent, leave=False), start=done + 1)
+
+
+def _cores() -> int:
+    """How many CPU cores this process has for itself."""
+    return max(1, cpu_count() // get_cpu_distributed_information().local_world_size)
+
+
+def loader_workers(accelerator: Accelerator, asked: int | None) -> int:
+    """How many loader processes: as asked for, else on a GPU up to eight, and none on a CPU, where the model already
+    keeps all cores busy.
+    """
+    if asked is not None:
+        return asked
+    return 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+
+
 @contextmanager
-def tracker(accelerator: Accelerator, options: Options, run_name: str) -> Iterator[None]:
-    """A run of the tracker, ended with the block however that ends.
+def tracker(accelerator: Accelerator, options: Options, run_name: str, run_id: str = "") -> Iterator[None]:
+    """A run of the tracker, ended with the block however that ends; with the `run_id` of an earlier one it goes on.
 
     wandb goes through accelerate; without an account or a network it is kept offline, and nothing asks.
     """
-    if options.report_to != "none":
+    if options.report_to == "wandb":
         mode = os.environ.get("WANDB_MODE") or ("online" if _can_log_in(accelerator) else "offline")
-        accelerator.init_trackers(
-            "model-soups",
-            config=options.as_dict(),
-            init_kwargs={"wandb": {"name": run_name, "mode": mode, "settings": {"silent": True}}},
-        )
+        one = {"name": run_name, "mode": mode, "settings": {"silent": True}}
+        one |= {"id": run_id, "resume": "allow"} if run_id else {}
+        accelerator.init_trackers("model-soups", config=options.as_dict(), init_kwargs={"wandb": one})
+    elif options.report_to == "tensorboard":
+        accelerator.init_trackers(f"tensorboard/{run_name}")
     try:
         yield
     finally:
@@ -58,7 +145,8 @@ def log_picture(accelerator: Accelerator, name: str, path: Path) -> None:
     """Send a picture to the tracker, if there is one."""
     for one in accelerator.trackers:
         with Image.open(path) as image:
-            one.log_images({name: [np.asarray(image.convert("RGB"))]})
+            how = {"dataformats": "NHWC"} if one.name == "tensorboard" else {}
+            one.log_images({name: np.asarray(image.convert("RGB"))[None]}, **how)
 
 
 def _can_log_in(accelerator: Accelerator) -> bool:
@@ -85,18 +173,16 @@ def from_main(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
     return broadcast_object_list(value)[0] if accelerator.num_processes > 1 else value[0]
 
 
-class Squares(torch.utils.data.Dataset):
-    """Rows of `squares` as normalised pixel values."""
+class Rows(torch.utils.data.Dataset):
+    """`squares` at these rows, as (S, S, 3) uint8 tensors."""
 
-    def __init__(self, squares, rows: np.ndarray, preprocessing: dict):
+    def __init__(self, squares, rows: np.ndarray):
         self.squares, self.rows = squares, rows
-        self.transform = pipeline("val", preprocessing["mean"], preprocessing["std"])
 
     def __getitem__(self, position: int) -> torch.Tensor:
-        return self.transform(image=self.squares[self.rows[position]])["image"]
+        return torch.from_numpy(self.squares[self.rows[position]])
 
 
-@torch.inference_mode()
 def predict(
     accelerator: Accelerator,
     model: CLIPClassifier,
@@ -104,7 +190,7 @@ def predict(
     rows: np.ndarray,
     preprocessing: dict,
     batch_size: int,
-    workers: int = 0,
+    workers: int | None = 0,
     progress: str = "",
     output: str = "classify",
 ) -> np.ndarray:
@@ -112,21 +198,30 @@ def predict(
 
     The batches are fixed by `batch_size` alone, the last one filled up to a multiple of 16 with its last row, and
     dealt out to the processes; each fills in its rows and the zeros of the others are added. So the result does not
-    depend on the number of processes, and mixed precision plays no part. In batches of 16 all have one shape, so that
+    depend on the number of processes, and mixed precision plays no part. Where the preprocessing says `flip` they are
+    means over each photograph and its mirror image. In batches of 16 all have one shape, so that
     it does not depend on the order of the rows either.
     """
-    model = accelerator.unwrap_model(model).to(accelerator.device).eval()
+    model = accelerator.unwrap_model(model).to(accelerator.device).eval()  # not in inference mode, which marks buffers
     count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % min(batch_size, TRIAL_BATCH))])
     batches = [range(k, min(k + batch_size, len(rows))) for k in range(0, len(rows), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     loader = torch.utils.data.DataLoader(
-        Squares(squares, rows, preprocessing), batch_sampler=mine, num_workers=min(workers, len(mine) // 8)
+        Rows(squares, rows),
+        batch_sampler=mine,
+        num_workers=min(loader_workers(accelerator, workers), len(mine) // 8),
+        pin_memory=accelerator.device.type == "cuda",
     )
     width = model.classification_head.out_features if output == "classify" else model.config["projection_dim"]
     outputs = torch.zeros(len(rows), width, device=accelerator.device)
     silent = None if progress and accelerator.is_main_process else True  # None: a bar on a terminal only
-    for batch, pixel_values in zip(
-        mine, tqdm(loader, progress, unit="batch", disable=silent, leave=False), strict=True
-    ):
-        outputs[batch.start : batch.stop] = getattr(model, output)(pixel_values.to(accelerator.device)).float()
+    bar = tqdm(loader, progress, unit="batch", disable=silent, leave=False)
+    with torch.inference_mode():
+        for batch, some in zip(mine, bar, strict=True):
+            some = some.to(accelerator.device, non_blocking=True)
+            pixel_values = normalised(some, preprocessing["mean"], preprocessing["std"])
+            outputs[batch.start : batch.stop] = getattr(model, output)(pixel_values)
+            if preprocessing.get("flip"):
+                outputs[batch.start : batch.stop] += getattr(model, output)(pixel_values.flip(-1))
+                outputs[batch.start : batch.stop] /= 2
     return accelerator.reduce(outputs)[:count].cpu().numpy()

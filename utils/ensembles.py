@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
+from utils.checkpoints import Checkpoint, find_checkpoint, flipped, read_checkpoint
 from utils.errors import InputError
 from utils.files import write_text
 from utils.labels import Labelling
@@ -96,6 +96,12 @@ def as_probs(scores: np.ndarray, rule: str = "log") -> np.ndarray:
     return np.exp(log_softmax(scores)) if rule == "log" else scores / scores.sum(-1, keepdims=True)
 
 
+def read_asked(path: Path, options: Options) -> Checkpoint:
+    """The checkpoint at `path` with the preprocessing that `--mean`, `--std` and `--flip` ask for."""
+    checkpoint = read_checkpoint(path, options.mean, options.std)
+    return flipped(checkpoint) if options.flip else checkpoint
+
+
 def read_members(options: Options, model: Checkpoint) -> tuple[Checkpoint | None, list[Checkpoint]]:
     """The age specialist of `--weighted-ensemble` and the models of `--soft-voting`, each checked to fit `model`.
 
@@ -103,7 +109,7 @@ def read_members(options: Options, model: Checkpoint) -> tuple[Checkpoint | None
     """
 
     def read(name: str) -> Checkpoint:
-        return read_checkpoint(find_checkpoint(name, options.model_location), options.mean, options.std)
+        return read_asked(find_checkpoint(name, options.model_location), options)
 
     check_attributes(model, EVERY)
     if options.soft_voting_rule and not options.soft_voting:

@@ -13,6 +13,10 @@ class Diverged(InputError):
     """Training went to infinity under the options given."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal to stop came, and what was done is saved; the first argument is the signal's number."""
+
+
 def run_script(main) -> None:
     """Call a script's `main`; a user's mistake or a failing disk becomes one line on stderr and exit code 1.
 
@@ -26,6 +30,11 @@ def run_script(main) -> None:
             time.sleep(2)
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         sys.exit(1)
+    except Interrupted as stop:
+        number, message = stop.args
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(message, file=sys.stderr, flush=True)
+        sys.exit(128 + number)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)

@@ -1,6 +1,5 @@
 """Held-out photographs and how a model does on them."""
 
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from accelerate import Accelerator
 from utils.checkpoints import Checkpoint
 from utils.clip import CLIPClassifier, build
 from utils.data import Photographs
-from utils.engine import TRIAL_BATCH, Squares, from_main, predict
+from utils.engine import TRIAL_BATCH, from_main, predict
 from utils.errors import InputError
 from utils.images import SomeSquares, cache_squares, cached_squares
 from utils.labels import Labelling
@@ -20,6 +19,7 @@ from utils.logits import cache_key, digest_of, load_logits, store_logits
 from utils.metrics import Gain, Scores, paired_gain, score, score_row
 from utils.options import CACHE, LOGS, Options
 from utils.soups import Mixture
+from utils.transforms import normalised
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +27,22 @@ EVALUATION_BATCH = 64
 KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 
-def decoded(accelerator: Accelerator, photographs: Photographs, size: int, rows: np.ndarray | None = None):
+def decoded(
+    accelerator: Accelerator, photographs: Photographs, size: int, rows: np.ndarray | None = None, keep: bool = True
+):
     """All photographs as squares of `size` pixels, or where they are not cached only those at `rows`.
 
-    One process decodes what is not cached yet, the others wait.
+    One process decodes what is not cached yet, the others wait. Without `keep` they are decoded whenever they are
+    asked for.
     """
     with accelerator.main_process_first():
         where = photographs.folder, list(photographs.files), size, CACHE
         progress = accelerator.is_local_main_process
         if rows is None:
-            return cache_squares(*where, progress)
-        whole = cached_squares(*where)
+            return cache_squares(*where, progress, keep)
+        whole = cached_squares(*where, keep)
         some = photographs.folder, list(photographs.files[rows]), size, CACHE
-        return SomeSquares(cache_squares(*some, progress), rows) if whole is None else whole
+        return SomeSquares(cache_squares(*some, progress, keep), rows) if whole is None else whole
 
 
 class HeldOut:
@@ -61,11 +64,9 @@ class HeldOut:
     ):
         self.accelerator, self.rows, self.labelling, self.folder = accelerator, rows, labelling, folder
         self.preprocessing, self.batch_size, self.workers = preprocessing, options.batch_size, options.workers
-        self.squares = decoded(accelerator, photographs, preprocessing["size"], None if decode_all else rows)
-        sha = hashlib.sha256()
-        for row in rows:
-            sha.update(self.squares[row])
-        self.images_digest = sha.hexdigest()
+        size, some = preprocessing["size"], None if decode_all else rows
+        self.squares = decoded(accelerator, photographs, size, some, keep=not options.no_cache)
+        self.images_digest = self.squares.fingerprint(rows)
         self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
         self.labels = photographs.labels(labelling)[rows]
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
@@ -82,8 +83,8 @@ class HeldOut:
 
     def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
         """(B, 3, S, S) of the held-out photographs at these positions."""
-        some = Squares(self.squares, self.rows[positions], self.preprocessing)
-        return torch.stack([some[k] for k in range(len(positions))])
+        squares = np.stack([self.squares[row] for row in self.rows[positions]])
+        return normalised(torch.from_numpy(squares), self.preprocessing["mean"], self.preprocessing["std"])
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a checkpoint, from the cache or evaluated and kept.

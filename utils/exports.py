@@ -16,7 +16,7 @@ from utils.clip import build
 from utils.errors import InputError
 from utils.evaluation import HeldOut
 from utils.files import atomic, require_writable
-from utils.options import SELECT_NOTHING
+from utils.options import SELECT_NOTHING, Options
 from utils.weights import HEAD, HEAD_FILE, RECORD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,11 @@ EXPORTED = {  # what an exported folder holds; one that holds anything else is n
 }  # fmt: skip
 
 
-def require_exportable(folder: Path | None, onnx_file: Path | None, ingredients: Sequence[Checkpoint]) -> None:
+def require_exportable(options: Options, ingredients: Sequence[Checkpoint]) -> None:
     """Raise `InputError` before any long work when something else is in the way, or the place cannot be written to."""
+    folder, onnx_file = options.export, options.export_onnx
+    if options.push_to_hub:
+        require_hub(options.push_to_hub)
     read = {one.path.resolve() for one in ingredients}
     if folder is not None:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or folder.resolve() == Path.cwd():
@@ -49,8 +52,9 @@ def require_exportable(folder: Path | None, onnx_file: Path | None, ingredients:
         require_writable(onnx_file.parent)
 
 
-def export(soup: Checkpoint, held_out: HeldOut, folder: Path | None, onnx_file: Path | None) -> None:
-    """Write a soup as a folder, as ONNX, or both; ONNX is compared on up to eight held-out photographs."""
+def export(soup: Checkpoint, held_out: HeldOut, options: Options) -> None:
+    """Write a soup as the options ask for; ONNX is compared on up to eight held-out photographs."""
+    folder, onnx_file = options.export, options.export_onnx
     if folder is not None:
         export_folder(folder, soup)
         log.info("exported %s to the Hugging Face folder %s", soup.path.name, folder)
@@ -58,6 +62,8 @@ def export(soup: Checkpoint, held_out: HeldOut, folder: Path | None, onnx_file: 
         some = np.arange(min(8, len(held_out.rows)))
         difference = export_onnx(onnx_file, soup, held_out.pixel_values(some))
         log.info("exported %s to %s: logits differ from PyTorch's by %.1e", soup.path.name, onnx_file, difference)
+    if options.push_to_hub:
+        log.info("%s is on the hub: %s", soup.path.name, push_to_hub(options.push_to_hub, soup))
 
 
 def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
@@ -100,10 +106,10 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
 
 def model_card(checkpoint: Checkpoint) -> str:
     """The folder's README.md: what the soup is made of, what it scored on whom, how to load it."""
-    meta = checkpoint.meta
-    scores = meta["scores"]
-    selected = meta["options"]["recipe"] not in SELECT_NOTHING
-    rows = "\n".join(f"| {one['name']} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"])
+    scores, recipe = checkpoint.meta["scores"], checkpoint.meta["options"].get("recipe")
+    people = f"{scores['images']} images of {scores.get('people', 'held-out people')}" if scores else "nobody"
+    known = f"accuracy {scores['accuracy']:.4f}, macro-F1\n{scores['macro_f1']:.4f}" if scores else "no scores"
+    selected = recipe is not None and recipe not in SELECT_NOTHING
     classes = "\n".join(f"{k}. {name}" for k, name in enumerate(checkpoint.labelling.classes))
     return f"""---
 library_name: transformers
@@ -113,17 +119,11 @@ tags: [clip, model-soup]
 
 # {checkpoint.name}
 
-A model soup: the weighted average of {len(meta["made_from"])} fine-tuned CLIP vision towers (recipe
-{meta["options"]["recipe"]}), with one linear head of {checkpoint.labelling.num_classes} classes.
+{_origin(checkpoint)}
 
-| ingredient | weight | digest |
-|---|---|---|
-{rows}
+Digest of the weights: {checkpoint.digest}
 
-Digest of the average: {checkpoint.digest}
-
-On {scores["images"]} images of {scores["people"]}: accuracy {scores["accuracy"]:.4f}, macro-F1
-{scores["macro_f1"]:.4f}.{" The same people chose the soup, so on others expect a little less." * selected}
+On {people}: {known}.{" The same people chose the soup, so on others expect a little less." * selected}
 
 ```python
 import torch
@@ -145,6 +145,51 @@ Classes, from 0:
 
 {classes}
 """
+
+
+def _origin(checkpoint: Checkpoint) -> str:
+    """What a soup was made of, or how a single model was trained."""
+    meta, classes = checkpoint.meta, checkpoint.labelling.num_classes
+    if meta["made_from"]:
+        rows = "\n".join(
+            f"| {one['name']} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"]
+        )
+        return f"""A model soup: the weighted average of {len(meta["made_from"])} fine-tuned CLIP vision towers (recipe
+{meta["options"]["recipe"]}), with one linear head of {classes} classes.
+
+| ingredient | weight | digest |
+|---|---|---|
+{rows}"""
+    options = "\n".join(f"| {name} | {value} |" for name, value in sorted(meta["options"].items()))
+    return f"""A CLIP vision tower fine-tuned from {meta["start"]["source"]}, with one linear head of {classes}
+classes.
+
+| option | value |
+|---|---|
+{options}"""
+
+
+def require_hub(repo: str) -> None:
+    """Raise `InputError` before any long work when nobody is logged in to the hub, or it is not reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:  # the hub's client passes on its transport's own exceptions
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--push-to-hub {repo}: {reason} (log in once with 'hf auth login')") from error
+
+
+def push_to_hub(repo: str, checkpoint: Checkpoint) -> str:
+    """Put what `export_folder` writes into a repository of the hub, private when it is new; returns its address."""
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / checkpoint.path.stem
+        export_folder(folder, checkpoint)
+        address = HfApi().create_repo(repo, private=True, exist_ok=True)
+        HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message=checkpoint.name)
+    return str(address)
 
 
 class _Classify(nn.Module):

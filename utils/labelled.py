@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.data import read_csv
 from utils.errors import InputError
-from utils.images import SUFFIXES, check_complete
+from utils.images import SUFFIXES
 from utils.labels import Classes, Labelling
 
 NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"(\d+)(\.0*)?")
@@ -75,8 +75,8 @@ def read_labelled_images(location: Path) -> LabelledImages:
 
     A CSV names its files relative to its own folder. Labels that are whole numbers are class ids; others are names,
     numbered in sorted order. A third column `person` says which images belong together; else each stands for itself.
-    Raises `InputError` for what cannot be read or can be read in two ways, and for an image that is missing, cut short
-    or listed twice.
+    Raises `InputError` for what cannot be read or can be read in two ways, and for an image that is missing or
+    listed twice.
     """
     if location.is_dir():
         folder, (rows, names) = location, _class_folders(location)
@@ -90,7 +90,8 @@ def read_labelled_images(location: Path) -> LabelledImages:
     for name, _, _ in rows:
         if Path(name).suffix.lower() not in SUFFIXES:
             raise InputError(f"{location} lists {name}, and only {', '.join(SUFFIXES)} are read")
-        check_complete(folder / name)
+        if not (folder / name).is_file():
+            raise InputError(f"{location} lists {name}, which is not there")
     files, targets, persons = (np.array(column) for column in zip(*rows, strict=True))
     return LabelledImages(folder, files, files, persons, targets, names)
 

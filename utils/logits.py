@@ -20,7 +20,7 @@ def cache_key(weights_digest: str, images_digest: str, ids: np.ndarray, preproce
 
     `images_digest` is that of the decoded photographs. The precision is always float32.
     """
-    content = [weights_digest, images_digest, list(map(str, ids)), preprocessing, "float32"]
+    content = [weights_digest, images_digest, list(map(str, ids)), preprocessing, "float32, normalised last"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -11,8 +11,12 @@ def make_loss(
     contrastive_weight: float = 0.1,
     label_smoothing: float = 0.0,
     adjustment: torch.Tensor | None = None,
+    class_weights: torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
 ) -> Callable:
     """A function of logits (B, C), unit-length features (B, D) and labels (B,) that returns a scalar.
+
+    For cross entropy alone the labels may be (B, C) shares of classes instead. `class_weights` (C,) weigh it.
 
     `adjustment` (C,) is added to the logits: `tau * log(share of the class)` is the logit-adjusted loss (Menon et al.
     2021, "Long-tail learning via logit adjustment", equation 10).
@@ -22,9 +26,10 @@ def make_loss(
     """
 
     def cross_entropy(logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        adjusted = logits.float() if adjustment is None else logits.float() + adjustment.to(logits.device)
-        return F.cross_entropy(adjusted, labels, label_smoothing=label_smoothing)
+        adjusted = logits.float() if adjustment is None else logits.float() + adjustment
+        return F.cross_entropy(adjusted, labels, class_weights, label_smoothing=label_smoothing)
 
+    adjustment, class_weights = (None if one is None else one.to(device) for one in (adjustment, class_weights))
     if loss_fn == "CrossEntropyLoss":
         return cross_entropy
 

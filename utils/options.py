@@ -5,7 +5,6 @@ This module imports nothing heavy, so that `--help` and a mistyped flag answer a
 
 import argparse
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -37,7 +36,7 @@ class Options(argparse.Namespace):
             raise AttributeError(f"options are read-only: use options.replace({name}=...)")
         super().__setattr__(name, value)
 
-    def freeze(self) -> "Options":
+    def sealed(self) -> "Options":
         super().__setattr__("_frozen", True)
         return self
 
@@ -50,7 +49,7 @@ class Options(argparse.Namespace):
         unknown = set(changes) - set(vars(self))
         if unknown:
             raise AttributeError(f"no such option: {', '.join(sorted(unknown))}")
-        return Options(**{**{k: v for k, v in vars(self).items() if k != "_frozen"}, **changes}).freeze()
+        return Options(**{**{k: v for k, v in vars(self).items() if k != "_frozen"}, **changes}).sealed()
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: list[str] | None = None) -> Options:
         argv = sys.argv[1:] if argv is None else argv
-        return self.parse_args([_dashes(token) for token in argv], Options()).freeze()
+        return self.parse_args([_dashes(token) for token in argv], Options()).sealed()
 
 
 class _DefaultsHelp(argparse.HelpFormatter):
@@ -114,6 +113,24 @@ def ratio_or_none(text: str) -> float | str | None:
     """A ratio, None, or the word that stands for the checkpoints' own."""
     words = {"none": None, RECORDED: RECORDED}
     return words[text.lower()] if text.lower() in words else ratio(text)
+
+
+def age_range(text: str) -> tuple[int, int]:
+    """Two whole numbers of years, `57-59`."""
+    match = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text)
+    if not match or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 57-59 (first and last year)")
+    return int(match[1]), int(match[2])
+
+
+def frozen_part(text: str) -> str | int:
+    """`backbone`, or how many layers `first-3` means."""
+    if text == "backbone":
+        return text
+    match = re.fullmatch(r"first-(\d+)", text)
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither backbone nor of the form first-3")
+    return int(match[1])
 
 
 def age_limits(text: str) -> tuple[int, int]:
@@ -198,12 +215,19 @@ def add_loader(parser: Parser, batch_help: str = "images per step and process") 
     add_workers(parser)
 
 
+def add_cache(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="decode photographs when they are needed instead of keeping them decoded",
+    )
+
+
 def add_workers(parser: Parser) -> None:
     parser.add_argument(
         "--workers",
         type=number(int, 0),
-        default=min(4, os.cpu_count() or 1),
-        help="loader processes; 0 loads in the main process",
+        help="loader processes; 0 loads in the main process (default: by machine, 0 on a CPU)",
     )
 
 
@@ -235,6 +259,13 @@ def add_recipes(parser: Parser) -> None:
     )
     parser.add_argument("--export", type=Path, metavar="DIR", help="write the soup as a Hugging Face folder")
     parser.add_argument("--export-onnx", type=Path, metavar="FILE", help="write the soup as ONNX")
+    add_push(parser)
+
+
+def add_push(parser: Parser) -> None:
+    parser.add_argument(
+        "--push-to-hub", metavar="USER/NAME", help="put the result into this repository of the Hugging Face hub"
+    )
 
 
 def add_foreign(parser: Parser) -> None:
@@ -258,6 +289,9 @@ def add_model_name(parser: Parser) -> None:
 
 def add_ensembles(parser: Parser, one_only: bool = False) -> None:
     """What is predicted together with the model; `one_only` refuses both at once."""
+    parser.add_argument(
+        "--flip", action="store_true", help="predict each photograph and its mirror image, and average: twice the time"
+    )
     group = parser.add_mutually_exclusive_group() if one_only else parser
     group.add_argument(
         "--weighted-ensemble", metavar="AGE.pt", help="age specialist whose log-probabilities are added to the model's"
@@ -275,109 +309,3 @@ def add_preprocessing(parser: Parser) -> None:
         parser.add_argument(
             f"--{name}", type=triple, help=f"channel {name} for checkpoints without a record (default: CLIP's)"
         )
-
-
-def add_searched(parser: Parser) -> None:
-    """What one run chooses and `optuna_script.py` searches: which ingredient, and how it is trained."""
-    parser.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
-    parser.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
-    parser.add_argument(
-        "--random-seed", type=number(int, 0, 2**32 - 1), default=42, help="seed of order and augmentation"
-    )
-    parser.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
-    parser.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
-    parser.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
-    parser.add_argument(
-        "--aug-strength", type=number(float, 0, 3), default=1.0, help="scale of the augmentation; 0 leaves it out"
-    )
-    parser.add_argument("--label-smoothing", type=number(float, 0, 0.9), default=0.0, help="of the cross entropy")
-
-
-def add_training(parser: Parser) -> None:
-    """What steers fine-tuning beside the searched options, the same in all runs of a study."""
-    parser.add_argument(
-        "--model",
-        default="ViT-B/32",
-        help="ViT-B/32 (the release's model_{i}.pt), ViT-B/16 (OpenAI's, from the hub), a hub id, a folder or a file",
-    )
-    parser.add_argument(
-        "--pretrained-location", type=Path, help="folder of model_{i}.pt (default: the model location)"
-    )
-    parser.add_argument("--image-size", type=number(int, 1), help="pixels per side (default: the model's own)")
-    parser.add_argument(
-        "--warmup-length", type=number(int, 0), default=500, help="warm-up steps, at most a tenth of all steps"
-    )
-    parser.add_argument(
-        "--gradient-accumulation-steps", type=number(int, 1), default=1, help="batches per optimizer step"
-    )
-    parser.add_argument(
-        "--old-aug",
-        type=true_or_false,
-        default=False,
-        metavar="{True,False}",
-        help="one more pass over the training people of the oldest class under their own augmentation",
-    )
-    parser.add_argument(
-        "--sampler",
-        choices=("shuffle", "balanced"),
-        default="shuffle",
-        help="each image once per epoch, or classes drawn by the square root of their size",
-    )
-    parser.add_argument(
-        "--logit-adjustment",
-        type=number(float, 0, 2),
-        default=0.0,
-        help="times the log of each class's share in training, added to the logits in the loss, so that rare classes "
-        "are predicted more often; 0 leaves it out, 1 aims at equal shares",
-    )
-    parser.add_argument(
-        "--loss-fn",
-        choices=("CrossEntropyLoss", "ContrastiveLoss"),
-        default="CrossEntropyLoss",
-        help="ContrastiveLoss is added to the cross entropy",
-    )
-    parser.add_argument(
-        "--contrastive-weight", type=number(float, 0, above=True), default=0.1, help="weight of the contrastive loss"
-    )
-    parser.add_argument(
-        "--head-init",
-        choices=("zeroshot", "probe", "random"),
-        help="start of the classification head (default: zeroshot when the source has a text tower, else probe)",
-    )
-
-
-def add_run(parser: Parser) -> None:
-    """What a fine-tuning run writes beside its checkpoint, and where it reports to."""
-    parser.add_argument("--save-every", type=number(int, 1), help="also save every N-th epoch's checkpoint")
-    parser.add_argument("--save-img", action="store_true", help="write a sheet of augmented training images")
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint trained with other options")
-    add_report(parser)
-
-
-def add_report(parser: Parser) -> None:
-    parser.add_argument("--report-to", choices=("wandb", "none"), default="wandb", help="tracker; offline by itself")
-
-
-def add_search_space(parser: Parser) -> None:
-    """What `optuna_script.py` searches; equal limits and single choices fix a value."""
-    positive, ratio_of_labels = number(float, 0, above=True), number(float, 0, 0.9)
-    for name, kind, limits, what in (
-        ("lr", positive, (1e-6, 1e-4), "peak learning rate, searched on a logarithmic scale"),
-        ("wd", number(float, 0), (0.0, 0.3), "AdamW weight decay"),
-        ("epochs", number(int, 1), (5, 20), "passes over the training images"),
-        ("aug-strength", number(float, 0, 3), (0.0, 2.0), "scale of the augmentation"),
-        ("label-smoothing", ratio_of_labels, (0.0, 0.2), "of the cross entropy"),
-    ):
-        parser.add_argument(
-            f"--{name}-limits", type=kind, nargs=2, metavar=("LOW", "HIGH"), default=limits, help=f"limits: {what}"
-        )
-    parser.add_argument(
-        "--batch-sizes", type=number(int, 1), nargs="+", metavar="N", default=(32, 64, 128), help="images per step"
-    )
-    parser.add_argument(
-        "--indices",
-        type=number(int, 0),
-        nargs="+",
-        metavar="I",
-        help="pretrained indices (default: all that are there)",
-    )

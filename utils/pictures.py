@@ -150,3 +150,24 @@ def _draw_path(axis, steps: Sequence[tuple[str, float | None, bool]], metric: st
     axis.set_title("the greedy path", fontsize=9)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
+
+
+def save_curves(path: Path, history: Sequence[dict], title: str) -> Path:
+    """Draw a run's losses and held-out scores against its epochs; `history` has one row per epoch."""
+    epochs = [row["epoch"] for row in history]
+    kinds = (
+        ("loss (nats)", {"train_loss": "training", "loss": "held-out people"}),
+        ("score", {"accuracy": "accuracy", "macro_f1": "macro-F1"}),
+    )
+    with saved_figure(path, ncols=2, figsize=(10, 4)) as (figure, axes):
+        for axis, (what, columns) in zip(axes, kinds, strict=True):
+            for column, label in columns.items():
+                if column in history[0]:
+                    axis.plot(epochs, [row[column] for row in history], marker="o", markersize=3, label=label)
+            axis.set(xlabel="epoch", ylabel=what)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.grid(alpha=0.3)
+            if axis.lines:
+                axis.legend(fontsize=8)
+        figure.suptitle(title, fontsize=9)
+    return path

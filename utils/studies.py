@@ -12,9 +12,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartb
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalRedisBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from utils.checkpoints import differences
 from utils.errors import InputError
 from utils.files import is_alive
-from utils.training import differences
+from utils.states import state_file
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,12 @@ def take_up_again(study: optuna.Study) -> list[int]:
             RetryHeartbeatStaleTrialCallback()(study, trial)
             taken.append(trial.number)
     return taken
+
+
+def remove_states(study_name: str, number: int) -> None:
+    """Remove what a trial that ends early would be resumed from."""
+    for path in state_file("x").parent.glob(f"{study_name}_seed{number}_i*.pt"):
+        path.unlink(missing_ok=True)
 
 
 def check_checkpoints(study: optuna.Study, model_location: Path) -> None:

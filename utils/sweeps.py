@@ -1,5 +1,6 @@
 """A sweep: the fine-tuned checkpoints of one name over seeds and indices."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.checkpoints import Checkpoint, check_same_kind, checkpoint_files, find_checkpoint, read_checkpoint
+from utils.checkpoints import DROPPED, Checkpoint, check_same_kind, checkpoint_files, find_checkpoint, read_checkpoint
 from utils.data import Photographs, read_photographs
 from utils.errors import InputError
+from utils.files import write_text
 from utils.labelled import LabelledImages, read_labelled_images
 from utils.logits import digest_of
 from utils.options import START_FILE, Options
@@ -79,7 +81,8 @@ def find_sweep(
     """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`.
 
     Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
-    silently. Raises `InputError` when nothing fits, when an asked index is missing, and when several sweeps fit.
+    silently but those that `--keep-top` removed. Raises `InputError` when nothing fits, when an
+    asked index is missing, and when several sweeps fit.
     """
     found, every = defaultdict(list), set()
     for path in checkpoint_files(model_location):
@@ -103,12 +106,36 @@ def find_sweep(
     if len(names) > 1:
         raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
     for seed in sorted({key[1] for key in found}):
-        missing = [i for i in indices or () if (names[0], seed, i) not in found]
+        missing = [
+            i
+            for i in indices or ()
+            if (names[0], seed, i) not in found
+            and not any(model_location.glob(f"{names[0]}_seed{seed}_i{i}_epoch*{DROPPED}"))
+        ]
         if missing:
             raise InputError(f"{names[0]}: seed {seed} has no index {', '.join(map(str, missing))}")
     if seeds is not None and (absent := sorted(set(seeds) - {key[1] for key in found})):
         raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
+
+
+def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
+    """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
+
+    Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
+    again. Of equal scores the lower seed and index stay.
+    """
+    scored = []
+    for one in find_sweep(model_location, name).ingredients:
+        meta = read_checkpoint(one.path).meta
+        if meta is not None and meta["scores"] is not None:
+            scored.append((meta["scores"][metric], one.path, meta))
+    worst = sorted(scored, key=lambda one: one[0], reverse=True)[most:]
+    for _, path, meta in worst:
+        kept = {key: meta[key] for key in ("options", "scores", "digest")}
+        write_text(path.with_suffix(DROPPED), json.dumps(kept, indent=1) + "\n")
+        path.unlink(missing_ok=True)
+    return [path for _, path, _ in worst]
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,40 @@
-"""The parts of a fine-tuning run that can be asserted: its record, data set, parameter groups and pictures."""
+"""The parts of a fine-tuning run that can be asserted: its record, data set and pictures."""
 
+import atexit
+import json
+import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from utils.checkpoints import read_checkpoint
+from utils.checkpoints import DROPPED, as_saved, differences, preprocessing, read_checkpoint, save_checkpoint
+from utils.clip import build
+from utils.data import Photographs, read_photographs
 from utils.errors import InputError
-from utils.evaluation import HeldOut
+from utils.evaluation import EVALUATION_BATCH, HeldOut
+from utils.heads import head_family, sweep_head
 from utils.labels import Labelling
-from utils.metrics import Scores
+from utils.mixing import Mixing
 from utils.options import PICTURES, Options
 from utils.pictures import save_sheet
-from utils.splits import Split
+from utils.splits import Split, check_unseen, make_split
+from utils.start import read_start
+from utils.states import Progress
+from utils.trainable import without_age_head
 from utils.transforms import LabelledSquares, pipeline, square_root_weights
-from utils.weights import Weights
+from utils.weights import Weights, digest
 
+NO_SCORES = ("epoch", "step", "lr", "train_loss")  # of a row of the history
 NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
     "data_location", "model_location", "pretrained_location", "relabel", "workers",
-    "save_every", "save_img", "overwrite", "report_to",
+    "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
+    "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision",
 }  # fmt: skip
 
 
@@ -42,22 +56,82 @@ def steering(options: Options) -> dict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
-def record(options: Options, start: Weights, family: dict) -> dict:
-    """Everything that steers training, to tell whether a checkpoint is what these options would make."""
-    return {
+@dataclass(frozen=True)
+class Task:
+    """What a run starts from, learns from and is scored on; `record` is everything that steers it, to tell whether a
+    checkpoint is what its options would make.
+    """
+
+    start: Weights
+    anchor: Weights
+    photographs: Photographs
+    split: Split
+    held_out: HeldOut
+    family: dict
+    record: dict
+
+    @property
+    def labelling(self) -> Labelling:
+        return self.held_out.labelling
+
+    @property
+    def preprocessing(self) -> dict:
+        return self.held_out.preprocessing
+
+
+def read_task(accelerator: Accelerator, options: Options, labelling: Labelling) -> Task:
+    """Read weights and photographs. Raises `InputError` for what does not fit together, such as a start that has seen
+    people who are held out here.
+    """
+    start, anchor = read_start(options)
+    photographs = read_photographs(options.data_location, options.relabel)
+    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
+    for weights in (start, anchor):
+        if weights.meta is not None:
+            check_unseen(split, weights.meta["split"], photographs, weights.source)
+    if options.fast_dev_run:
+        few = slice(2 * options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes)
+        split = replace(split, train=split.train[few], held_out=split.held_out[: 2 * EVALUATION_BATCH])
+    recipe = preprocessing(start.config["image_size"])
+    evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
+    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, evaluation, decode_all=True)
+    labels = photographs.labels(labelling)[split.train]
+    family = head_family(anchor, labelling, options.head_init, split.digest, labels, held_out.squares.fingerprint())
+    record = {
         **steering(options),
+        "mixed_precision": accelerator.mixed_precision,
         "start": start.backbone_digest,
         "anchor, head, labels and photographs": family["inputs"],
     }
+    return Task(start, anchor, photographs, split, held_out, family, record)
+
+
+def starting_head(accelerator: Accelerator, task: Task) -> dict[str, torch.Tensor]:
+    """The head that all runs of the sweep start from, as `classification_head.*` tensors."""
+    anchor, rows = task.anchor, task.split.train
+
+    def training_features():
+        blank = {
+            "classification_head.weight": torch.zeros(task.labelling.num_classes, anchor.config["projection_dim"]),
+            "classification_head.bias": torch.zeros(task.labelling.num_classes),
+        }
+        frozen = build(anchor.config, {**anchor.backbone(), **blank}, anchor.source)
+        features = task.held_out.predict(frozen, "probe", rows, output="embed")
+        return features, task.photographs.labels(task.labelling)[rows], task.photographs.persons[rows]
+
+    return sweep_head(accelerator, anchor, task.family, task.labelling, training_features)
 
 
 def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
     """The record of the checkpoint at `path` when the same options made it, None when it is to be trained.
 
-    Raises `InputError` that shows the difference when other options made it and `overwrite` is not set.
+    A checkpoint that `--keep-top` removed counts as there. Raises `InputError` that shows the difference when other
+    options made it and `overwrite` is not set.
     """
     if overwrite or not path.is_file():
-        return None
+        note = path.with_suffix(DROPPED)
+        dropped = None if overwrite or not note.is_file() else json.loads(note.read_text(encoding="utf-8"))
+        return dropped if dropped and not differences(dropped["options"], wanted) else None
     meta = read_checkpoint(path).meta
     if meta is None:
         raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
@@ -69,44 +143,66 @@ def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
     return meta
 
 
-def differences(before: dict, now: dict) -> str:
-    """What differs between two records, as `name before -> now; ...`; empty when nothing does."""
-    return "; ".join(
-        f"{name} {before.get(name)} -> {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    )
-
-
-def meta(
-    options: Options,
-    start: Weights,
-    family: dict,
-    held_out: HeldOut,
-    split: Split,
-    scores: Scores | None,
-    epoch: int,
-) -> dict:
-    """The record that a fine-tuned checkpoint carries."""
+def meta(task: Task, row: dict) -> dict:
+    """The record that a fine-tuned checkpoint carries; `row` is of the epoch whose weights it holds."""
     return {
-        "model": start.config,
-        "labelling": held_out.labelling.record(),
-        "preprocessing": held_out.preprocessing,
-        "options": record(options, start, family),
-        "epoch": epoch,
-        "split": split.record(),
-        "held_out": held_out.record,
-        "family": family,
-        "start": {"source": Path(start.source).name, "digest": start.backbone_digest},
-        "scores": scores and scores.record(),
+        "model": task.start.config,
+        "labelling": task.labelling.record(),
+        "preprocessing": task.preprocessing,
+        "options": task.record,
+        "epoch": row["epoch"],
+        "split": task.split.record(),
+        "held_out": task.held_out.record,
+        "family": task.family,
+        "start": {"source": Path(task.start.source).name, "digest": task.start.backbone_digest},
+        "scores": scores_of(row),
         "made_from": [],
     }
 
 
-def train_set(
-    squares, rows: np.ndarray, labels: np.ndarray, labelling: Labelling, options: Options
-) -> LabelledSquares:
-    """The photographs at `rows`; with `--old-aug True` those of the oldest class once more, under `train2`."""
+def scores_of(row: dict) -> dict | None:
+    """The held-out scores in a row of the history; None when nobody is held out."""
+    return {name: value for name, value in row.items() if name not in NO_SCORES} if "loss" in row else None
+
+
+def save_model(path: Path, model: nn.Module, record: dict) -> None:
+    """Write a trained model's checkpoint, without what only training needs."""
+    save_checkpoint(path, without_age_head(model.state_dict()), record)
+
+
+def digest_of_saved(model: nn.Module) -> str:
+    """The digest that the checkpoint of a model will have."""
+    return digest(as_saved(without_age_head(model.state_dict())))
+
+
+def finished(progress: Progress, options: Options) -> bool:
+    """Whether all epochs are done, or `--patience` of them in a row have not raised the score."""
+    waited = len(progress.history) - progress.best.get("epoch", len(progress.history))
+    return progress.epoch > options.epochs or (options.patience is not None and waited >= options.patience)
+
+
+def rehearsal(options: Options) -> Options:
+    """With `--fast-dev-run` the options of a run that leaves no checkpoint; others as they are."""
+    if not options.fast_dev_run:
+        return options
+    folder = tempfile.mkdtemp(prefix="fast_dev_run.")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    kept = {"pretrained_location": options.pretrained_location or options.model_location, "report_to": "none"}
+    return options.replace(name="fast_dev_run", epochs=1, model_location=Path(folder), **kept)
+
+
+def train_set(task: Task, options: Options) -> LabelledSquares:
+    """The photographs to train on but those of `--drop-ages`; with `--old-aug True` those of the oldest class once
+    more, under `train2`.
+    """
+    photographs, labelling, rows = task.photographs, task.labelling, task.split.train
+    labels = photographs.labels(labelling)
+    if options.drop_ages:
+        first, last = options.drop_ages
+        ages = photographs.ages[rows]
+        rows = rows[(ages < first) | (ages > last)]
+        if not len(rows):
+            raise InputError(f"--drop-ages {first}-{last} leaves nobody to train on")
     passes = [rows]
     if options.old_aug:
         passes.append(rows[labelling.decode(labels[rows])["age"] == 2])
@@ -114,8 +210,19 @@ def train_set(
             raise InputError(f"--old-aug True: no training person is {labelling.age_limits[1]} or older")
     all_rows = np.concatenate(passes)
     which = np.repeat(np.arange(len(passes)), [len(part) for part in passes])
-    pipelines = [pipeline(kind, strength=options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
-    return LabelledSquares(squares, all_rows, labels[all_rows], pipelines, which, options.random_seed)
+    pipelines = [
+        pipeline(kind, options.aug_strength, options.random_erasing) for kind in ("train", "train2")[: len(passes)]
+    ]
+    mixing = None
+    if options.mixup or options.cutmix or options.half_cutmix:
+        if options.loss_fn != "CrossEntropyLoss":
+            raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out mixup and CutMix")
+        alphas = {"mixup": options.mixup, "cutmix": options.cutmix}
+        masks, mixed = photographs.masks[all_rows], labels[all_rows]
+        mixing = Mixing(mixed, masks, labelling.num_classes, alphas, options.half_cutmix)
+    ages = photographs.ages[all_rows] if options.age_regression else None
+    squares = task.held_out.squares
+    return LabelledSquares(squares, all_rows, labels[all_rows], pipelines, which, options.random_seed, mixing, ages)
 
 
 def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray | None:
@@ -133,38 +240,30 @@ def logit_adjustment(train_set: LabelledSquares, options: Options, num_classes: 
     return torch.from_numpy(options.logit_adjustment * np.log(shares)).float()
 
 
-def blank_head(weights: Weights, labelling: Labelling) -> dict[str, torch.Tensor]:
-    """A zero head, for a model that is only asked for its features."""
-    return {
-        "classification_head.weight": torch.zeros(labelling.num_classes, weights.config["projection_dim"]),
-        "classification_head.bias": torch.zeros(labelling.num_classes),
-    }
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW's groups: no decay on biases, norms and the class token, which are the tensors of one dimension."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def images_in(task: Task, train_set: LabelledSquares, order: np.ndarray, most: int = 3) -> str:
+    """In words: the photographs at these positions of the training set."""
+    ids = task.photographs.ids[train_set.rows[order]]
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} others" if len(ids) > most else "")
 
 
 def save_augmented(train_set: LabelledSquares, labelling: Labelling, stem: str, count: int = 32) -> Path:
     """A sheet of photographs as the first epoch will see them, to check by eye; the oversampled ones come last."""
     positions = np.linspace(0, len(train_set) - 1, min(count, len(train_set))).round().astype(int)
-    squares = np.stack(
-        [_displayable(train_set[1, int(position)][0], train_set.pipelines[0]) for position in positions]
+    squares, targets, *_ = zip(*(train_set[1, int(position)] for position in positions), strict=True)
+    captions = [_in_words(target, labelling) for target in targets]
+    return save_sheet(
+        PICTURES / stem / "augmented.png", np.stack(squares), captions, title="augmented training photographs"
     )
-    captions = [labelling.classes[train_set.labels[position]] for position in positions]
-    return save_sheet(PICTURES / stem / "augmented.png", squares, captions, title="augmented training photographs")
 
 
-def _displayable(pixel_values: torch.Tensor, transform) -> np.ndarray:
-    """Normalised (3, S, S) pixel values back to (S, S, 3) uint8."""
-    normalisation = next(step for step in transform.transforms if type(step).__name__ == "Normalize")
-    image = pixel_values.permute(1, 2, 0).numpy() * np.array(normalisation.std) + np.array(normalisation.mean)
-    return (image * 255).round().clip(0, 255).astype(np.uint8)
+def _in_words(target: int | np.ndarray, labelling: Labelling) -> str:
+    """A class, or the shares of those that are mixed, the larger one first."""
+    if not isinstance(target, np.ndarray):
+        return labelling.classes[target]
+    present = sorted(np.flatnonzero(target), key=lambda k: -target[k])
+    if len(present) == 1:
+        return labelling.classes[present[0]]
+    return "\n".join(f"{target[k]:.0%} {labelling.classes[k]}" for k in present)
 
 
 def save_predictions(held_out, logits: np.ndarray, stem: str, count: int = 32) -> Path:

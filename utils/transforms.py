@@ -1,6 +1,12 @@
-"""albumentations pipelines from a uint8 square to normalised pixel values."""
+"""From uint8 squares to what the model sees: albumentations pipelines on uint8, normalisation last.
 
+Photographs stay uint8 until they are on the model's device: a quarter of the bytes to move, and nothing is normalised
+image by image.
+"""
+
+import itertools
 import os
+from functools import cache
 
 import cv2
 import numpy as np
@@ -9,19 +15,35 @@ import torch
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the library would ask the network for a newer version
 import albumentations as A
 
+from utils.mixing import Mixing
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 cv2.setNumThreads(0)  # the loader has its own processes
 
 
-def pipeline(kind: str, mean=CLIP_MEAN, std=CLIP_STD, strength: float = 1.0) -> A.Compose:
-    """The pipeline `train`, `train2` (for oversampled photographs: stronger) or `val` (normalisation only).
+def pipeline(kind: str, strength: float = 1.0, random_erasing: float = 0.0) -> A.Compose:
+    """The augmentation `train`, or `train2` for oversampled photographs: stronger.
 
-    It takes and returns `image`: (S, S, 3) uint8 in, (3, S, S) float32 out. `strength` scales the augmentation.
+    It takes and returns `image`, (S, S, 3) uint8. `strength` scales it, 0 leaves it out. `random_erasing` is the
+    probability that a rectangle is filled with noise (Zhong et al. 2020, "Random erasing data augmentation").
     """
-    steps = {"val": [], "train": _augmentation(strength), "train2": _augmentation(1.5 * strength)}[kind]
-    return A.Compose([*steps, A.Normalize(mean, std), A.ToTensorV2()])
+    erasing = [A.Erasing(scale=(0.02, 0.2), fill="random", p=random_erasing)] if random_erasing else []
+    return A.Compose([*_augmentation({"train": 1.0, "train2": 1.5}[kind] * strength), *erasing])
+
+
+def normalised(squares: torch.Tensor, mean=CLIP_MEAN, std=CLIP_STD) -> torch.Tensor:
+    """(B, S, S, 3) uint8 to (B, 3, S, S) float32 pixel values, on the device where they are."""
+    pixel_values = squares.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    mean, std = (_channels(tuple(values), squares.device) for values in (mean, std))
+    return pixel_values.sub_(mean).div_(std)
+
+
+@cache
+def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """(3, 1, 1) float32 on the uint8 scale; kept, since a copy to a GPU waits for it."""
+    return torch.tensor(values, device=device).mul(255)[:, None, None]
 
 
 def _augmentation(strength: float) -> list[A.BasicTransform]:
@@ -50,31 +72,54 @@ class LabelledSquares(torch.utils.data.Dataset):
     (seed, epoch, sample) alone, whatever the worker, process or order.
 
     `rows` are positions into `squares`, `labels` the class id of each row, `pipelines` and `which` say which pipeline
-    each row gets: `pipelines[which[position]]`.
+    each row gets: `pipelines[which[position]]`. An item is an (S, S, 3) uint8 square and its label, or with `mixing`
+    the mixture of two and its (C,) float32 target.
     """
 
-    def __init__(self, squares, rows: np.ndarray, labels: np.ndarray, pipelines: list[A.Compose], which, seed: int):
+    def __init__(
+        self,
+        squares,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        pipelines: list[A.Compose],
+        which: np.ndarray,
+        seed: int,
+        mixing: Mixing | None = None,
+        ages: np.ndarray | None = None,
+    ):
         self.squares, self.rows, self.labels = squares, rows, labels
-        self.pipelines, self.which, self.seed = pipelines, which, seed
+        self.pipelines, self.which, self.seed, self.mixing = pipelines, which, seed, mixing
+        self.ages = None if ages is None else ((ages - 45) / 15).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int | np.ndarray]:
         epoch, position = key
-        transform = self.pipelines[self.which[position]]
-        transform.set_random_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
-        return transform(image=self.squares[self.rows[position]])["image"], int(self.labels[position])
+        seed = np.random.SeedSequence([self.seed, epoch, position])
+        augmentation = itertools.count(int(seed.generate_state(1)[0]))  # a partner's differs from the sample's own
+
+        def augmented(position: int) -> np.ndarray:
+            transform = self.pipelines[self.which[position]]
+            transform.set_random_seed(next(augmentation) % 2**32)
+            return transform(image=self.squares[self.rows[position]])["image"]
+
+        if self.mixing is None:
+            extra = () if self.ages is None else (self.ages[position],)
+            return torch.from_numpy(augmented(position)), int(self.labels[position]), *extra
+        square, target = self.mixing(np.random.default_rng(seed), position, augmented)
+        return torch.from_numpy(square), target
 
 
 class EpochSampler(torch.utils.data.Sampler):
     """Yields `(epoch, position)`; the order is a function of (seed, epoch) alone.
 
     Without `weights` each position comes once per epoch; with them, as many positions are drawn with replacement.
+    An epoch that was interrupted goes on behind its first `skip` positions.
     """
 
     def __init__(self, count: int, seed: int, weights: np.ndarray | None = None):
-        self.count, self.seed, self.weights, self.epoch = count, seed, weights, 0
+        self.count, self.seed, self.weights, self.epoch, self.skip = count, seed, weights, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -82,12 +127,15 @@ class EpochSampler(torch.utils.data.Sampler):
     def __len__(self) -> int:
         return self.count
 
+    def order(self, epoch: int) -> np.ndarray:
+        """(N,) positions in the order of an epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.weights is None:
+            return rng.permutation(self.count)
+        return rng.choice(self.count, self.count, p=self.weights)
+
     def __iter__(self):
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = (
-            rng.permutation(self.count) if self.weights is None else rng.choice(self.count, self.count, p=self.weights)
-        )
-        return iter([(self.epoch, int(position)) for position in order])
+        return iter([(self.epoch, int(position)) for position in self.order(self.epoch)[self.skip :]])
 
 
 def square_root_weights(labels: np.ndarray) -> np.ndarray:

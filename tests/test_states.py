@@ -1,0 +1,132 @@
+"""A run that is stopped and resumed ends in the bits of one that was not."""
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import command, fails_cleanly, train
+
+from utils.checkpoints import read_checkpoint
+from utils.errors import Diverged, InputError, Interrupted
+from utils.states import State, state_file
+
+EVERYTHING = [
+    "--epochs", 3, "--ema-decay", 0.8, "--gradient-accumulation-steps", 2, "--mixup", 0.4, "--sampler", "balanced",
+    "--checkpointing-steps", 2, "--keep", "best",
+]  # fmt: skip
+
+
+class Killed(BaseException):
+    """As sudden as kill -9: nothing of ours catches it."""
+
+
+def kill_after(monkeypatch, steps: int) -> None:
+    """The run ends without warning once it has taken so many steps since it was started."""
+    from utils.watch import Watch
+
+    taken, plain = [], Watch.after_step
+
+    def after_step(watch):
+        plain(watch)
+        taken.append(None)
+        if len(taken) == steps:
+            raise Killed
+
+    monkeypatch.setattr(Watch, "after_step", after_step)
+
+
+@pytest.mark.parametrize("extra", [EVERYTHING, [*EVERYTHING, "--workers", 2], ["--epochs", 3]])
+def test_killed_runs_end_in_the_same_bits(faces, pretrained, monkeypatch, extra):
+    whole, scores = train(faces, pretrained, *extra)
+    expected, history = read_checkpoint(whole), next(Path("logs/training").glob("*.csv"), None)
+    history = history and history.read_text()
+    whole.unlink()
+    rng = random.Random(0)
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            kill_after(patch, rng.randint(2, 12))
+            with pytest.raises(Killed):
+                train(faces, pretrained, *extra, "--resume")
+    path, resumed_scores = train(faces, pretrained, *extra, "--resume")
+    assert read_checkpoint(path).digest == expected.digest
+    assert resumed_scores == scores
+    assert not list(Path("logs/states").iterdir())
+    assert history is None or next(Path("logs/training").glob("*.csv")).read_text() == history
+
+
+def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    state = torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)
+    assert state["progress"]["epoch"] == 2
+    seen = []
+    monkeypatch.setattr(State, "load", lambda self: seen.append(self))
+    train(faces, pretrained)
+    assert not seen
+
+
+def test_resuming_under_other_options_is_an_error(faces, pretrained, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    with pytest.raises(InputError, match=r"other options \(lr 0.002 -> 0.001\): give those, or leave --resume out"):
+        train(faces, pretrained, "--lr", "1e-3", "--resume")
+    assert state_file("finetune_cp_seed42_i0_epoch2").is_file()
+
+
+def test_sigterm_saves_a_state(faces, pretrained, monkeypatch):
+    from utils.watch import Watch
+
+    plain = Watch.before_step
+
+    def before_step(watch, *rest):
+        plain(watch, *rest)
+        if watch.progress.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Watch, "before_step", before_step)
+    with pytest.raises(Interrupted, match="stopped in step 4; --resume goes on from"):
+        train(faces, pretrained)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)["progress"]["step"] == 4
+
+
+def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrained, monkeypatch):
+    from utils import transforms
+
+    plain = transforms.LabelledSquares.__getitem__
+    ids = []
+
+    def poisoned(self, key):
+        square, label = plain(self, key)
+        return square.float() * (float("nan") if key == ids[0] else 1), label
+
+    from utils.transforms import EpochSampler
+
+    order = EpochSampler(168, 42).order(2)
+    ids.append((2, int(order[17])))  # in the third batch of the second epoch
+    monkeypatch.setattr(transforms.LabelledSquares, "__getitem__", poisoned)
+    with pytest.raises(
+        Diverged, match=r"in step 24 \(epoch 2\) on \d+_\w+/\w+, .* and 5 others: the last good state, of "
+    ):
+        train(faces, pretrained)
+    parts = torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)["parts"]
+    assert all(tensor.isfinite().all() for tensor in parts["model"].values())
+
+
+def test_a_full_disk_leaves_the_earlier_state(faces, pretrained, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    before = state_file("finetune_cp_seed42_i0_epoch2").read_bytes()
+    fast = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
+    arguments = ["--data-location", faces, "--pretrained-location", pretrained, *fast, "--resume"]
+    arguments += ["--checkpointing-steps", 2]
+    fails_cleanly(command("finetune.py", *arguments, limit=len(before) // 2), "finetune_cp_seed42_i0_epoch2.pt")
+    assert state_file("finetune_cp_seed42_i0_epoch2").read_bytes() == before

@@ -1,0 +1,212 @@
+"""What steers a fine-tuning run: recipes by index, layers, averages, batches, and what it leaves behind."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import command, files, infer, soup, train
+from torch import nn
+
+import finetune
+import validation
+from utils import engine, training
+from utils.checkpoints import preprocessing, read_checkpoint
+from utils.clip import CLIPClassifier
+from utils.errors import InputError
+from utils.states import Progress
+from utils.trainable import class_weights, depth_of, parameter_groups
+from utils.variations import varied
+
+CONFIG = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1, "image_size": 32,
+    "patch_size": 8, "projection_dim": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def options(*argv):
+    return finetune.parser().parse([str(one) for one in argv])
+
+
+def history(stem):
+    with open(f"logs/training/{stem}.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_with_one_start_for_all_an_index_is_a_recipe():
+    given = options("--model", "tower.pt", "--lr", 1e-3, "--epochs", 10)
+    recipes = [varied(given.replace(i=i)) for i in range(20)]
+    assert recipes[0] == given
+    assert len({recipe.lr for recipe in recipes}) == 20
+    assert {recipe.epochs for recipe in recipes} <= set(range(6, 13))
+    assert all(3.9e-4 < recipe.lr < 1.6e-3 for recipe in recipes)
+    assert (
+        {recipe.mixup > 0 for recipe in recipes} == {recipe.label_smoothing > 0 for recipe in recipes} == {True, False}
+    )
+    again = varied(given.replace(i=7, random_seed=3))
+    assert again == recipes[7].replace(random_seed=3)  # an index is the same recipe under every seed
+    release = options("--i", 7)
+    assert varied(release) is release
+
+
+def test_layer_decay_slows_the_layers_below():
+    model = CLIPClassifier(CONFIG, 18)
+    groups = parameter_groups(model, 1.0, 0.1, layer_decay=0.5)
+    of = {id(parameter): group for group in groups for parameter in group["params"]}
+    assert len(of) == len(list(model.parameters()))
+    expected = {"embeddings": 1 / 8, "layers.0": 1 / 4, "layers.1": 1 / 2, "visual_projection": 1, "head": 1}
+    for name, parameter in model.named_parameters():
+        for part, lr in expected.items():
+            if part in name:
+                assert of[id(parameter)]["lr"] == lr
+        assert of[id(parameter)]["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
+    assert depth_of("vision_model.pre_layrnorm.weight", 2) == 0
+    assert len(parameter_groups(model, 1.0, 0.1)) == 2
+
+
+@pytest.mark.parametrize(("freeze", "frozen"), [("backbone", {0, 1, 2, 3}), ("first-1", {0, 1})])
+def test_frozen_parts_stay_as_they_were(faces, pretrained, freeze, frozen):
+    from utils.weights import read_weights
+
+    path, _ = train(faces, pretrained, "--freeze", freeze, "--epochs", 1)
+    before = read_weights(pretrained / "model_0.pt").backbone()
+    for name, tensor in read_checkpoint(path).state_dict().items():
+        if name in before:
+            assert torch.equal(tensor, before[name]) == (depth_of(name, 2) in frozen), name
+    with pytest.raises(InputError, match="--freeze first-9: the model has 2 layers"):
+        train(faces, pretrained, "--freeze", "first-9", "--name", "other")
+
+
+def test_class_weights_are_one_on_average():
+    labels = np.repeat([0, 1], [9, 1])
+    for kind, ratio in (("sqrt", 3), ("balanced", 9)):
+        weights = class_weights(labels, kind, 3)
+        assert weights[1] / weights[0] == pytest.approx(ratio)
+        assert weights[labels].mean() == pytest.approx(1)
+    assert class_weights(labels, "none", 3) is None
+
+
+def test_patience_counts_the_epochs_behind_the_best():
+    progress, asked = Progress(), options("--epochs", 9, "--patience", 2)
+    for epoch, score in enumerate([0.1, 0.3, 0.3, 0.2], start=1):
+        assert not training.finished(progress, asked)
+        row = {"epoch": epoch, "macro_f1": score}
+        progress.note_best(row, "macro_f1", None)
+        progress.epoch_done(row)
+    assert progress.best["epoch"] == 2
+    assert training.finished(progress, asked)
+    assert not training.finished(progress, options("--epochs", 9))
+
+
+def test_the_checkpoint_of_the_best_epoch(faces, pretrained):
+    asked = ["--epochs", 5, "--lr", "2e-2", "--metric", "accuracy", "--report-to", "csv"]
+    path, scores = train(faces, pretrained, *asked, "--keep", "best")
+    rows = history(path.stem)
+    best = max(rows, key=lambda row: float(row["accuracy"]))
+    assert best is not rows[-1]  # else this shows nothing
+    assert scores["accuracy"] == float(best["accuracy"])
+    meta = read_checkpoint(path).meta
+    assert meta["epoch"] == int(best["epoch"])
+    assert soup(faces, "--eval-individual-models")[path.stem]["accuracy"] == scores["accuracy"]
+
+
+def test_every_epoch_leaves_a_row_and_the_run_a_picture(faces, pretrained):
+    path, scores = train(faces, pretrained, "--report-to", "csv")
+    rows = history(path.stem)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["21", "42"]
+    assert float(rows[-1]["macro_f1"]) == scores["macro_f1"]
+    assert Path(f"val_img/{path.stem}/curves.png").is_file()
+    assert not list(Path("logs/states").iterdir())
+
+
+def test_without_a_cache_the_run_is_the_same(faces, pretrained):
+    path, _ = train(faces, pretrained)
+    expected = read_checkpoint(path).digest
+    path.unlink()
+    for squares in Path("cache/squares").iterdir():
+        squares.unlink()
+    path, _ = train(faces, pretrained, "--no-cache")
+    assert read_checkpoint(path).digest == expected
+    assert not [name for name in files("cache") if name.endswith(".u8")]
+
+
+def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained):
+    train(faces, pretrained, "--fast-dev-run", "--gradient-accumulation-steps", 2)
+    assert not [name for name in files() if name.endswith("epoch1.pt")]
+
+
+def test_keep_top_leaves_notes_of_what_it_removes(faces, pretrained):
+    scores = {}
+    for i in range(3):
+        path, one = train(faces, pretrained, "--i", i, "--keep-top", 2)
+        scores[path.name] = one["macro_f1"]
+    worst = min(scores, key=scores.get)
+    assert sorted(path.name for path in Path("model").glob("*.pt")) == sorted(scores.keys() - {worst})
+    index = worst[worst.index("_i") + 2]
+    assert train(faces, pretrained, "--i", index)[1]["macro_f1"] == scores[worst]  # skipped, by its note
+    assert not (Path("model") / worst).exists()
+    assert len(soup(faces, "--eval-individual-models", "--indices", 0, 1, 2)) == 2
+
+
+def test_a_batch_without_room_is_halved_and_accumulated():
+    model = nn.Linear(1, 1)
+    model.config = {"image_size": 4}
+    tried = []
+
+    def forward(pixel_values):
+        tried.append(len(pixel_values))
+        if len(pixel_values) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return model.weight * pixel_values.sum(), None
+
+    model.forward = forward
+    accelerator = SimpleNamespace(
+        device=SimpleNamespace(type="cuda"), autocast=torch.inference_mode, gather=lambda tensor: tensor
+    )
+    accelerator.autocast = lambda: torch.enable_grad()
+    zeros, torch_tensor = torch.zeros, torch.tensor
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.torch, "zeros", lambda shape, device: zeros(shape))
+        patch.setattr(engine.torch, "tensor", lambda values, device: torch_tensor(values))
+        size = engine.fitting_batch_size(accelerator, model, options("--batch-size", 12))
+    assert tried == [12, 6, 3]
+    assert size == 3
+    assert accelerator.gradient_accumulation_steps == 4
+    assert model.weight.grad is None
+
+
+def test_two_processes_of_half_a_batch_follow_one_curve(faces, pretrained):
+    common = ["--data-location", faces, "--pretrained-location", pretrained, "--epochs", 3, "--lr", "1e-3"]
+    common += ["--report-to", "csv", "--workers", 0]
+    assert command("finetune.py", *common, "--batch-size", 8, "--name", "one").returncode == 0
+    assert command("finetune.py", *common, "--batch-size", 4, "--name", "two", processes=2).returncode == 0
+    one, two = (history(f"{name}_seed42_i0_epoch3") for name in ("one", "two"))
+    for first, second in zip(one, two, strict=True):
+        assert first["step"] == second["step"]
+        assert float(first["train_loss"]) == pytest.approx(float(second["train_loss"]), abs=1e-4)
+
+
+def test_a_flip_is_the_mean_of_both_sides():
+    torch.manual_seed(0)
+    model, accelerator = CLIPClassifier(CONFIG, 18), engine.start()
+    squares = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
+    recipe = preprocessing(32)
+    here, mirrored = (
+        engine.predict(accelerator, model, some, np.arange(5), recipe, 4)
+        for some in (squares, np.ascontiguousarray(squares[:, :, ::-1]))
+    )
+    both = engine.predict(accelerator, model, squares, np.arange(5), {**recipe, "flip": True}, 4)
+    assert np.abs(here - mirrored).max() > 1e-3
+    np.testing.assert_allclose(both, (here + mirrored) / 2, atol=1e-6)
+
+
+def test_flipped_predictions_have_a_name_of_their_own(faces, pretrained):
+    path, _ = train(faces, pretrained, "--epochs", 1)
+    argv = ["--model-name", path.stem, "--data-location", str(faces), "--workers", "0"]
+    plain, flipped = (validation.run(validation.parser().parse([*argv, *extra]))[0] for extra in ([], ["--flip"]))
+    assert flipped["model"] == f"{plain['model']}_flip"
+    assert len(list(Path("logs/logits").glob("*.npz"))) == 2  # evaluated anew, and kept apart
+    assert infer(faces, "--model-name", path.stem, "--flip").name == f"output_{path.stem}_flip.csv"

@@ -1,0 +1,90 @@
+"""The state of a run on disk, from which a run that was stopped goes on as if it had not been.
+
+All that training draws at random is a function of (seed, epoch, sample), so a state needs no random generators: with
+the weights, the optimizer's moments and the place in the epoch the next step is the one that would have come.
+"""
+
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from utils.checkpoints import differences
+from utils.errors import InputError
+from utils.options import LOGS
+from utils.weights import read_archive, save_archive
+
+
+@dataclass
+class Progress:
+    """Where a run is, as of its last optimizer step."""
+
+    epoch: int = 1  # the one it is in
+    batches: int = 0  # of this epoch, on each process
+    step: int = 0  # optimizer steps in all
+    total_loss: torch.Tensor | float = 0.0  # over the batches of this epoch
+    history: list[dict] = field(default_factory=list)  # a row per epoch done
+    best: dict = field(default_factory=dict)  # epoch and score of the best epoch, and its weights if they are wanted
+    tracker: str = field(default_factory=lambda: uuid.uuid4().hex[:8])  # the tracker's run, which goes on too
+
+    def step_done(self, batches: int, total_loss: torch.Tensor) -> None:
+        self.step, self.batches, self.total_loss = self.step + 1, batches, total_loss.clone()
+
+    def note_best(self, row: dict, metric: str, model: nn.Module | None) -> None:
+        """Remember the epoch of this row when its score is above all before, with the weights of `model` if given."""
+        if not self.best or row[metric] > self.best["score"]:
+            weights = model and {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            self.best = {"epoch": row["epoch"], "score": row[metric], "weights": weights}
+
+    def epoch_done(self, row: dict) -> None:
+        self.history.append(row)
+        self.epoch, self.batches, self.total_loss = self.epoch + 1, 0, 0.0
+
+
+class State:
+    """The state of one run in one file, which appears whole or not at all and is removed when the run is done.
+
+    `parts` are what has a `state_dict`: the model, the optimizer and so on; they are the same on every process, so the
+    main process writes. `record` tells what steers the run.
+    """
+
+    def __init__(self, stem: str, record: dict, accelerator: Accelerator, parts: dict[str, Any]):
+        self.path, self.record, self.accelerator = state_file(stem), record, accelerator
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+
+    def save(self, progress: Progress) -> None:
+        """Replace the state on disk; all processes call it."""
+        total = torch.as_tensor(progress.total_loss, device=self.accelerator.device)
+        total = self.accelerator.reduce(total, "mean").item()
+        if self.accelerator.is_main_process:
+            parts = {name: part.state_dict() for name, part in self.parts.items()}
+            content = {"record": self.record, "progress": {**vars(progress), "total_loss": total}, "parts": parts}
+            save_archive(self.path, content)
+        self.accelerator.wait_for_everyone()
+
+    def load(self) -> Progress | None:
+        """Take up the state on disk; None when there is none. Raises `InputError` when other options steered it."""
+        if not self.path.is_file():
+            return None
+        content = read_archive(self.path)
+        if different := differences(content["record"], self.record):
+            raise InputError(
+                f"--resume: {self.path} is the state of a run with other options ({different}): give those, or leave "
+                "--resume out to begin anew"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(content["parts"][name])
+        return Progress(**content["progress"])
+
+    def remove(self) -> None:
+        if self.accelerator.is_main_process:
+            self.path.unlink(missing_ok=True)
+
+
+def state_file(stem: str) -> Path:
+    """Where the state of the run lies whose checkpoint has this `stem`."""
+    return LOGS / "states" / f"{stem}.pt"
