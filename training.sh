@@ -116,6 +116,9 @@ pids=()
 interrupted() {
     local pid
     for pid in ${pids[@]+"${pids[@]}"}; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    for pid in ${pids[@]+"${pids[@]}"}; do
+        while kill -0 -- "-$pid" 2>/dev/null; do sleep 0.2; done # a run that is being trained saves its state
+    done
     stop "interrupted; run the same command again to go on"
 }
 trap interrupted INT TERM

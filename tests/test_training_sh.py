@@ -17,6 +17,7 @@ from conftest import REPOSITORY, files
 STAND_IN = """#!/usr/bin/env bash
 # accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
 echo "${CUDA_VISIBLE_DEVICES:-}|$*" >> "$CALLS"
+[[ -n "${SAVES:-}" ]] && { python3 -c "$SAVES" "$CALLS" & }
 [[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"
 [[ -n "${KILL_PARENT:-}" && "$*" == *"$KILL_PARENT"* ]] && kill -9 $PPID
 [[ -n "${FAIL:-}" && "$*" == *"$FAIL"* ]] && { echo "error: no luck" >&2; exit 1; }
@@ -154,6 +155,29 @@ def test_a_signal_ends_the_runs_too(sweep, jobs, tmp_path):
     assert process.returncode == 1
     assert "interrupted; run the same command again" in told
     assert not psutil.wait_procs(sleepers, timeout=10)[1]
+
+
+SAVES = """
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    open(sys.argv[1], "a").write("saved\\n")
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
+open(sys.argv[1], "a").write("trains\\n")
+signal.pause()
+"""
+
+
+def test_a_signal_waits_for_the_state_of_the_run(sweep, tmp_path):
+    process = sweep.start(INDICES="0", SLEEP="60", SAVES=SAVES)
+    calls = tmp_path / "calls.txt"
+    until = time.monotonic() + 20
+    while "trains" not in (calls.read_text() if calls.is_file() else "") and time.monotonic() < until:
+        time.sleep(0.05)
+    process.terminate()
+    process.wait(timeout=20)
+    assert calls.read_text().endswith("saved\n")  # though what had started it died at once
 
 
 def test_help_is_the_header(sweep):
