@@ -66,7 +66,7 @@ def run(
     from utils.trainable import averaged, class_weights, parameter_groups, trainable
     from utils.transforms import EpochSampler, normalised
     from utils.variations import varied
-    from utils.watch import watched
+    from utils.watch import leave_signals_to_main, watched
 
     # Runtime
     options = training.rehearsal(varied(options))
@@ -110,6 +110,7 @@ def run(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
+        worker_init_fn=leave_signals_to_main,
         persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
         drop_last=len(train_set) >= batch_size * accelerator.num_processes,

@@ -1,12 +1,17 @@
 """A run that is stopped and resumed ends in the bits of one that was not."""
 
+import os
 import random
+import re
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import command, fails_cleanly, train
+from conftest import REPOSITORY, command, fails_cleanly, train
 
 from utils.checkpoints import read_checkpoint
 from utils.errors import Diverged, InputError, Interrupted
@@ -94,6 +99,20 @@ def test_sigterm_saves_a_state(faces, pretrained, monkeypatch):
         train(faces, pretrained)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)["progress"]["step"] == 4
+
+
+def test_a_signal_to_the_whole_group_saves_a_state(faces, pretrained):
+    start = [sys.executable, str(REPOSITORY / "finetune.py"), "--data-location", str(faces), "--epochs", "500"]
+    start += ["--pretrained-location", str(pretrained), "--batch-size", "8", "--workers", "2", "--report-to", "csv"]
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    history = Path("logs/training/finetune_cp_seed42_i0_epoch500.csv")
+    until = time.monotonic() + 60
+    while not history.is_file() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 143, told
+    assert re.fullmatch(r"stopped in step \d+; --resume goes on from logs/states/.*_epoch500\.pt\n", told)
 
 
 def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrained, monkeypatch):

@@ -78,6 +78,12 @@ class Watch:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
 
 
+def leave_signals_to_main(worker: int = 0) -> None:
+    """For a loader process: a signal to the whole process group must not end it before the main process has saved."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def watched(
     state: State, progress: Progress, every: int | None, describe: Callable[[int, int, int], str]
