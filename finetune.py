@@ -127,7 +127,8 @@ def run(
 
     # Loop
     parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
-    state = State(final.stem, task.record, accelerator, parts)
+    where = {"processes": accelerator.num_processes, "photographs at once": batch_size}
+    state = State(final.stem, task.record | where, accelerator, parts)
     progress = (state.load() if options.resume else None) or Progress()
     per_batch = batch_size * accelerator.num_processes
 
