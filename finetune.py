@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from utils import options as flags
 from utils import training_options
-from utils.errors import run_script
+from utils.errors import InputError, run_script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +36,19 @@ def parser() -> flags.Parser:
     flags.add_cache(parser)
     training_options.add_run(parser)
     return parser
+
+
+def check(options: flags.Options) -> None:
+    """Raise `InputError` for options that contradict each other."""
+    mixing = next((flag for flag in ("mixup", "cutmix", "half_cutmix") if getattr(options, flag)), None)
+    scored = {"--keep best": options.keep == "best", "--patience": options.patience, "--keep-top": options.keep_top}
+    if not options.val_ratio and any(scored.values()):
+        asked = next(flag for flag, given in scored.items() if given)
+        raise InputError(f"{asked} goes by held-out scores, and --val-ratio 0 leaves nobody to score on")
+    if mixing and options.loss_fn == "ContrastiveLoss":
+        raise InputError(
+            f"--loss-fn ContrastiveLoss needs one label per photograph: leave out --{mixing.replace('_', '-')}"
+        )
 
 
 def run(
@@ -69,6 +82,7 @@ def run(
     from utils.watch import leave_signals_to_main, watched
 
     # Runtime
+    check(options)
     options = training.rehearsal(varied(options))
     accelerator = engine.start_training(options)
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)

@@ -47,6 +47,8 @@ def test_with_one_start_for_all_an_index_is_a_recipe():
     )
     again = varied(given.replace(i=7, random_seed=3))
     assert again == recipes[7].replace(random_seed=3)  # an index is the same recipe under every seed
+    contrastive = given.replace(loss_fn="ContrastiveLoss")
+    assert {varied(contrastive.replace(i=i)).mixup for i in range(20)} == {0.0}
     release = options("--i", 7)
     assert varied(release) is release
 
@@ -136,6 +138,19 @@ def test_without_a_cache_the_run_is_the_same(faces, pretrained):
 def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained):
     train(faces, pretrained, "--fast-dev-run", "--gradient-accumulation-steps", 2)
     assert not [name for name in files() if name.endswith("epoch1.pt")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--keep", "best", "--val-ratio", 0], "--keep best goes by held-out scores, and --val-ratio 0 leaves nobody"),
+        (["--patience", 2, "--val-ratio", 0], "--patience goes by held-out scores"),
+        (["--loss-fn", "ContrastiveLoss", "--half-cutmix", 0.5], "leave out --half-cutmix"),
+    ],
+)
+def test_options_that_contradict_each_other(argv, message):
+    with pytest.raises(InputError, match=message):
+        finetune.run(options(*argv))
 
 
 def test_keep_top_leaves_notes_of_what_it_removes(faces, pretrained):

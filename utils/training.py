@@ -215,8 +215,6 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
     ]
     mixing = None
     if options.mixup or options.cutmix or options.half_cutmix:
-        if options.loss_fn != "CrossEntropyLoss":
-            raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out mixup and CutMix")
         alphas = {"mixup": options.mixup, "cutmix": options.cutmix}
         masks, mixed = photographs.masks[all_rows], labels[all_rows]
         mixing = Mixing(mixed, masks, labelling.num_classes, alphas, options.half_cutmix)

@@ -17,7 +17,7 @@ def varied(options: Options) -> Options:
     if options.model == "ViT-B/32" or options.i == 0:
         return options
     rng = np.random.default_rng([72, options.i])
-    return options.replace(
+    drawn = options.replace(
         lr=_rounded(options.lr * 10 ** rng.uniform(-0.4, 0.2)),
         wd=_rounded(options.wd * 10 ** rng.uniform(-1, 0.5)),
         epochs=max(1, round(options.epochs * rng.uniform(0.6, 1.2))),
@@ -25,6 +25,7 @@ def varied(options: Options) -> Options:
         label_smoothing=_rounded(min(0.9, options.label_smoothing + rng.choice([0, rng.uniform(0, 0.2)]))),
         mixup=_rounded(options.mixup + rng.choice([0, rng.uniform(0, 0.4)])),
     )
+    return drawn if options.loss_fn == "CrossEntropyLoss" else drawn.replace(mixup=0.0)  # it needs one label each
 
 
 def _rounded(value: float) -> float:
