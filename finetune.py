@@ -69,20 +69,20 @@ def run(
     from transformers import get_cosine_schedule_with_warmup
 
     from utils import engine, exports, losses, training
-    from utils.checkpoints import read_checkpoint
-    from utils.evaluation import EVALUATION_BATCH
+    from utils.checkpoints import save_checkpoint
     from utils.files import require_writable
     from utils.history import draw_history, save_history
     from utils.labels import Labelling
-    from utils.states import Progress, State
-    from utils.sweeps import keep_top
+    from utils.states import Progress, State, state_file
     from utils.trainable import averaged, class_weights, parameter_groups, trainable
     from utils.transforms import EpochSampler, normalised
     from utils.variations import varied
-    from utils.watch import leave_signals_to_main, watched
+    from utils.watch import watched
+    from utils.weights import digest
 
     # Runtime
     check(options)
+    epochs_asked = options.epochs
     options = training.rehearsal(varied(options))
     accelerator = engine.start_training(options)
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
@@ -92,12 +92,15 @@ def run(
     final = file_of(options.epochs)
 
     # Data
-    task = training.read_task(accelerator, options, Labelling(attributes, options.age_limits))
+    task = training.read_task(accelerator, options, epochs_asked, Labelling(attributes, options.age_limits))
     held_out, recipe = task.held_out, task.preprocessing
     saved_epochs = training.saved_epochs(options)
     done = [training.already_done(file_of(epoch), task.record, options.overwrite) for epoch in saved_epochs]
     if done[-1] is not None:
         log.info("%s is there already, trained with the same options: skipped", final)
+        if accelerator.is_main_process and final.is_file():
+            state_file(final).unlink(missing_ok=True)
+            training.publish(options, final, not prefix)
         return final, done[-1]["scores"]
     train_set = training.train_set(task, options)
     log.info(
@@ -118,16 +121,18 @@ def run(
     loss_fn = losses.make_loss(*of_loss, adjustment, weights, accelerator.device)
     batch_size = engine.fitting_batch_size(accelerator, bare, options)
     workers = engine.loader_workers(accelerator, options.workers)
-    sampler = EpochSampler(len(train_set), options.random_seed, training.sampling_weights(train_set, options))
+    per_batch = batch_size * accelerator.num_processes
+    per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
+    drawn_by = training.sampling_weights(train_set, options)
+    sampler = EpochSampler(len(train_set), options.random_seed, drawn_by, per_step)
     loader = DataLoader(
         train_set,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        worker_init_fn=leave_signals_to_main,
+        worker_init_fn=engine.linger,
         persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
-        drop_last=len(train_set) >= batch_size * accelerator.num_processes,
     )
     groups = parameter_groups(bare, options.lr, options.wd, options.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
@@ -137,17 +142,16 @@ def run(
     steps = options.epochs * -(-len(loader) // accelerator.gradient_accumulation_steps)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
     if len(held_out.rows):  # a broken evaluation fails now and not after the first epoch
-        held_out.predict(bare, rows=held_out.rows[: 2 * EVALUATION_BATCH])
+        engine.predict(accelerator, bare, held_out.squares, held_out.rows[:2], recipe, batch_size=1)
 
     # Loop
     parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
-    where = {"processes": accelerator.num_processes, "photographs at once": batch_size}
-    state = State(final.stem, task.record | where, accelerator, parts)
-    progress = (state.load() if options.resume else None) or Progress()
-    per_batch = batch_size * accelerator.num_processes
+    record = task.record | {"processes": accelerator.num_processes}
+    state = State(state_file(final), record, accelerator, parts)
+    progress = state.load() if options.resume else Progress()
 
     def photographs_of(epoch: int, first: int, last: int) -> str:
-        return training.images_in(task, train_set, sampler.order(epoch)[first * per_batch : last * per_batch])
+        return training.images_in(task, train_set, sampler.order(epoch)[first:last])
 
     for row in progress.history:
         after_epoch(row["epoch"], row)
@@ -156,11 +160,12 @@ def run(
         while not training.finished(progress, options):
             model.train()
             loader.set_epoch(progress.epoch)
-            first, begin = progress.batches, time.perf_counter()
-            sampler.skip = first * per_batch
+            first, begin = progress.seen, time.perf_counter()
+            sampler.skip = first
             total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
-            what = f"epoch {progress.epoch}/{options.epochs}"
-            for batch, (squares, targets, *ages) in engine.bar(accelerator, loader, what, first):
+            seen, what = first, f"epoch {progress.epoch}/{options.epochs}"
+            for squares, targets, *ages in engine.bar(accelerator, loader, what, first // per_batch):
+                seen = min(seen + per_batch, len(sampler))
                 with accelerator.accumulate(model):
                     logits, features = model(normalised(squares, recipe["mean"], recipe["std"]))
                     loss = loss_fn(logits, features, targets)
@@ -168,10 +173,10 @@ def run(
                         predicted = bare.age_regression(features.float())[:, 0]
                         loss = loss + options.age_regression * torch.nn.functional.smooth_l1_loss(predicted, ages[0])
                     accelerator.backward(loss)
-                    total_loss += loss.detach()
+                    total_loss += loss.detach() * len(targets)
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
-                        watch.before_step(batch, total_loss if accelerator.scaler else norm)
+                        watch.before_step(seen, total_loss if accelerator.scaler else norm)
                     optimizer.step()
                     if accelerator.sync_gradients:
                         schedule.step()
@@ -179,13 +184,13 @@ def run(
                 if accelerator.sync_gradients:
                     if ema:
                         ema.update_parameters(bare)
-                    progress.step_done(batch, total_loss)
+                    progress.step_done(seen, total_loss)
                     watch.after_step()
-            watch.look()
-            speed = (progress.batches - first) * per_batch / (time.perf_counter() - begin)
+            watch.save()  # before the evaluation, which may take long
+            speed = (progress.seen - first) / (time.perf_counter() - begin)
 
             row = {"epoch": progress.epoch, "step": progress.step, "lr": schedule.get_last_lr()[-1]}
-            row["train_loss"] = accelerator.reduce(total_loss, "mean").item() / len(loader)
+            row["train_loss"] = accelerator.reduce(total_loss, "sum").item() / progress.seen
             if len(held_out.rows):
                 held_out_logits = held_out.predict(shown)
                 scores = held_out.score(held_out_logits)
@@ -200,10 +205,8 @@ def run(
             progress.epoch_done(row)
             if accelerator.is_main_process and options.report_to != "none":
                 history = save_history(final.stem, progress.history)
-            if not training.finished(progress, options):
-                if accelerator.is_main_process and row["epoch"] in saved_epochs:
-                    training.save_model(file_of(row["epoch"]), shown, training.meta(task, row))
-                watch.save()
+            if accelerator.is_main_process and row["epoch"] in saved_epochs[:-1]:
+                save_checkpoint(file_of(row["epoch"]), training.saved_tensors(shown), training.meta(task, row))
 
         # Result
         if options.keep == "best" and progress.best.get("epoch", row["epoch"]) != row["epoch"]:
@@ -211,22 +214,20 @@ def run(
             row = progress.history[progress.best["epoch"] - 1]
             held_out_logits = held_out.predict(shown)
         if accelerator.is_main_process:
+            state_dict = training.saved_tensors(shown)
             if len(held_out.rows):
-                held_out.keep(training.digest_of_saved(shown), held_out_logits)
+                held_out.keep(digest(state_dict), held_out_logits)
                 sheet = training.save_predictions(held_out, held_out_logits, final.stem)
                 engine.log_picture(accelerator, "held_out_predictions", sheet)
                 log.info("held-out predictions: %s", sheet)
             if options.report_to != "none":
                 log.info("epochs: %s, %s", history, draw_history(final.stem, progress.history))
-            training.save_model(final, shown, training.meta(task, row))  # the last file: with it the run is done
-            if options.push_to_hub:
-                log.info("on the hub: %s", exports.push_to_hub(options.push_to_hub, read_checkpoint(final)))
-            if options.keep_top and not prefix:
-                for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
-                    log.info("%s is not among the best %d: removed", path, options.keep_top)
-        state.remove()
+            save_checkpoint(final, state_dict, training.meta(task, row))  # the last file: with it the run is done
+            state.path.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
     log.info("saved %s", final)
+    if accelerator.is_main_process:
+        training.publish(options, final, not prefix)
     return final, training.scores_of(row)
 
 

@@ -16,7 +16,7 @@ import warnings
 import finetune
 from utils import options as flags
 from utils import training_options
-from utils.errors import Diverged, InputError, run_script
+from utils.errors import Diverged, InputError, Interrupted, NoRoom, run_script
 
 log = logging.getLogger("utils.optuna")  # under the project's own logger, whose level the runtime sets
 
@@ -44,7 +44,10 @@ def search_space(options: flags.Options) -> dict:
 
     names = ("lr_limits", "wd_limits", "epochs_limits", "aug_strength_limits", "label_smoothing_limits", "batch_sizes")
     space = {name: list(getattr(options, name)) for name in names}
-    space["indices"] = list(options.indices or present_indices(options))
+    present = present_indices(options)
+    space["indices"] = list(options.indices or present)
+    if absent := sorted(set(space["indices"]) - set(present)):
+        raise InputError(f"--indices {absent[0]}: there is {', '.join(map(str, present))} to start from")
     for name, (low, high) in ((name, space[name]) for name in names if name.endswith("limits")):
         if low > high:
             raise InputError(f"--{name.replace('_', '-')} {low} {high}: the first must not be above the second")
@@ -95,7 +98,10 @@ def run(options: flags.Options):
     from utils.training import steering
 
     # Runtime
-    accelerator = engine.start(log_with=None if options.report_to == "none" else options.report_to)
+    common = finetune.parser().parse([])
+    shared = {name: value for name, value in vars(options).items() if name in vars(common) and name != "_frozen"}
+    common = common.replace(**shared, name=options.study_name)
+    accelerator = engine.start_training(common)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing trial's traceback is not for users
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     require_writable(options.model_location, flags.LOGS, flags.PICTURES)
@@ -107,9 +113,6 @@ def run(options: flags.Options):
 
     # Study
     space = search_space(options)
-    common = finetune.parser().parse([])
-    shared = {name: value for name, value in vars(options).items() if name in vars(common) and name != "_frozen"}
-    common = common.replace(**shared, name=options.study_name)
     fixed = {name: value for name, value in steering(common).items() if name in shared}
     storage = options.storage or str(flags.LOGS / "optuna" / f"{options.study_name}.journal")
     study = studies.open_study(
@@ -133,15 +136,18 @@ def run(options: flags.Options):
             trial.report(scores[options.metric], epoch)
             if trial.should_prune():
                 log.info("trial %d is below the median after epoch %d: pruned", number, epoch)
-                studies.remove_states(options.study_name, number)
+                studies.remove_states(options.study_name, number, options.model_location)
                 raise optuna.TrialPruned(f"pruned after epoch {epoch}")
 
         try:
             chosen = common.replace(**chosen, random_seed=number, resume=True)
             path, scores = finetune.run(chosen, after_epoch=after_epoch)
-        except (Diverged, torch.OutOfMemoryError) as error:
+        except Interrupted:
+            trial.set_user_attr(studies.INTERRUPTED, True)
+            raise
+        except (Diverged, NoRoom, torch.OutOfMemoryError) as error:
             log.info("trial %d ends: %s", number, str(error).splitlines()[0])
-            studies.remove_states(options.study_name, number)
+            studies.remove_states(options.study_name, number, options.model_location)
             torch.cuda.empty_cache()
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("checkpoint", path.name)

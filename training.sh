@@ -116,8 +116,9 @@ pids=()
 interrupted() {
     local pid
     for pid in ${pids[@]+"${pids[@]}"}; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    local waited=0 # for a run that is being trained, which saves its state, but not for ever
     for pid in ${pids[@]+"${pids[@]}"}; do
-        while kill -0 -- "-$pid" 2>/dev/null; do sleep 0.2; done # a run that is being trained saves its state
+        while ((waited++ < 300)) && kill -0 -- "-$pid" 2>/dev/null; do sleep 0.2; done
     done
     stop "interrupted; run the same command again to go on"
 }
@@ -212,24 +213,21 @@ if wanted age && ((me == 0)); then
     must "finetune_age.py" finetune 0 finetune_age.py "${seeds[0]}" "${indices[0]}"
 fi
 
-epoch=()
-if [[ "$MODEL" == ViT-B/32 ]]; then epoch=(--epoch "$EPOCHS"); fi # with one start for all, epochs are drawn by index
 here=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION")
 there=(--data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION")
 if wanted soup; then
     must "main.py" launch 0 main.py --uniform-soup --greedy-soup --plot --metric "$METRIC" --name "$NAME" \
-        --random-seed "${seeds[@]}" --indices "${indices[@]}" ${epoch[@]+"${epoch[@]}"} "${here[@]}" \
+        --random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${here[@]}" \
         ${relabel[@]+"${relabel[@]}"}
 fi
 
 if wanted validation || wanted inference || wanted vote || wanted summary; then
-    age_stem="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch"
-    if [[ "$MODEL" == ViT-B/32 ]]; then
-        scores="$(newest "logs/individual_results_$NAME"_seed*_epoch"$EPOCHS".jsonl)"
-        age="$age_stem$EPOCHS.pt"
-    else
-        scores="$(newest "logs/individual_results_$NAME"_seed*_epoch*.jsonl)"
-        age="$(newest "$age_stem"*.pt)"
+    shopt -s extglob
+    scores="$(newest "logs/individual_results_$NAME"_seed*_num+([0-9])_epoch+([0-9-]).jsonl)"
+    age="$(newest "$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch"+([0-9]).pt)"
+    if [[ "$MODEL" == ViT-B/32 ]]; then # index 0 trains for EPOCHS; others do too when each has a start of its own
+        scores="$(newest "logs/individual_results_$NAME"_seed*_num+([0-9])_epoch"$EPOCHS".jsonl)"
+        age="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch$EPOCHS.pt"
     fi
     [[ -n "$scores" ]] || stop "there are no scores of $NAME yet: run the stage soup first"
     [[ "$scores" =~ (_seed.*)_num([0-9]+)_epoch([0-9-]+).jsonl$ ]]
@@ -241,7 +239,7 @@ if wanted validation || wanted inference || wanted vote || wanted summary; then
         "output/output_${soup_name}_SV_$best_name.csv")
     if wanted validation || wanted inference; then
         for file in "$soup" "$best"; do [[ -f "$file" ]] || stop "there is no $file: run the stage soup first"; done
-        [[ -f "$age" ]] || stop "there is no age specialist ${age:-$age_stem*.pt}: run the stage age first"
+        [[ -f "$age" ]] || stop "there is no age specialist ${age:-of seed ${seeds[0]}, index ${indices[0]}}: run the stage age first"
     fi
 fi
 

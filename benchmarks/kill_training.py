@@ -10,7 +10,6 @@ after the training loop has begun. Prints the steps at which runs were taken up 
 import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +41,7 @@ def start(*extra: str) -> subprocess.Popen:
 
 
 def step_of_state() -> int:
-    path = state_file(STEM)
+    path = state_file(Path("model") / f"{STEM}.pt")
     return read_archive(path)["progress"]["step"] if path.is_file() else 0
 
 
@@ -61,7 +60,7 @@ def main() -> None:
         checkpoint = Path("model") / f"{STEM}.pt"
         expected = read_checkpoint(checkpoint).digest
         history = Path(f"logs/training/{STEM}.csv").read_text()
-        shutil.rmtree("model")
+        checkpoint.unlink()
         steps = []
         while len(steps) < options.kills:
             before = step_of_state()
@@ -82,7 +81,7 @@ def main() -> None:
         print(f"{options.kills} kills; taken up again in the steps {', '.join(map(str, steps))}")
         print(f"digest {expected} left alone, {digest} killed: {'the same' if digest == expected else 'DIFFERENT'}")
         print(f"the same CSV of epochs: {Path(f'logs/training/{STEM}.csv').read_text() == history}")
-        print(f"states left behind: {sum(1 for _ in Path('logs/states').iterdir())}")
+        print(f"states left behind: {sum(1 for _ in Path('model/states').iterdir())}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from conftest import REPOSITORY, command, fails_cleanly, make_people, soup
 
 import optuna_script
 from utils import studies
-from utils.errors import Diverged, InputError
+from utils.errors import Diverged, InputError, Interrupted
 
 SMALL = "--epochs-limits 1 2 --batch-sizes 16 --lr-limits 1e-3 3e-3 --indices 0 1 --report-to none --workers 0"
 
@@ -235,3 +235,30 @@ def test_a_mistake_is_one_error(faces, pretrained, extra, message):
     assert "secret" not in result.stderr
     shutil.rmtree("logs", ignore_errors=True)
     assert not list(Path().rglob("*.pt"))
+
+
+@pytest.mark.parametrize("extra", [["--report-to", "csv"], ["--mixed-precision", "bf16"]])
+def test_trials_run_as_finetune_does(faces, pretrained, extra):
+    study = search(faces, pretrained, "--n-trials", 1, "--epochs-limits", 1, 1, *extra)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+
+
+def test_a_trial_that_a_signal_stopped_is_taken_up_again_once(faces, pretrained, monkeypatch, fake_training):
+    def stopped(options, after_epoch):
+        raise Interrupted(15, "stopped in step 4")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.run", stopped)
+        with pytest.raises(Interrupted):
+            search(faces, pretrained, "--n-trials", 2)
+    study = search(faces, pretrained, "--n-trials", 2)
+    assert [options.random_seed for options in fake_training] == [0, 2]  # trial 1 takes up trial 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert len(search(faces, pretrained, "--n-trials", 2).trials) == 3
+
+
+def test_indices_that_are_not_there_are_an_error(faces, pretrained):
+    with pytest.raises(InputError, match="--indices 3: there is 0, 1, 2 to start from"):
+        search(faces, pretrained, "--indices", 3)
+    with pytest.raises(InputError, match="--indices 1: there is 0 to start from"):
+        search(faces, pretrained, "--model", pretrained / "model_0.pt", "--indices", 1)

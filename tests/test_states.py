@@ -1,5 +1,6 @@
 """A run that is stopped and resumed ends in the bits of one that was not."""
 
+import logging
 import os
 import random
 import re
@@ -14,9 +15,10 @@ import torch
 from conftest import REPOSITORY, command, fails_cleanly, train
 
 from utils.checkpoints import read_checkpoint
-from utils.errors import Diverged, InputError, Interrupted
+from utils.errors import Diverged, Interrupted
 from utils.states import State, state_file
 
+STATE = state_file(Path("model/finetune_cp_seed42_i0_epoch2.pt"))
 EVERYTHING = [
     "--epochs", 3, "--ema-decay", 0.8, "--gradient-accumulation-steps", 2, "--mixup", 0.4, "--sampler", "balanced",
     "--checkpointing-steps", 2, "--keep", "best",
@@ -57,7 +59,7 @@ def test_killed_runs_end_in_the_same_bits(faces, pretrained, monkeypatch, extra)
     path, resumed_scores = train(faces, pretrained, *extra, "--resume")
     assert read_checkpoint(path).digest == expected.digest
     assert resumed_scores == scores
-    assert not list(Path("logs/states").iterdir())
+    assert not list(STATE.parent.iterdir())
     assert history is None or next(Path("logs/training").glob("*.csv")).read_text() == history
 
 
@@ -66,7 +68,7 @@ def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch):
         kill_after(patch, 30)
         with pytest.raises(Killed):
             train(faces, pretrained)
-    state = torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)
+    state = torch.load(STATE, weights_only=True)
     assert state["progress"]["epoch"] == 2
     seen = []
     monkeypatch.setattr(State, "load", lambda self: seen.append(self))
@@ -74,14 +76,30 @@ def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch):
     assert not seen
 
 
-def test_resuming_under_other_options_is_an_error(faces, pretrained, monkeypatch):
+def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monkeypatch, caplog):
+    expected = read_checkpoint(train(faces, pretrained, "--lr", "1e-3", "--name", "b")[0]).digest
     with monkeypatch.context() as patch:
         kill_after(patch, 30)
         with pytest.raises(Killed):
             train(faces, pretrained)
-    with pytest.raises(InputError, match=r"other options \(lr 0.002 -> 0.001\): give those, or leave --resume out"):
-        train(faces, pretrained, "--lr", "1e-3", "--resume")
-    assert state_file("finetune_cp_seed42_i0_epoch2").is_file()
+    with caplog.at_level(logging.WARNING):
+        path, _ = train(faces, pretrained, "--lr", "1e-3", "--resume")
+    assert "of a run with other options (lr 0.002 -> 0.001): begun anew" in caplog.text
+    assert read_checkpoint(path).digest == expected
+    assert not STATE.exists()
+
+
+def test_a_defect_ends_the_loader_processes_too(faces, pretrained):
+    code = "import finetune, utils.watch\n"
+    code += "def broken(*_): raise ZeroDivisionError\n"
+    code += "utils.watch.Watch.after_step = broken\n"
+    code += "finetune.run(finetune.parser().parse())"
+    arguments = ["--data-location", faces, "--pretrained-location", pretrained, "--workers", 2, "--report-to", "none"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert "ZeroDivisionError" in result.stderr
 
 
 def test_sigterm_saves_a_state(faces, pretrained, monkeypatch):
@@ -98,7 +116,7 @@ def test_sigterm_saves_a_state(faces, pretrained, monkeypatch):
     with pytest.raises(Interrupted, match="stopped in step 4; --resume goes on from"):
         train(faces, pretrained)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)["progress"]["step"] == 4
+    assert torch.load(STATE, weights_only=True)["progress"]["step"] == 4
 
 
 def test_a_signal_to_the_whole_group_saves_a_state(faces, pretrained):
@@ -112,7 +130,7 @@ def test_a_signal_to_the_whole_group_saves_a_state(faces, pretrained):
     os.killpg(process.pid, signal.SIGTERM)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 143, told
-    assert re.fullmatch(r"stopped in step \d+; --resume goes on from logs/states/.*_epoch500\.pt\n", told)
+    assert re.fullmatch(r"stopped in step \d+; --resume goes on from model/states/.*_epoch500\.pt\n", told)
 
 
 def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrained, monkeypatch):
@@ -134,7 +152,7 @@ def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrai
         Diverged, match=r"in step 24 \(epoch 2\) on \d+_\w+/\w+, .* and 5 others: the last good state, of "
     ):
         train(faces, pretrained)
-    parts = torch.load(state_file("finetune_cp_seed42_i0_epoch2"), weights_only=True)["parts"]
+    parts = torch.load(STATE, weights_only=True)["parts"]
     assert all(tensor.isfinite().all() for tensor in parts["model"].values())
 
 
@@ -143,9 +161,9 @@ def test_a_full_disk_leaves_the_earlier_state(faces, pretrained, monkeypatch):
         kill_after(patch, 30)
         with pytest.raises(Killed):
             train(faces, pretrained)
-    before = state_file("finetune_cp_seed42_i0_epoch2").read_bytes()
+    before = STATE.read_bytes()
     fast = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
     arguments = ["--data-location", faces, "--pretrained-location", pretrained, *fast, "--resume"]
     arguments += ["--checkpointing-steps", 2]
     fails_cleanly(command("finetune.py", *arguments, limit=len(before) // 2), "finetune_cp_seed42_i0_epoch2.pt")
-    assert state_file("finetune_cp_seed42_i0_epoch2").read_bytes() == before
+    assert STATE.read_bytes() == before

@@ -68,6 +68,15 @@ def test_layer_decay_slows_the_layers_below():
     assert len(parameter_groups(model, 1.0, 0.1)) == 2
 
 
+@pytest.mark.parametrize("mixing", [[], ["--mixup", 0.4]])
+def test_the_second_task_learns_and_is_not_kept(faces, pretrained, mixing):
+    path, _ = train(faces, pretrained, *mixing, "--name", "one")
+    other, _ = train(faces, pretrained, *mixing, "--age-regression", 1, "--name", "two")
+    one, two = (read_checkpoint(file) for file in (path, other))
+    assert one.digest != two.digest
+    assert one.shapes == two.shapes
+
+
 @pytest.mark.parametrize(("freeze", "frozen"), [("backbone", {0, 1, 2, 3}), ("first-1", {0, 1})])
 def test_frozen_parts_stay_as_they_were(faces, pretrained, freeze, frozen):
     from utils.weights import read_weights
@@ -121,7 +130,7 @@ def test_every_epoch_leaves_a_row_and_the_run_a_picture(faces, pretrained):
     assert [row["step"] for row in rows] == ["21", "42"]
     assert float(rows[-1]["macro_f1"]) == scores["macro_f1"]
     assert Path(f"val_img/{path.stem}/curves.png").is_file()
-    assert not list(Path("logs/states").iterdir())
+    assert not list(Path("model/states").iterdir())
 
 
 def test_without_a_cache_the_run_is_the_same(faces, pretrained):
@@ -135,9 +144,12 @@ def test_without_a_cache_the_run_is_the_same(faces, pretrained):
     assert not [name for name in files("cache") if name.endswith(".u8")]
 
 
-def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained):
-    train(faces, pretrained, "--fast-dev-run", "--gradient-accumulation-steps", 2)
+def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained, monkeypatch):
+    monkeypatch.setattr("utils.exports.require_hub", None)  # it must not be asked
+    extra = ["--gradient-accumulation-steps", 2, "--old-aug", "True", "--push-to-hub", "a/b", "--keep-top", 1]
+    train(faces, pretrained, "--fast-dev-run", *extra)
     assert not [name for name in files() if name.endswith("epoch1.pt")]
+    assert not Path("model").exists()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +176,31 @@ def test_keep_top_leaves_notes_of_what_it_removes(faces, pretrained):
     assert train(faces, pretrained, "--i", index)[1]["macro_f1"] == scores[worst]  # skipped, by its note
     assert not (Path("model") / worst).exists()
     assert len(soup(faces, "--eval-individual-models", "--indices", 0, 1, 2)) == 2
+
+
+def test_what_keep_top_removes_goes_with_its_earlier_epochs(faces, pretrained):
+    for seed in (1, 2):
+        train(faces, pretrained, "--random-seed", seed, "--save-every", 1)
+    before = sorted(path.name for path in Path("model").glob("*.pt"))
+    assert len(before) == 4
+    train(faces, pretrained, "--random-seed", 2, "--save-every", 1, "--keep-top", 1)  # done already, but this is not
+    left = sorted(path.name for path in Path("model").glob("*.pt"))
+    assert left in (before[:2], before[2:])
+    assert len(soup(faces, "--eval-individual-models", "--random-seed", 1, 2)) == 1
+
+
+def test_an_epoch_is_what_its_sweep_was_asked_for(faces, pretrained):
+    given = options("--model", "x", "--epochs", 4)
+    i = next(i for i in range(1, 20) if varied(given.replace(i=i)).epochs == 3)
+    tower = pretrained / "model_0.pt"
+    for index in (0, i):
+        train(faces, pretrained, "--model", tower, "--epochs", 4, "--i", index)
+    assert {path.stem for path in Path("model").glob("*.pt")} == {
+        "finetune_cp_seed42_i0_epoch4", f"finetune_cp_seed42_i{i}_epoch3",
+    }  # fmt: skip
+    assert len(soup(faces, "--eval-individual-models", "--epoch", 4)) == 2
+    with pytest.raises(InputError, match="that fit"):
+        soup(faces, "--eval-individual-models", "--epoch", 3)
 
 
 def test_a_batch_without_room_is_halved_and_accumulated():

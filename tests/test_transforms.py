@@ -47,6 +47,10 @@ def test_strength_zero_leaves_augmentation_out():
         np.testing.assert_array_equal(labelled(strength=0)[1, position][0].numpy(), SQUARES[position])
 
 
+def test_the_strongest_augmentation_is_one():
+    assert pipeline("train2", strength=3.0)(image=SQUARES[0])["image"].shape == (32, 32, 3)
+
+
 def test_sampler_order_is_a_function_of_seed_and_epoch():
     sampler = EpochSampler(10, 3)
     sampler.set_epoch(1)
@@ -56,6 +60,10 @@ def test_sampler_order_is_a_function_of_seed_and_epoch():
     sampler.skip = 4
     assert list(sampler) == first[4:]
     sampler.skip = 0
+    whole_steps = EpochSampler(10, 3, per_step=4)
+    whole_steps.set_epoch(1)
+    assert list(whole_steps) == first[: len(whole_steps)] == first[:8]
+    assert len(EpochSampler(10, 3, per_step=16)) == 10
     sampler.set_epoch(2)
     assert [position for _, position in sampler] != [position for _, position in first]
 

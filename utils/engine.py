@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,13 +27,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.clip import CLIPClassifier
-from utils.errors import InputError
+from utils.errors import InputError, NoRoom
 from utils.options import LOGS, Options
 from utils.transforms import normalised
 
 log = logging.getLogger(__name__)
 
 TRACKERS = ("wandb", "tensorboard")
+GRACE = 20  # seconds that a loader process goes on when it is told to stop
 TRIAL_BATCH = 16  # small, so that a search can stop soon after it knows; a last batch is filled up to a multiple of it
 
 
@@ -54,7 +57,7 @@ def start_training(options: Options) -> Accelerator:
     """The runtime of a fine-tuning run, with its tracker. Raises `InputError` when that is not installed."""
     if options.report_to == "tensorboard" and not is_tensorboard_available():
         raise InputError("--report-to tensorboard needs the package: pip install tensorboard")
-    if options.compile and not shutil.which(os.environ.get("CXX", "g++")):
+    if options.compile and not shutil.which(shlex.split(os.environ.get("CXX", "g++"))[0]):
         raise InputError("--compile needs a C++ compiler: install g++, or name one with CXX")
     return start(
         options.random_seed,
@@ -89,9 +92,9 @@ def fitting_batch_size(accelerator: Accelerator, model: CLIPClassifier, options:
     try:
         batch_size = room_for()
     except RuntimeError as error:
-        raise InputError(
-            f"no room on the GPU for a single photograph ({error}): try --gradient-checkpointing"
-        ) from error
+        if "No executable batch size" not in str(error):
+            raise
+        raise NoRoom("no room on the GPU for a single photograph: pass --gradient-checkpointing") from error
     finally:
         model.zero_grad()
     batch_size = int(accelerator.gather(torch.tensor([batch_size], device=accelerator.device)).min())
@@ -102,10 +105,10 @@ def fitting_batch_size(accelerator: Accelerator, model: CLIPClassifier, options:
     return batch_size
 
 
-def bar(accelerator: Accelerator, loader, what: str, done: int = 0):
-    """The batches behind the first `done` of an epoch with their numbers, from 1, under a progress bar."""
+def bar(accelerator: Accelerator, loader, what: str, done: int = 0) -> tqdm:
+    """The batches of an epoch behind its first `done`, under a progress bar."""
     silent = None if accelerator.is_local_main_process else True  # None: a bar on a terminal only
-    return enumerate(tqdm(loader, what, total=len(loader), initial=done, disable=silent, leave=False), start=done + 1)
+    return tqdm(loader, what, total=len(loader), initial=done, disable=silent, leave=False)
 
 
 def _cores() -> int:
@@ -120,6 +123,12 @@ def loader_workers(accelerator: Accelerator, asked: int | None) -> int:
     if asked is not None:
         return asked
     return 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+
+
+def linger(worker: int = 0) -> None:
+    """For a loader process: a signal to the whole process group leaves the main process time to save its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 @contextmanager
@@ -210,6 +219,7 @@ def predict(
         Rows(squares, rows),
         batch_sampler=mine,
         num_workers=min(loader_workers(accelerator, workers), len(mine) // 8),
+        worker_init_fn=linger,
         pin_memory=accelerator.device.type == "cuda",
     )
     width = model.classification_head.out_features if output == "classify" else model.config["projection_dim"]

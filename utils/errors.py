@@ -13,6 +13,10 @@ class Diverged(InputError):
     """Training went to infinity under the options given."""
 
 
+class NoRoom(InputError):
+    """Not even the smallest piece of the work fits into memory."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal to stop came, and what was done is saved; the first argument is the signal's number."""
 

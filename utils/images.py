@@ -4,7 +4,6 @@ A square is (size, size, 3) uint8, RGB. `SquareImages` and `FileImages` are inde
 SHA-256, so that any selection of photographs has a `fingerprint` without decoding it again.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,7 +21,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from utils.errors import InputError
-from utils.files import atomic
+from utils.files import atomic, locked
 
 log = logging.getLogger(__name__)
 
@@ -169,16 +168,10 @@ def cache_squares(
     if (kept := cached_squares(folder, files, size, cache, keep)) is not None:
         return kept
     path = _cache_file(folder, files, size, cache)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock_file = path.with_suffix(".lock")
-    with open(lock_file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-        try:
-            if (kept := cached_squares(folder, files, size, cache, keep)) is None:
-                _decode_all(folder, files, size, path, progress, keep)
-                kept = cached_squares(folder, files, size, cache, keep)
-        finally:
-            lock_file.unlink(missing_ok=True)
+    with locked(path.with_suffix(".lock")):
+        if (kept := cached_squares(folder, files, size, cache, keep)) is None:
+            _decode_all(folder, files, size, path, progress, keep)
+            kept = cached_squares(folder, files, size, cache, keep)
     return kept
 
 

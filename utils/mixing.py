@@ -53,8 +53,8 @@ class Mixing:
 
     def __call__(
         self, rng: np.random.Generator, position: int, square_of: Callable[[int], np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The mixed square of the sample at `position` and its target, (C,) float32 shares of the classes."""
+    ) -> tuple[np.ndarray, int, float]:
+        """The mixed square of the sample at `position`, the position of the other sample in it, and its own share."""
         square, share, partner = square_of(position), 1.0, position
         if rng.random() < self.half_cutmix:
             partner, share = int(rng.choice(self.alike[self.masks[position]])), 0.5
@@ -66,7 +66,11 @@ class Mixing:
                 square = mixup(square, square_of(partner), share)
             else:
                 square, share = cutmix(square, square_of(partner), share, rng)
+        return square, partner, share
+
+    def target(self, position: int, partner: int, share: float) -> np.ndarray:
+        """(C,) float32 shares of the classes in a mixture."""
         target = np.zeros(self.num_classes, np.float32)
         target[self.labels[position]] += share
         target[self.labels[partner]] += 1 - share
-        return square, target
+        return target

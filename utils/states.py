@@ -4,6 +4,7 @@ All that training draws at random is a function of (seed, epoch, sample), so a s
 the weights, the optimizer's moments and the place in the epoch the next step is the one that would have come.
 """
 
+import logging
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from utils.checkpoints import differences
-from utils.errors import InputError
-from utils.options import LOGS
 from utils.weights import read_archive, save_archive
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -24,15 +25,15 @@ class Progress:
     """Where a run is, as of its last optimizer step."""
 
     epoch: int = 1  # the one it is in
-    batches: int = 0  # of this epoch, on each process
+    seen: int = 0  # photographs of this epoch, on all processes together
     step: int = 0  # optimizer steps in all
-    total_loss: torch.Tensor | float = 0.0  # over the batches of this epoch
+    total_loss: torch.Tensor | float = 0.0  # of this epoch: a sum over batches, weighted by their photographs
     history: list[dict] = field(default_factory=list)  # a row per epoch done
     best: dict = field(default_factory=dict)  # epoch and score of the best epoch, and its weights if they are wanted
     tracker: str = field(default_factory=lambda: uuid.uuid4().hex[:8])  # the tracker's run, which goes on too
 
-    def step_done(self, batches: int, total_loss: torch.Tensor) -> None:
-        self.step, self.batches, self.total_loss = self.step + 1, batches, total_loss.clone()
+    def step_done(self, seen: int, total_loss: torch.Tensor) -> None:
+        self.step, self.seen, self.total_loss = self.step + 1, seen, total_loss.clone()
 
     def note_best(self, row: dict, metric: str, model: nn.Module | None) -> None:
         """Remember the epoch of this row when its score is above all before, with the weights of `model` if given."""
@@ -42,18 +43,18 @@ class Progress:
 
     def epoch_done(self, row: dict) -> None:
         self.history.append(row)
-        self.epoch, self.batches, self.total_loss = self.epoch + 1, 0, 0.0
+        self.epoch, self.seen, self.total_loss = self.epoch + 1, 0, 0.0
 
 
 class State:
-    """The state of one run in one file, which appears whole or not at all and is removed when the run is done.
+    """The state of one run in one file, which appears whole or not at all.
 
     `parts` are what has a `state_dict`: the model, the optimizer and so on; they are the same on every process, so the
     main process writes. `record` tells what steers the run.
     """
 
-    def __init__(self, stem: str, record: dict, accelerator: Accelerator, parts: dict[str, Any]):
-        self.path, self.record, self.accelerator = state_file(stem), record, accelerator
+    def __init__(self, path: Path, record: dict, accelerator: Accelerator, parts: dict[str, Any]):
+        self.path, self.record, self.accelerator = path, record, accelerator
         self.parts = {name: part for name, part in parts.items() if part is not None}
 
     def save(self, progress: Progress) -> None:
@@ -66,25 +67,19 @@ class State:
             save_archive(self.path, content)
         self.accelerator.wait_for_everyone()
 
-    def load(self) -> Progress | None:
-        """Take up the state on disk; None when there is none. Raises `InputError` when other options steered it."""
+    def load(self) -> Progress:
+        """Take up the state on disk; where there is none, or one of other options, the run begins anew."""
         if not self.path.is_file():
-            return None
+            return Progress()
         content = read_archive(self.path)
         if different := differences(content["record"], self.record):
-            raise InputError(
-                f"--resume: {self.path} is the state of a run with other options ({different}): give those, or leave "
-                "--resume out to begin anew"
-            )
+            log.warning("%s is the state of a run with other options (%s): begun anew", self.path, different)
+            return Progress()
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])
         return Progress(**content["progress"])
 
-    def remove(self) -> None:
-        if self.accelerator.is_main_process:
-            self.path.unlink(missing_ok=True)
 
-
-def state_file(stem: str) -> Path:
-    """Where the state of the run lies whose checkpoint has this `stem`."""
-    return LOGS / "states" / f"{stem}.pt"
+def state_file(checkpoint: Path) -> Path:
+    """Where the state of the run lies that ends in this checkpoint."""
+    return checkpoint.parent / "states" / checkpoint.name

@@ -23,6 +23,7 @@ HEARTBEAT = 60  # seconds between signs of life in a database; after two of them
 PLOTTED = 4  # hyperparameters in the contour plot, which has the square of that many panels
 
 
+INTERRUPTED = "interrupted"  # the mark of a trial that a signal stopped
 LOCK_GRACE = 10  # seconds after which the lock of a worker that was killed while it wrote is taken away
 
 
@@ -82,7 +83,8 @@ def take_up_again(study: optuna.Study) -> list[int]:
     """Queue the trials of workers that are no longer alive once more; returns their numbers. To be called at start-up.
 
     A database tells by its heartbeat, on all machines; a journal file has none, so that only the workers of this
-    machine can be told. A worker with this process's number is an earlier one's.
+    machine can be told. A worker with this process's number is an earlier one's. Trials that a signal stopped are
+    taken up, too.
     """
     optuna.storages.fail_stale_trials(study)  # does nothing where there is no heartbeat
     taken = []
@@ -97,12 +99,17 @@ def take_up_again(study: optuna.Study) -> list[int]:
                 continue
             RetryHeartbeatStaleTrialCallback()(study, trial)
             taken.append(trial.number)
+    again = {trial.system_attrs.get("failed_trial") for trial in study.get_trials(deepcopy=False)}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if trial.user_attrs.get(INTERRUPTED) and original_number(trial) not in again:
+            RetryHeartbeatStaleTrialCallback()(study, trial)
+            taken.append(trial.number)
     return taken
 
 
-def remove_states(study_name: str, number: int) -> None:
+def remove_states(study_name: str, number: int, model_location: Path) -> None:
     """Remove what a trial that ends early would be resumed from."""
-    for path in state_file("x").parent.glob(f"{study_name}_seed{number}_i*.pt"):
+    for path in state_file(model_location / "any.pt").parent.glob(f"{study_name}_seed{number}_i*.pt"):
         path.unlink(missing_ok=True)
 
 

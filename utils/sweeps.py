@@ -12,7 +12,7 @@ import numpy as np
 from utils.checkpoints import DROPPED, Checkpoint, check_same_kind, checkpoint_files, find_checkpoint, read_checkpoint
 from utils.data import Photographs, read_photographs
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import locked, write_text
 from utils.labelled import LabelledImages, read_labelled_images
 from utils.logits import digest_of
 from utils.options import START_FILE, Options
@@ -78,7 +78,8 @@ def find_sweep(
     indices: list[int] | None = None,
     epoch: int | None = None,
 ) -> Sweep:
-    """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`.
+    """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`, which
+    for an index that drew its own number of epochs is the number that its sweep was asked for.
 
     Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
     silently but those that `--keep-top` removed. Raises `InputError` when nothing fits, when an
@@ -95,7 +96,7 @@ def find_sweep(
             (name is None or one.name == name)
             and (seeds is None or one.seed in seeds)
             and (indices is None or one.i in indices)
-            and (epoch is None or one.epoch == epoch)
+            and (epoch is None or _asked_epoch(one) == epoch)
         )
         if asked:
             found[one.name, one.seed, one.i].append(one)
@@ -114,28 +115,38 @@ def find_sweep(
         ]
         if missing:
             raise InputError(f"{names[0]}: seed {seed} has no index {', '.join(map(str, missing))}")
-    if seeds is not None and (absent := sorted(set(seeds) - {key[1] for key in found})):
+    dropped = {seed for seed in seeds or () if any(model_location.glob(f"{names[0]}_seed{seed}_i*{DROPPED}"))}
+    if seeds is not None and (absent := sorted(set(seeds) - dropped - {key[1] for key in found})):
         raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
+
+
+def _asked_epoch(one: Ingredient) -> int:
+    """The epoch that a checkpoint stands for: its own, or where its index drew another number than the `--epochs` of
+    its sweep, that.
+    """
+    meta = read_checkpoint(one.path).meta
+    options = meta["options"] if meta else {}
+    return options["epochs asked"] if one.epoch == options.get("epochs") else one.epoch
 
 
 def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
     """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
 
     Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
-    again. Of equal scores the lower seed and index stay.
+    again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay.
     """
-    scored = []
-    for one in find_sweep(model_location, name).ingredients:
-        meta = read_checkpoint(one.path).meta
-        if meta is not None and meta["scores"] is not None:
-            scored.append((meta["scores"][metric], one.path, meta))
-    worst = sorted(scored, key=lambda one: one[0], reverse=True)[most:]
-    for _, path, meta in worst:
-        kept = {key: meta[key] for key in ("options", "scores", "digest")}
-        write_text(path.with_suffix(DROPPED), json.dumps(kept, indent=1) + "\n")
-        path.unlink(missing_ok=True)
-    return [path for _, path, _ in worst]
+    removed = []
+    with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
+        metas = {one: read_checkpoint(one.path).meta for one in find_sweep(model_location, name).ingredients}
+        scored = [one for one, meta in metas.items() if meta is not None and meta["scores"] is not None]
+        for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
+            note = {key: metas[one][key] for key in ("options", "scores", "digest")}
+            write_text(one.path.with_suffix(DROPPED), json.dumps(note, indent=1) + "\n")
+            removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
+        for path in removed:
+            path.unlink()
+    return removed
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 import atexit
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from utils.checkpoints import DROPPED, as_saved, differences, preprocessing, read_checkpoint, save_checkpoint
+from utils.checkpoints import DROPPED, as_saved, differences, preprocessing, read_checkpoint
 from utils.clip import build
 from utils.data import Photographs, read_photographs
 from utils.errors import InputError
 from utils.evaluation import EVALUATION_BATCH, HeldOut
+from utils.exports import push_to_hub
 from utils.heads import head_family, sweep_head
 from utils.labels import Labelling
 from utils.mixing import Mixing
@@ -26,9 +28,12 @@ from utils.pictures import save_sheet
 from utils.splits import Split, check_unseen, make_split
 from utils.start import read_start
 from utils.states import Progress
+from utils.sweeps import keep_top
 from utils.trainable import without_age_head
 from utils.transforms import LabelledSquares, pipeline, square_root_weights
-from utils.weights import Weights, digest
+from utils.weights import Weights
+
+log = logging.getLogger(__name__)
 
 NO_SCORES = ("epoch", "step", "lr", "train_loss")  # of a row of the history
 NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
@@ -51,8 +56,10 @@ def saved_epochs(options: Options) -> list[int]:
 
 
 def steering(options: Options) -> dict:
-    """The options that steer training, as plain values."""
+    """The options that steer training, as plain values; the metric is one where an epoch is chosen by it."""
     plain = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
+    if options.keep == "last" and options.patience is None:
+        del plain["metric"]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
@@ -66,6 +73,7 @@ class Task:
     anchor: Weights
     photographs: Photographs
     split: Split
+    rows: np.ndarray  # sorted positions of the photographs to train on
     held_out: HeldOut
     family: dict
     record: dict
@@ -79,7 +87,7 @@ class Task:
         return self.held_out.preprocessing
 
 
-def read_task(accelerator: Accelerator, options: Options, labelling: Labelling) -> Task:
+def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, labelling: Labelling) -> Task:
     """Read weights and photographs. Raises `InputError` for what does not fit together, such as a start that has seen
     people who are held out here.
     """
@@ -89,26 +97,41 @@ def read_task(accelerator: Accelerator, options: Options, labelling: Labelling) 
     for weights in (start, anchor):
         if weights.meta is not None:
             check_unseen(split, weights.meta["split"], photographs, weights.source)
+    rows, held_out_rows = _without_ages(photographs, split.train, options.drop_ages), split.held_out
     if options.fast_dev_run:
-        few = slice(2 * options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes)
-        split = replace(split, train=split.train[few], held_out=split.held_out[: 2 * EVALUATION_BATCH])
+        few = 2 * options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
+        by_class = rows[np.argsort(photographs.labels(labelling)[rows], kind="stable")]
+        rows = np.sort(by_class[np.linspace(0, len(rows) - 1, min(few, len(rows))).round().astype(int)])
+        held_out_rows = held_out_rows[: 2 * EVALUATION_BATCH]
     recipe = preprocessing(start.config["image_size"])
     evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
-    held_out = HeldOut(accelerator, photographs, split.held_out, labelling, recipe, evaluation, decode_all=True)
-    labels = photographs.labels(labelling)[split.train]
-    family = head_family(anchor, labelling, options.head_init, split.digest, labels, held_out.squares.fingerprint())
+    held_out = HeldOut(accelerator, photographs, held_out_rows, labelling, recipe, evaluation, decode_all=True)
+    labels, fingerprint = photographs.labels(labelling)[rows], held_out.squares.fingerprint()
+    family = head_family(anchor, labelling, options.head_init, split.digest, labels, fingerprint)
     record = {
         **steering(options),
+        "epochs asked": epochs_asked,
         "mixed_precision": accelerator.mixed_precision,
         "start": start.backbone_digest,
         "anchor, head, labels and photographs": family["inputs"],
     }
-    return Task(start, anchor, photographs, split, held_out, family, record)
+    return Task(start, anchor, photographs, split, rows, held_out, family, record)
+
+
+def _without_ages(photographs: Photographs, rows: np.ndarray, drop_ages: tuple[int, int] | None) -> np.ndarray:
+    """The rows of people who are not of these ages (first and last)."""
+    if drop_ages is None:
+        return rows
+    first, last = drop_ages
+    kept = rows[(photographs.ages[rows] < first) | (photographs.ages[rows] > last)]
+    if not len(kept):
+        raise InputError(f"--drop-ages {first}-{last} leaves nobody to train on")
+    return kept
 
 
 def starting_head(accelerator: Accelerator, task: Task) -> dict[str, torch.Tensor]:
     """The head that all runs of the sweep start from, as `classification_head.*` tensors."""
-    anchor, rows = task.anchor, task.split.train
+    anchor, rows = task.anchor, task.rows
 
     def training_features():
         blank = {
@@ -125,8 +148,8 @@ def starting_head(accelerator: Accelerator, task: Task) -> dict[str, torch.Tenso
 def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
     """The record of the checkpoint at `path` when the same options made it, None when it is to be trained.
 
-    A checkpoint that `--keep-top` removed counts as there. Raises `InputError` that shows the difference when other
-    options made it and `overwrite` is not set.
+    A checkpoint that `--keep-top` removed counts as there for the same options, and as not there for others. Raises
+    `InputError` that shows the difference when other options made it and `overwrite` is not set.
     """
     if overwrite or not path.is_file():
         note = path.with_suffix(DROPPED)
@@ -165,14 +188,9 @@ def scores_of(row: dict) -> dict | None:
     return {name: value for name, value in row.items() if name not in NO_SCORES} if "loss" in row else None
 
 
-def save_model(path: Path, model: nn.Module, record: dict) -> None:
-    """Write a trained model's checkpoint, without what only training needs."""
-    save_checkpoint(path, without_age_head(model.state_dict()), record)
-
-
-def digest_of_saved(model: nn.Module) -> str:
-    """The digest that the checkpoint of a model will have."""
-    return digest(as_saved(without_age_head(model.state_dict())))
+def saved_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a checkpoint of a trained model holds, without what only training needs."""
+    return as_saved(without_age_head(model.state_dict()))
 
 
 def finished(progress: Progress, options: Options) -> bool:
@@ -188,21 +206,23 @@ def rehearsal(options: Options) -> Options:
     folder = tempfile.mkdtemp(prefix="fast_dev_run.")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     kept = {"pretrained_location": options.pretrained_location or options.model_location, "report_to": "none"}
+    kept |= {"save_every": None, "keep_top": None, "push_to_hub": None, "resume": False}
     return options.replace(name="fast_dev_run", epochs=1, model_location=Path(folder), **kept)
 
 
+def publish(options: Options, checkpoint: Path, ingredient: bool) -> None:
+    """What is left to do once a run's checkpoint is there: the hub, and `--keep-top` for an ingredient."""
+    if options.push_to_hub:
+        log.info("on the hub: %s", push_to_hub(options.push_to_hub, read_checkpoint(checkpoint)))
+    if options.keep_top and ingredient:
+        for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
+            log.info("%s is not among the best %d: removed", path, options.keep_top)
+
+
 def train_set(task: Task, options: Options) -> LabelledSquares:
-    """The photographs to train on but those of `--drop-ages`; with `--old-aug True` those of the oldest class once
-    more, under `train2`.
-    """
-    photographs, labelling, rows = task.photographs, task.labelling, task.split.train
+    """The photographs to train on; with `--old-aug True` those of the oldest class once more, under `train2`."""
+    photographs, labelling, rows = task.photographs, task.labelling, task.rows
     labels = photographs.labels(labelling)
-    if options.drop_ages:
-        first, last = options.drop_ages
-        ages = photographs.ages[rows]
-        rows = rows[(ages < first) | (ages > last)]
-        if not len(rows):
-            raise InputError(f"--drop-ages {first}-{last} leaves nobody to train on")
     passes = [rows]
     if options.old_aug:
         passes.append(rows[labelling.decode(labels[rows])["age"] == 2])

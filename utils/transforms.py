@@ -50,7 +50,7 @@ def _augmentation(strength: float) -> list[A.BasicTransform]:
     """Small shifts, zooms and turns, a flip, and colour changes: what a face in front of a camera does anyway."""
     if strength == 0:
         return []
-    shift, turn, colour = 0.06 * strength, 8 * strength, 0.25 * strength
+    shift, turn, colour = 0.06 * strength, 8 * strength, min(1.0, 0.25 * strength)
     return [
         A.HorizontalFlip(p=0.5),
         A.Affine(
@@ -73,7 +73,8 @@ class LabelledSquares(torch.utils.data.Dataset):
 
     `rows` are positions into `squares`, `labels` the class id of each row, `pipelines` and `which` say which pipeline
     each row gets: `pipelines[which[position]]`. An item is an (S, S, 3) uint8 square and its label, or with `mixing`
-    the mixture of two and its (C,) float32 target.
+    the mixture of two and its (C,) float32 target; and with `ages` (N,) in years the age, as a number of 15 years
+    from 45.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class LabelledSquares(torch.utils.data.Dataset):
     ):
         self.squares, self.rows, self.labels = squares, rows, labels
         self.pipelines, self.which, self.seed, self.mixing = pipelines, which, seed, mixing
-        self.ages = None if ages is None else ((ages - 45) / 15).astype(np.float32)
+        self.ages = None if ages is None else ((ages - 45) / 15).astype(np.float32)  # about -2 to 2
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,34 +106,40 @@ class LabelledSquares(torch.utils.data.Dataset):
             return transform(image=self.squares[self.rows[position]])["image"]
 
         if self.mixing is None:
-            extra = () if self.ages is None else (self.ages[position],)
-            return torch.from_numpy(augmented(position)), int(self.labels[position]), *extra
-        square, target = self.mixing(np.random.default_rng(seed), position, augmented)
-        return torch.from_numpy(square), target
+            ages = () if self.ages is None else (self.ages[position],)
+            return torch.from_numpy(augmented(position)), int(self.labels[position]), *ages
+        square, partner, share = self.mixing(np.random.default_rng(seed), position, augmented)
+        ages = (
+            () if self.ages is None else (np.float32(share * self.ages[position] + (1 - share) * self.ages[partner]),)
+        )
+        return torch.from_numpy(square), self.mixing.target(position, partner, share), *ages
 
 
 class EpochSampler(torch.utils.data.Sampler):
     """Yields `(epoch, position)`; the order is a function of (seed, epoch) alone.
 
     Without `weights` each position comes once per epoch; with them, as many positions are drawn with replacement.
-    An epoch that was interrupted goes on behind its first `skip` positions.
+    An epoch is as many positions as fill whole steps of `per_step`, or all where that would be none; one that was
+    interrupted goes on behind its first `skip` positions.
     """
 
-    def __init__(self, count: int, seed: int, weights: np.ndarray | None = None):
+    def __init__(self, count: int, seed: int, weights: np.ndarray | None = None, per_step: int = 1):
         self.count, self.seed, self.weights, self.epoch, self.skip = count, seed, weights, 0, 0
+        self.length = count - count % per_step or count
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def order(self, epoch: int) -> np.ndarray:
-        """(N,) positions in the order of an epoch."""
+        """(M,) positions in the order of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
-        if self.weights is None:
-            return rng.permutation(self.count)
-        return rng.choice(self.count, self.count, p=self.weights)
+        drawn = (
+            rng.permutation(self.count) if self.weights is None else rng.choice(self.count, self.count, p=self.weights)
+        )
+        return drawn[: self.length]
 
     def __iter__(self):
         return iter([(self.epoch, int(position)) for position in self.order(self.epoch)[self.skip :]])

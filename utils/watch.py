@@ -10,25 +10,28 @@ from utils.errors import Diverged, Interrupted
 from utils.states import Progress, State
 
 LOOK_EVERY = 50  # steps between looks at a device, each of which waits for it
-AGREE_EVERY = 10  # steps after which several processes ask each other whether one of them was told to stop
+AGREE_EVERY = 10  # steps, on such a device, between questions to the other processes whether they were told to stop
 
 
 class Watch:
-    """Watches one run; `describe(epoch, first, last)` names the photographs of those batches of an epoch."""
+    """Watches one run; `told` is the number of the signal to stop that came, or 0.
+
+    `describe(epoch, first, last)` names the photographs at these places of an epoch's order.
+    """
 
     def __init__(self, state: State, progress: Progress, every: int | None, describe: Callable[[int, int, int], str]):
         self.state, self.progress, self.every, self.describe = state, progress, every, describe
         self.accelerator = state.accelerator
         self.immediate = self.accelerator.device.type == "cpu"
-        self._pending, self._signal, self._saved_step = [], 0, progress.step
+        self._pending, self.told, self._saved_step = [], 0, progress.step
 
-    def before_step(self, batch: int, value: torch.Tensor) -> None:
-        """Note the norm of the gradient (or another number) that the step behind this `batch` is about to take.
+    def before_step(self, seen: int, value: torch.Tensor) -> None:
+        """Note the norm of the gradient (or another number) of the step up to the photograph number `seen`.
 
         On a CPU it is looked at now, while the weights are good; elsewhere every 50 steps and before a state is
         saved, so that no step waits for the device. Raises `Diverged` when it is NaN or infinite.
         """
-        self._pending.append((self.progress.step + 1, self.progress.epoch, self.progress.batches, batch, value))
+        self._pending.append((self.progress.step + 1, self.progress.epoch, self.progress.seen, seen, value.clone()))
         if self.immediate or len(self._pending) >= LOOK_EVERY:
             self.look()
 
@@ -37,7 +40,7 @@ class Watch:
         step = self.progress.step
         if self._told_to_stop(step):
             self.save()
-            raise Interrupted(self._signal, f"stopped in step {step}; --resume goes on from {self.state.path}")
+            raise Interrupted(self.told, f"stopped in step {step}; --resume goes on from {self.state.path}")
         if self.every and step % self.every == 0:
             self.save()
 
@@ -51,7 +54,7 @@ class Watch:
         """Look at every number that was noted since the last look."""
         if not self._pending:
             return
-        finite = torch.stack([value.detach() for *_, value in self._pending]).isfinite().tolist()
+        finite = torch.stack([value for *_, value in self._pending]).isfinite().tolist()
         pending, self._pending = self._pending, []
         if all(finite):
             return
@@ -66,22 +69,16 @@ class Watch:
 
     def _told_to_stop(self, step: int) -> bool:
         if self.accelerator.num_processes == 1:
-            return bool(self._signal)
-        if step % AGREE_EVERY:
+            return bool(self.told)
+        if step % AGREE_EVERY and not self.immediate:
             return False
-        mine = torch.tensor(self._signal, device=self.accelerator.device)
-        self._signal = int(self.accelerator.gather(mine).max())
-        return bool(self._signal)
+        mine = torch.tensor(self.told, device=self.accelerator.device)
+        self.told = int(self.accelerator.gather(mine).max())
+        return bool(self.told)
 
     def _note(self, number: int, frame) -> None:
-        self._signal = number
+        self.told = number
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
-
-
-def leave_signals_to_main(worker: int = 0) -> None:
-    """For a loader process: a signal to the whole process group must not end it before the main process has saved."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -93,6 +90,10 @@ def watched(
     before = {number: signal.signal(number, watch._note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield watch
+    except RuntimeError:  # a loader process was ended sooner than the run
+        if watch.told:
+            raise Interrupted(watch.told, f"stopped; --resume goes on from {state.path}") from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
