@@ -40,7 +40,7 @@ def parser() -> flags.Parser:
 
 def check(options: flags.Options) -> None:
     """Raise `InputError` for options that contradict each other."""
-    mixing = next((flag for flag in ("mixup", "cutmix", "half_cutmix") if getattr(options, flag)), None)
+    mixing = next((flag for flag in ("mixup", "half_cutmix") if getattr(options, flag)), None)
     scored = {"--keep best": options.keep == "best", "--patience": options.patience, "--keep-top": options.keep_top}
     if not options.val_ratio and any(scored.values()):
         asked = next(flag for flag, given in scored.items() if given)

@@ -18,7 +18,7 @@ import inference
 import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs two processes
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 WIDTH, LAYERS, PATCH, SIZE, DIM = 64, 2, 8, 32, 16

@@ -13,19 +13,19 @@ import validation
 
 FLAGS = {
     finetune: """age-limits=(30, 60) age-regression=0.0 aug-strength=1.0 batch-size=64 checkpointing-steps=None
-        class-weights=none compile=False contrastive-weight=0.1 cutmix=0.0 data-location=data drop-ages=None
-        ema-decay=0.0 epochs=20 fast-dev-run=False freeze=None gradient-accumulation-steps=1
-        gradient-checkpointing=False half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None
-        label-smoothing=0.0 layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
+        class-weights=none compile=False contrastive-weight=0.1 data-location=data drop-ages=None ema-decay=0.0
+        epochs=20 fast-dev-run=False freeze=None gradient-accumulation-steps=1 gradient-checkpointing=False
+        half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None label-smoothing=0.0
+        layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
-        old-aug=False overwrite=False patience=None pretrained-location=None random-erasing=0.0 random-seed=42
+        old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False sampler=shuffle save-every=None save-img=False split-by=person
         split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1 workers=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
-        no-cache=False plot=False random-seed=None recipe=None relabel=None score-on=None split-by=None
-        split-seed=None start-from=None std=None uniform-soup=False val-ratio=recorded workers=None""",
+        no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None score-on=None
+        split-by=None split-seed=None start-from=None std=None uniform-soup=False val-ratio=recorded workers=None""",
     inference: """batch-size=64 data-location=data flip=False mean=None model-location=model model-name=None
         output-dir=output save-probs=False soft-voting=None soft-voting-rule=None std=None weighted-ensemble=None
         workers=None""",
@@ -34,14 +34,14 @@ FLAGS = {
         soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None val-ratio=recorded
         weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
-        batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1 cutmix=0.0
+        batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
         data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) freeze=None
         gradient-accumulation-steps=1 gradient-checkpointing=False half-cutmix=0.0 head-init=None image-size=None
         indices=None keep=last label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0
         loss-fn=CrossEntropyLoss lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32
         model-location=model n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None
-        random-erasing=0.0 relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42 storage=None
-        study-name=search val-ratio=0.2 warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
+        relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42 storage=None study-name=search
+        val-ratio=0.2 warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
 }
 FLAGS[finetune_age] = FLAGS[finetune]
 

@@ -230,14 +230,11 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
             raise InputError(f"--old-aug True: no training person is {labelling.age_limits[1]} or older")
     all_rows = np.concatenate(passes)
     which = np.repeat(np.arange(len(passes)), [len(part) for part in passes])
-    pipelines = [
-        pipeline(kind, options.aug_strength, options.random_erasing) for kind in ("train", "train2")[: len(passes)]
-    ]
+    pipelines = [pipeline(kind, options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
     mixing = None
-    if options.mixup or options.cutmix or options.half_cutmix:
-        alphas = {"mixup": options.mixup, "cutmix": options.cutmix}
-        masks, mixed = photographs.masks[all_rows], labels[all_rows]
-        mixing = Mixing(mixed, masks, labelling.num_classes, alphas, options.half_cutmix)
+    if options.mixup or options.half_cutmix:
+        of_these = labels[all_rows], photographs.masks[all_rows], labelling.num_classes
+        mixing = Mixing(*of_these, options.mixup, options.half_cutmix)
     ages = photographs.ages[all_rows] if options.age_regression else None
     squares = task.held_out.squares
     return LabelledSquares(squares, all_rows, labels[all_rows], pipelines, which, options.random_seed, mixing, ages)

@@ -72,16 +72,8 @@ def add_training(parser: Parser) -> None:
         help="weigh classes in the loss by one over (the square root of) their size",
     )  # fmt: skip
     parser.add_argument(
-        "--cutmix", type=number(float, 0, 8), default=0.0, metavar="ALPHA",
-        help="paste a rectangle of another photograph whose area is a Beta(ALPHA, ALPHA) share",
-    )  # fmt: skip
-    parser.add_argument(
         "--half-cutmix", type=number(float, 0, 1), default=0.0, metavar="P",
         help="with this probability take the right half from another face of the same mask class",
-    )  # fmt: skip
-    parser.add_argument(
-        "--random-erasing", type=number(float, 0, 1), default=0.0, metavar="P",
-        help="with this probability fill a rectangle with noise",
     )  # fmt: skip
     parser.add_argument(
         "--drop-ages", type=age_range, metavar="57-59", help="leave people of these ages out of the training"

@@ -23,14 +23,12 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 cv2.setNumThreads(0)  # the loader has its own processes
 
 
-def pipeline(kind: str, strength: float = 1.0, random_erasing: float = 0.0) -> A.Compose:
+def pipeline(kind: str, strength: float = 1.0) -> A.Compose:
     """The augmentation `train`, or `train2` for oversampled photographs: stronger.
 
-    It takes and returns `image`, (S, S, 3) uint8. `strength` scales it, 0 leaves it out. `random_erasing` is the
-    probability that a rectangle is filled with noise (Zhong et al. 2020, "Random erasing data augmentation").
+    It takes and returns `image`, (S, S, 3) uint8. `strength` scales it, 0 leaves it out.
     """
-    erasing = [A.Erasing(scale=(0.02, 0.2), fill="random", p=random_erasing)] if random_erasing else []
-    return A.Compose([*_augmentation({"train": 1.0, "train2": 1.5}[kind] * strength), *erasing])
+    return A.Compose(_augmentation({"train": 1.0, "train2": 1.5}[kind] * strength))
 
 
 def normalised(squares: torch.Tensor, mean=CLIP_MEAN, std=CLIP_STD) -> torch.Tensor:
