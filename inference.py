@@ -3,14 +3,15 @@
     accelerate launch inference.py --model-name model/finetune_cp_seed42_epoch20_greedysoup_num8.pt
 
 Reads `eval/info.csv` and `eval/images/` (or any folder of images); writes `output/output_{model}.csv` and, with
-`--save-probs`, the probabilities beside it. Without `--model-name` it takes the only greedy soup in `model/`.
+`--save-probs`, the probabilities beside it. Without `--model-name` it takes the only greedy soup in `model/`; with
+`--ensemble logs/ensemble_NAME.json` it predicts with the members, weights, temperature and bias of that file.
 """
 
 import logging
 from pathlib import Path
 
 from utils import options as flags
-from utils.errors import run_script
+from utils.errors import InputError, run_script
 
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
@@ -19,6 +20,13 @@ def parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     flags.add_model_name(parser)
     flags.add_ensembles(parser, one_only=True)
+    parser.add_argument(
+        "--ensemble",
+        type=Path,
+        metavar="FILE",
+        help="predict with the ensemble that validation.py --ensemble auto chose",
+    )
+    parser.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
     parser.add_argument("--output-dir", type=Path, default=flags.OUTPUT, help="folder of the submission")
     parser.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
     flags.add_locations(parser)
@@ -29,9 +37,15 @@ def parser() -> flags.Parser:
 
 def run(options: flags.Options) -> Path:
     """Write the submission; returns its path."""
+    for flag in ("model_name", "weighted_ensemble", "soft_voting", "soft_voting_rule", "flip"):
+        if options.ensemble and getattr(options, flag):
+            raise InputError(f"--ensemble tells of all its members: leave --{flag.replace('_', '-')} out")
+    if options.no_bias and not options.ensemble:
+        raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
+
     import numpy as np
 
-    from utils import engine, ensembles, submissions
+    from utils import chosen, engine, ensembles, submissions
     from utils.checkpoints import Checkpoint, find_checkpoint
     from utils.clip import build
     from utils.data import read_test_images
@@ -43,15 +57,15 @@ def run(options: flags.Options) -> Path:
     require_writable(options.output_dir)
 
     # Models
-    path = find_checkpoint(options.model_name, options.model_location)
-    model = ensembles.read_asked(path, options)
-    age, others = ensembles.read_members(options, model)
-    weight = ensembles.load_age_weight(model, age) if age else None
-    rule = options.soft_voting_rule or "minmax"
+    if options.ensemble:
+        ensemble = chosen.read_chosen(options.ensemble, options)
+    else:
+        path = find_checkpoint(options.model_name, options.model_location)
+        ensemble = ensembles.read_ensemble(path, options)
 
     # Data
     test = read_test_images(options.data_location)
-    log.info("%d images of %s, model %s", len(test.files), test.folder, path)
+    log.info("%d images of %s, %s", len(test.files), test.folder, ensemble.name)
 
     # Loop
     def predict(checkpoint: Checkpoint) -> np.ndarray:
@@ -67,22 +81,15 @@ def run(options: flags.Options) -> Path:
             f"predicting with {checkpoint.name}",
         )
 
-    name, logits = model.name, predict(model)
-    scores = logits
-    if age:
-        name = ensembles.weighted_name(model, age)
-        scores = ensembles.age_corrected(logits, predict(age), weight, model.labelling)
-    elif others:
-        name = ensembles.soft_voting_name(model, others, rule)
-        scores = ensembles.soft_vote([logits, *map(predict, others)], rule)
+    scores = ensemble.combine([predict(one) for one in ensemble.members])
 
     # Result
     preds = scores.argmax(-1)
-    output = options.output_dir / f"output_{name}.csv"
+    output = options.output_dir / f"output_{ensemble.name}.csv"
     if accelerator.is_main_process:
         submissions.write_submission(output, test.columns, [list(row.values()) for row in test.rows], preds)
         if options.save_probs:
-            probs = ensembles.as_probs(scores, rule if others else "log")
+            probs = ensembles.as_probs(scores, ensemble.rule)
             saved = submissions.write_probs(output.with_name(f"{output.stem}_probs.csv"), test.files, probs)
             log.info("probabilities: %s", saved)
     accelerator.end_training()

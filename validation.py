@@ -4,7 +4,12 @@
 
 Prints accuracy, macro-F1 and error rates per class and attribute; writes confusion matrices and sheets of the
 misclassified photographs to `val_img/{model}/`, all scores to `logs/validation_results_{model}.jsonl`, and with
-`--weighted-ensemble` the tuned weight of the age specialist to `logs/ensemble_*.json`, where inference.py finds it.
+`--weighted-ensemble` the tuned weight of the age specialists to `logs/ensemble_*.json`, where inference.py finds it.
+
+    accelerate launch validation.py --ensemble auto
+
+selects from all checkpoints in `model/` what predicts best together, and a bias per class, and writes both to
+`logs/ensemble_{name}_auto.json` for `inference.py --ensemble`.
 """
 
 import logging
@@ -24,7 +29,12 @@ def parser() -> flags.Parser:
     parser.add_argument("--random-seed", type=flags.number(int, 0), help="seed of the checkpoint, which must agree")
     flags.add_ensembles(parser)
     parser.add_argument(
-        "--metric", choices=flags.METRICS, default="macro_f1", help="what the age specialist's weight is tuned for"
+        "--ensemble",
+        choices=("auto",),
+        help="select members, weights and a bias per class from all checkpoints of the folder, or of --name",
+    )
+    parser.add_argument(
+        "--metric", choices=flags.METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
     )
     flags.add_evaluation_split(parser)
     flags.add_locations(parser)
@@ -35,40 +45,93 @@ def parser() -> flags.Parser:
 
 
 def run(options: flags.Options) -> list[dict]:
-    """Score, report and tune; returns one row of scores per way of predicting, the single model first."""
-    if options.weighted_ensemble and options.val_ratio is None:
-        raise InputError("--weighted-ensemble tunes a weight on held-out people, and --val-ratio None leaves none")
+    """Score and report one model, or choose an ensemble; returns one row of scores per way of predicting."""
+    tuned = "--ensemble auto selects" if options.ensemble else "--weighted-ensemble tunes a weight"
+    if (options.ensemble or options.weighted_ensemble) and options.val_ratio is None:
+        raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
+    for flag in ("model_name", "i", "random_seed", "weighted_ensemble", "soft_voting", "soft_voting_rule"):
+        if options.ensemble and getattr(options, flag) is not None:
+            raise InputError(f"--ensemble auto takes every checkpoint there is: leave --{flag.replace('_', '-')} out")
 
-    from utils import engine, ensembles, reports, results
-    from utils.data import read_photographs
-    from utils.evaluation import HeldOut
-    from utils.files import require_writable, write_json_lines
-    from utils.splits import evaluation_split
-    from utils.sweeps import choose_checkpoint
+    from utils import engine
+    from utils.files import require_writable
 
-    # Runtime
     accelerator = engine.start()
     require_writable(flags.LOGS, flags.CACHE, flags.PICTURES)
+    rows = (choose if options.ensemble else examine)(accelerator, options)
+    accelerator.end_training()
+    return rows
+
+
+def read_people(accelerator, options: flags.Options, checkpoints: list) -> tuple:
+    """The photographs and their split, who is held out in words, and the function that gives the held-out photographs
+    as a checkpoint sees them. Raises `InputError` when one of the checkpoints has seen them.
+    """
+    from utils.data import read_photographs
+    from utils.evaluation import views
+    from utils.splits import evaluation_split
+
+    photographs = read_photographs(options.data_location, options.relabel)
+    split, who = evaluation_split(photographs, options, checkpoints)
+    return photographs, split, who, views(accelerator, photographs, split.held_out, options)
+
+
+def choose(accelerator, options: flags.Options) -> list[dict]:
+    """Select an ensemble from all checkpoints and write it; the rows are of people that chose nothing."""
+    import numpy as np
+
+    from utils import chosen, results, selection
+    from utils.candidates import describe, ensemble_name, find_candidates, read_library
+
+    # Models
+    candidates = find_candidates(options.model_location, options.name, options.flip)
+    checkpoints = [one.checkpoint for one in candidates]
+    name = ensemble_name(candidates)
+
+    # Data
+    photographs, split, who, held_out_of = read_people(accelerator, options, checkpoints)
+    model = next(one.checkpoint for one in candidates if one.kind != "age")
+    held_out = held_out_of(model)
+    log.info("%d candidates on %d images of %s (split %s)", len(candidates), len(held_out.rows), who, split.digest)
+    trained_on = photographs.labels(model.labelling)[split.train]
+    library = read_library(candidates, held_out_of, np.bincount(trained_on, minlength=model.labelling.num_classes))
+    log.info("%s", "\n".join(describe(library, options.metric)))
+
+    # Selection
+    choice = selection.choose(library, options.metric)
+
+    # Result
+    rows = chosen.score_rows(name, held_out, choice.crossed)
+    for line in [*chosen.story(library, choice, options.metric), *map(results.describe, rows)]:
+        log.info("%s", line)
+    if accelerator.is_main_process:
+        known = {"metric": options.metric, "people": who, "split": split.digest, "scores": rows}
+        path = chosen.write_ensemble(name, candidates, choice, known)
+        log.info("python inference.py --ensemble %s", path)
+    return rows
+
+
+def examine(accelerator, options: flags.Options) -> list[dict]:
+    """Score one model, report its mistakes and what ensembles change, and tune the age specialists' weight; the single
+    model's row comes first.
+    """
+    from utils import ensembles, reports, results
+    from utils.files import write_json_lines
+    from utils.sweeps import choose_checkpoint
 
     # Models
     path = choose_checkpoint(options)
     model = ensembles.read_asked(path, options)
-    age, others = ensembles.read_members(options, model)
+    ages, others = ensembles.read_members(options, model)
 
     # Data
-    photographs = read_photographs(options.data_location, options.relabel)
-    split, who = evaluation_split(photographs, options, [model, *others, *([age] if age else [])])
-
-    def held_out_of(checkpoint) -> HeldOut:
-        kind = (checkpoint.labelling, checkpoint.preprocessing)
-        return HeldOut(accelerator, photographs, split.held_out, *kind, options)
-
+    _, split, who, held_out_of = read_people(accelerator, options, [model, *others, *ages])
     held_out = held_out_of(model)
     log.info("%s on %d images of %s (split %s)", model.name, len(held_out.rows), who, split.digest)
 
     # Predictions
     logits = held_out.logits(model)
-    rows, tuned = compare(model, held_out, age, others, held_out_of, options)
+    rows, tuned = compare(model, held_out, ages, others, held_out_of, options)
 
     # Result
     confusions = reports.confusions(held_out.labels, logits.argmax(-1), model.labelling)
@@ -79,7 +142,7 @@ def run(options: flags.Options) -> list[dict]:
     if accelerator.is_main_process:
         if tuned:
             record = {**tuned, "metric": options.metric, "people": who, "split": split.digest}
-            path = ensembles.save_age_weight(model, age, record)
+            path = ensembles.save_age_weight(model, ages, record)
             scores = [row[options.metric] for row in (tuned["tuned"], tuned["cross_fitted"], rows[0])]
             log.info(
                 "weight of the age specialist %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without",
@@ -94,15 +157,14 @@ def run(options: flags.Options) -> list[dict]:
         what = "everyone_validation" if options.val_ratio is None else "validation"
         file = results.file_of(what, model.name)
         log.info("scores: %s", write_json_lines(file, results.with_earlier(file, [{**one, **known} for one in rows])))
-    accelerator.end_training()
     return rows
 
 
 def compare(
-    model, held_out, age, others: list, held_out_of: Callable, options: flags.Options
+    model, held_out, ages: list, others: list, held_out_of: Callable, options: flags.Options
 ) -> tuple[list, dict | None]:
     """Rows of scores of the model, of each ensemble asked for, and of a hard vote when there are both; and the tuned
-    weight of the age specialist, if there is one, with what it is worth.
+    weight of the age specialists, if there are any, with what it is worth.
 
     `held_out` are the held-out photographs as the model sees them, `held_out_of(checkpoint)` as another one does.
     """
@@ -118,10 +180,11 @@ def compare(
         every = [logits, *(held_out_of(other).logits(other) for other in others)]
         preds["soft vote"] = ensembles.soft_vote(every, rule).argmax(-1)
         rows.append(held_out.row("soft vote", ensembles.soft_voting_name(model, others, rule), preds["soft vote"]))
-    if age:
-        ages, name = held_out_of(age), ensembles.weighted_name(model, age)
-        age_logits = ages.logits(age)
-        rows.append(ages.row("age specialist", age.name, age_logits.argmax(-1)))
+    if ages:
+        name, each = ensembles.weighted_name(model, ages), [held_out_of(age).logits(age) for age in ages]
+        for age, one in zip(ages, each, strict=True):
+            rows.append(held_out_of(age).row("age specialist", age.name, one.argmax(-1)))
+        age_logits = ensembles.soft_vote(each, "log")
         given = (logits, age_logits, held_out.labels)
         weight = ensembles.tune_age_weight(*given, model.labelling, options.metric)
         preds["weighted"] = ensembles.cross_fitted_preds(*given, held_out.persons, model.labelling, options.metric)

@@ -21,10 +21,9 @@ from utils.evaluation import HeldOut, Trial
 from utils.images import decode
 from utils.labels import STEM_MASKS, parse_person
 from utils.metrics import score
-from utils.nested import halves
 from utils.options import RECIPES, Options
 from utils.soups import Mixture
-from utils.splits import recorded_split
+from utils.splits import person_folds, recorded_split
 
 NAME = "finetune_cp_seed42"
 
@@ -227,7 +226,7 @@ def test_nested_reports_on_people_that_chose_nothing(kitchen, faces, monkeypatch
 def test_the_halves_are_alike_and_nobody_is_in_both():
     persons = np.repeat([f"p{k:02d}" for k in range(20)], 7)
     labels = np.repeat(np.arange(20) % 4, 7)
-    one, other = halves(labels, persons)
+    one, other = person_folds(labels, persons, 2)
     assert not set(persons[one]) & set(persons[other])
     assert sorted([*one, *other]) == list(range(140))
     np.testing.assert_array_equal(np.bincount(labels[one]) // 7 + np.bincount(labels[other]) // 7, [5] * 4)

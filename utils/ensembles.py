@@ -1,4 +1,4 @@
-"""Several models' predictions put together: the age-corrected average and soft voting.
+"""Several models' predictions put together: the age-corrected average, soft voting, weighted means.
 
 Shapes: N photographs, C classes. `logits` are (N, C) float32; scores are (N, C) float64, of which the largest in each
 row is the prediction (of equal ones the first).
@@ -7,7 +7,9 @@ row is the prediction (of equal ones the first).
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +20,34 @@ from utils.files import write_text
 from utils.labels import Labelling
 from utils.metrics import METRICS, confusion_matrix, log_softmax
 from utils.options import LOGS, Options
+from utils.splits import FOLDS
 
 log = logging.getLogger(__name__)
 
 AGE_WEIGHTS = np.linspace(0, 2, 41)  # 0 leaves the age specialist out
-FOLDS = 5
 EVERY = ("mask", "gender", "age")
 
 
 def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, labelling: Labelling) -> np.ndarray:
     """`log p(class) + weight * log p_age(age of class)`, a product of experts; `age_logits` are (N, 3)."""
-    age_of_class = labelling.decode(np.arange(labelling.num_classes))["age"]
-    return log_softmax(logits) + weight * log_softmax(age_logits)[:, age_of_class]
+    return log_softmax(logits) + weight * log_softmax(age_logits)[:, _age_of_class(labelling)]
+
+
+def class_log_probs(logits: np.ndarray, labelling: Labelling) -> np.ndarray:
+    """(N, 18) what a model adds in log-probability space: its log-probabilities, those of an age specialist spread
+    over the classes of each age.
+    """
+    of_class = slice(None) if labelling.attributes == EVERY else _age_of_class(Labelling(EVERY))
+    return log_softmax(logits)[:, of_class]
+
+
+def weighted_mean(log_probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """(N, C) sum of `weights` times `log_probs`; what weighs nothing plays no part."""
+    return sum(weight * one for weight, one in zip(weights, log_probs, strict=True) if weight)
+
+
+def _age_of_class(labelling: Labelling) -> np.ndarray:
+    return labelling.decode(np.arange(labelling.num_classes))["age"]
 
 
 def tune_age_weight(
@@ -102,8 +120,8 @@ def read_asked(path: Path, options: Options) -> Checkpoint:
     return flipped(checkpoint) if options.flip else checkpoint
 
 
-def read_members(options: Options, model: Checkpoint) -> tuple[Checkpoint | None, list[Checkpoint]]:
-    """The age specialist of `--weighted-ensemble` and the models of `--soft-voting`, each checked to fit `model`.
+def read_members(options: Options, model: Checkpoint) -> tuple[list[Checkpoint], list[Checkpoint]]:
+    """The age specialists of `--weighted-ensemble` and the models of `--soft-voting`, each checked to fit `model`.
 
     Raises `InputError` for a model that is not one of 18 classes, too.
     """
@@ -114,11 +132,42 @@ def read_members(options: Options, model: Checkpoint) -> tuple[Checkpoint | None
     check_attributes(model, EVERY)
     if options.soft_voting_rule and not options.soft_voting:
         raise InputError(f"--soft-voting-rule {options.soft_voting_rule} is for --soft-voting, which is not given")
-    age = read(options.weighted_ensemble) if options.weighted_ensemble else None
+    ages = [read(name) for name in options.weighted_ensemble or ()]
     others = [read(name) for name in options.soft_voting or ()]
-    for other, attributes in [*([(age, ("age",))] if age else []), *((one, EVERY) for one in others)]:
+    for other, attributes in [*((one, ("age",)) for one in ages), *((one, EVERY) for one in others)]:
         check_ensemble(model, other, attributes)
-    return age, others
+    return ages, others
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models that predict together: `combine` makes (N, 18) scores of their logits, in the order of `members`.
+
+    `rule` is what `as_probs` makes probabilities of the scores by.
+    """
+
+    name: str
+    members: list[Checkpoint]
+    combine: Callable[[list[np.ndarray]], np.ndarray]
+    rule: str = "log"
+
+
+def read_ensemble(path: Path, options: Options) -> Ensemble:
+    """The model at `path` with those that `--weighted-ensemble` or `--soft-voting` add, or by itself."""
+    model = read_asked(path, options)
+    ages, others = read_members(options, model)
+    if ages:
+        weight = load_age_weight(model, ages)
+
+        def corrected(logits: list[np.ndarray]) -> np.ndarray:
+            return age_corrected(logits[0], soft_vote(logits[1:], "log"), weight, model.labelling)
+
+        return Ensemble(weighted_name(model, ages), [model, *ages], corrected)
+    if others:
+        rule = options.soft_voting_rule or "minmax"
+        voted = partial(soft_vote, rule=rule)
+        return Ensemble(soft_voting_name(model, others, rule), [model, *others], voted, rule)
+    return Ensemble(model.name, [model], lambda logits: logits[0])
 
 
 def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, ...]) -> None:
@@ -145,47 +194,57 @@ def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> Non
         raise InputError(f"{checkpoint.path} is {kinds[checkpoint.labelling.num_classes]}, not {asked}: {remedy}")
 
 
-def weighted_name(model: Checkpoint, age: Checkpoint) -> str:
-    return f"{model.name}_WE_{age.name}"
+def weighted_name(model: Checkpoint, ages: Sequence[Checkpoint]) -> str:
+    return f"{model.name}_WE_{_joined_names(ages)}"
 
 
 def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint], rule: str = "minmax") -> str:
-    """The names of all, or where a file name would become too long their number and a digest of them; and the rule
-    when it is not the published one.
-    """
-    names = "_".join(other.name for other in others)
-    if len(others) > 3:
-        names = f"{len(others)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
-    return f"{model.name}_SV_{names}" + ("" if rule == "minmax" else f"_{rule}")
+    """The names of all, and the rule when it is not the published one."""
+    return f"{model.name}_SV_{_joined_names(others)}" + ("" if rule == "minmax" else f"_{rule}")
 
 
-def weight_file(model: Checkpoint, age: Checkpoint) -> Path:
+def _joined_names(checkpoints: Sequence[Checkpoint]) -> str:
+    """Or, where a file name would become too long, their number and a digest of the names."""
+    names = "_".join(one.name for one in checkpoints)
+    if len(checkpoints) <= 3:
+        return names
+    return f"{len(checkpoints)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+
+def weight_file(model: Checkpoint, ages: Sequence[Checkpoint]) -> Path:
     """Where validation keeps the tuned weight for inference."""
-    return LOGS / f"ensemble_{weighted_name(model, age)}.json"
+    return LOGS / f"ensemble_{weighted_name(model, ages)}.json"
 
 
-def save_age_weight(model: Checkpoint, age: Checkpoint, record: dict) -> Path:
-    """Keep a tuned `weight` with the digests of both models; `record` also says how it was tuned and how it scores."""
-    content = {"model": _identity(model), "age": _identity(age), **record}
-    return write_text(weight_file(model, age), json.dumps(content, indent=2) + "\n")
+def save_age_weight(model: Checkpoint, ages: Sequence[Checkpoint], record: dict) -> Path:
+    """Keep a tuned `weight` with the digests of all models; `record` also says how it was tuned and how it scores."""
+    content = {**_identities(model, ages), **record}
+    return write_text(weight_file(model, ages), json.dumps(content, indent=2) + "\n")
 
 
-def load_age_weight(model: Checkpoint, age: Checkpoint) -> float:
-    """The weight that validation tuned for exactly these two models; without one 1.0, and the log says so."""
-    path = weight_file(model, age)
+def load_age_weight(model: Checkpoint, ages: Sequence[Checkpoint]) -> float:
+    """The weight that validation tuned for exactly these models; without one 1.0, and the log says so."""
+    path = weight_file(model, ages)
     if not path.is_file():
-        log.warning("no weight tuned for these two (%s): 1.0 is taken; validation.py tunes it", path)
+        log.warning("no weight tuned for these models (%s): 1.0 is taken; validation.py tunes it", path)
         return 1.0
+    asked = _identities(model, ages)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        tuned_for, weight = (content["model"], content["age"]), float(content["weight"])
+        tuned_for, weight = {key: content[key] for key in asked}, float(content["weight"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}): remove it, or run validation.py again") from error
-    if tuned_for != (_identity(model), _identity(age)):
+    if tuned_for != asked:
         log.warning("%s was tuned for other weights of these names: 1.0 is taken; run validation.py again", path)
         return 1.0
     log.info("weight of the age specialist: %g (%s)", weight, path)
     return weight
+
+
+def _identities(model: Checkpoint, ages: Sequence[Checkpoint]) -> dict:
+    """By their places: `model`, `age`, and of several age specialists `age2` and so on."""
+    places = ["model", "age", *(f"age{k}" for k in range(2, len(ages) + 1))]
+    return {place: _identity(one) for place, one in zip(places, [model, *ages], strict=True)}
 
 
 def _identity(checkpoint: Checkpoint) -> dict:

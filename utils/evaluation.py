@@ -1,7 +1,9 @@
 """Held-out photographs and how a model does on them."""
 
+import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,22 @@ class HeldOut:
             "model": model,
             **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
         }
+
+
+def views(
+    accelerator: Accelerator, photographs: Photographs, rows: np.ndarray, options: Options
+) -> Callable[[Checkpoint], HeldOut]:
+    """A function that gives the photographs at `rows` as a checkpoint sees them; those that see alike share one."""
+    made = {}
+
+    def held_out_of(checkpoint: Checkpoint) -> HeldOut:
+        kind = checkpoint.labelling, checkpoint.preprocessing
+        key = kind[0], json.dumps(kind[1])
+        if key not in made:
+            made[key] = HeldOut(accelerator, photographs, rows, *kind, options)
+        return made[key]
+
+    return held_out_of
 
 
 class Trial:

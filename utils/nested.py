@@ -11,18 +11,7 @@ from utils.kitchen import Kitchen
 from utils.metrics import METRICS, confusion_matrix, paired_gain
 from utils.recipes import cook
 from utils.soups import Mixture
-
-
-def halves(labels: np.ndarray, persons: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    """The positions of two halves of the people, alike in their classes: people are sorted by their last class,
-    shuffled among equals, and dealt out in turn.
-    """
-    people, person_of = np.unique(persons, return_inverse=True)
-    last = np.zeros(len(people), np.int64)
-    np.maximum.at(last, person_of, labels)
-    rank = np.empty(len(people), np.int64)
-    rank[np.lexsort((np.random.default_rng(seed).random(len(people)), last))] = np.arange(len(people))
-    return [np.flatnonzero(rank[person_of] % 2 == side) for side in (0, 1)]
+from utils.splits import person_folds
 
 
 def report(
@@ -43,7 +32,7 @@ def report(
     if people < 4:
         raise InputError(f"--nested needs two people in each half, and {people} are held out: leave it out")
     soup_preds, single_preds = np.zeros((2, len(held_out.labels)), np.int64)
-    sides = halves(held_out.labels, held_out.persons)
+    sides = person_folds(held_out.labels, held_out.persons, 2)
     lines = []
     for chosen_on, reported_on in (sides, sides[::-1]):
         kitchen = Kitchen(held_out, ingredients, metric_name, journals, start, chosen_on, budget)

@@ -288,14 +288,15 @@ def add_model_name(parser: Parser) -> None:
 
 
 def add_ensembles(parser: Parser, one_only: bool = False) -> None:
-    """What is predicted together with the model; `one_only` refuses both at once."""
+    """What is predicted together with the model; `one_only` refuses several at once."""
     parser.add_argument(
         "--flip", action="store_true", help="predict each photograph and its mirror image, and average: twice the time"
     )
     group = parser.add_mutually_exclusive_group() if one_only else parser
     group.add_argument(
-        "--weighted-ensemble", metavar="AGE.pt", help="age specialist whose log-probabilities are added to the model's"
-    )
+        "--weighted-ensemble", metavar="AGE.pt", nargs="+",
+        help="age specialists whose log-probabilities, averaged, are added to the model's",
+    )  # fmt: skip
     group.add_argument("--soft-voting", metavar="OTHER.pt", nargs="+", help="models whose probabilities vote with it")
     parser.add_argument(
         "--soft-voting-rule",

@@ -11,6 +11,8 @@ from utils.data import Photographs
 from utils.errors import InputError
 from utils.options import DEFAULT_SPLIT, RECORDED, Options
 
+FOLDS = 5  # of people, wherever something is chosen across them
+
 
 @dataclass(frozen=True)
 class Split:
@@ -121,6 +123,24 @@ def recorded_split(photographs: Photographs, record: dict) -> Split:
         train_ids=tuple(record["train_ids"]),
         held_out_ids=tuple(record["held_out_ids"]),
     )
+
+
+def person_folds(labels: np.ndarray, persons: np.ndarray, count: int, seed: int = 0) -> list[np.ndarray]:
+    """The positions of `count` parts of the people, alike in their classes: people are sorted by their last class,
+    shuffled among equals, and dealt out in turn.
+    """
+    people, person_of = np.unique(persons, return_inverse=True)
+    last = np.zeros(len(people), np.int64)
+    np.maximum.at(last, person_of, labels)
+    rank = np.empty(len(people), np.int64)
+    rank[np.lexsort((np.random.default_rng(seed).random(len(people)), last))] = np.arange(len(people))
+    return [np.flatnonzero(rank[person_of] % count == side) for side in range(count)]
+
+
+def cross_folds(labels: np.ndarray, persons: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The positions (others, own) of each of `FOLDS` parts of the people, or of as many as there are people."""
+    parts = person_folds(labels, persons, min(FOLDS, len(np.unique(persons))))
+    return [(np.setdiff1d(np.arange(len(labels)), part), part) for part in parts]
 
 
 def check_unseen(split: Split, record: dict | None, photographs: Photographs, model: str) -> None:

@@ -1,0 +1,133 @@
+"""A chosen ensemble: its report, and its file, which validation.py writes and inference.py applies."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from utils.candidates import Candidate
+from utils.checkpoints import Checkpoint, flipped, read_checkpoint
+from utils.decisions import NO_BIAS, Decision
+from utils.ensembles import Ensemble, class_log_probs, weighted_mean
+from utils.errors import InputError
+from utils.evaluation import HeldOut
+from utils.files import write_text
+from utils.labels import Labelling
+from utils.metrics import paired_gain
+from utils.options import LOGS, Options
+from utils.selection import Choice, CrossFit, Library
+
+NUM_CLASSES = Labelling().num_classes
+
+
+def ensemble_file(name: str) -> Path:
+    return LOGS / f"ensemble_{name}.json"
+
+
+def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, known: dict) -> Path:
+    """Keep the members that weigh anything with their digests, the decision, and how both do across people; `known` is
+    what the caller knows of those people.
+    """
+    fit, crossed = choice.fit, choice.crossed
+    members = [
+        {
+            "name": one.name,
+            "file": one.checkpoint.path.name,
+            "digest": one.checkpoint.digest,
+            "kind": one.kind,
+            "flip": one.flip,
+            "weight": float(weight),
+        }
+        for one, weight in zip(candidates, fit.weights, strict=True)
+        if weight
+    ]
+    content = {
+        "name": name,
+        "members": members,
+        "temperature": fit.decision.temperature,
+        "bias": fit.decision.bias.tolist(),
+        "bias_rule": fit.decision.rule,
+        "bias_gain": asdict(choice.bias_gain),
+        "log_loss": dict(zip(("without temperature", "with temperature"), crossed.losses, strict=True)),
+        "fold_scores": crossed.fold_scores,
+        **known,
+    }
+    return write_text(ensemble_file(name), json.dumps(content, indent=2) + "\n")
+
+
+def read_chosen(path: Path, options: Options) -> Ensemble:
+    """The ensemble of a file that `write_ensemble` wrote, its members from the model folder; `--no-bias` leaves its
+    bias out.
+
+    Raises `InputError` for a file that is none, a member that is not there, and one whose weights are others now.
+    """
+    if not path.is_file():
+        raise InputError(f"--ensemble {path} does not exist: validation.py --ensemble auto writes one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        name = str(content["name"])
+        weights = [float(one["weight"]) for one in content["members"]]
+        parts = [(str(one["file"]), str(one["digest"]), bool(one["flip"])) for one in content["members"]]
+        decision = Decision(float(content["temperature"]), np.array(content["bias"], np.float64))
+        finite = all(map(math.isfinite, [*weights, decision.temperature, *decision.bias]))
+        if not (parts and finite and decision.bias.shape == (NUM_CLASSES,) and decision.temperature > 0):
+            raise ValueError("members, temperature or bias out of range")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no chosen ensemble ({type(error).__name__}: {error}): validation.py --ensemble auto writes one"
+        ) from error
+    members = [_member(options.model_location / file, digest, flip, path) for file, digest, flip in parts]
+    if options.no_bias:
+        name, decision = f"{name}_nobias", decision.without_bias()
+
+    def combine(logits: list[np.ndarray]) -> np.ndarray:
+        every = [class_log_probs(one, member.labelling) for one, member in zip(logits, members, strict=True)]
+        return decision.apply(weighted_mean(every, weights))
+
+    return Ensemble(name, members, combine)
+
+
+def _member(file: Path, digest: str, flip: bool, ensemble: Path) -> Checkpoint:
+    if not file.is_file():
+        raise InputError(f"{ensemble} needs {file}, which is not there: give --model-location, or choose anew with "
+                         "validation.py --ensemble auto")  # fmt: skip
+    checkpoint = read_checkpoint(file)
+    if checkpoint.digest != digest:
+        raise InputError(f"{file} has other weights than {ensemble} was chosen with ({checkpoint.digest[:12]}, not "
+                         f"{digest[:12]}): choose anew with validation.py --ensemble auto")  # fmt: skip
+    return flipped(checkpoint) if flip else checkpoint
+
+
+def score_rows(name: str, held_out: HeldOut, crossed: CrossFit) -> list[dict]:
+    """Scores on people that chose nothing of what predicts them."""
+    return [
+        held_out.row("best member", "the one that did best on other people", crossed.single),
+        held_out.row("auto ensemble", name, crossed.plain),
+        held_out.row("auto ensemble, bias", name, crossed.biased),
+    ]
+
+
+def story(library: Library, choice: Choice, metric: str) -> list[str]:
+    """What was selected and decided, one line each."""
+    fit, crossed = choice.fit, choice.crossed
+    lines = [f"{metric} of the ensemble after each step, selected on halves of the people"]
+    for number, one in enumerate(fit.selections, start=1):
+        steps = list(zip(one.picks, one.scores, strict=True))[: one.kept]
+        told = ", ".join(f"+[{pick}] {float(score):.4f}" for pick, score in steps)
+        lines.append(f"half {number}: {told}; {len(one.picks) - one.kept} more, none better")
+    parts = sorted(zip(fit.weights, library.names, strict=True), key=lambda part: (-part[0], part[1]))
+    lines += [f"{float(weight):.4f} of {name}" for weight, name in parts if weight]
+    before, after = crossed.losses
+    lines.append(f"temperature {fit.decision.temperature:.3f}: log-loss {before:.4f} without, {after:.4f} with one")
+    for name, scores in crossed.fold_scores.items():
+        each = ", ".join(f"{score:.3f}" for score in scores)
+        lines.append(f"{metric} of the folds, {name}: {mean(scores):.4f}, spread {stdev(scores):.4f} ({each})")
+    lines.append(f"bias chosen without each fold: {'; '.join(crossed.rules)}")
+    kept = "the bias stays at zero" if fit.decision.rule == NO_BIAS else f"the bias is kept ({fit.decision.rule})"
+    lines.append(f"{kept}: across people one changes {metric} by {choice.bias_gain}")
+    preds = crossed.plain, crossed.single
+    gains = paired_gain(library.labels, *preds, library.persons, NUM_CLASSES)
+    return [*lines, *(f"{name} of the ensemble minus the best member: {gain}" for name, gain in gains.items())]
