@@ -20,12 +20,6 @@ def parser() -> flags.Parser:
     parser = flags.Parser(__doc__)
     flags.add_model_name(parser)
     flags.add_ensembles(parser, one_only=True)
-    parser.add_argument(
-        "--ensemble",
-        type=Path,
-        metavar="FILE",
-        help="predict with the ensemble that validation.py --ensemble auto chose",
-    )
     parser.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
     parser.add_argument("--output-dir", type=Path, default=flags.OUTPUT, help="folder of the submission")
     parser.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
@@ -37,9 +31,7 @@ def parser() -> flags.Parser:
 
 def run(options: flags.Options) -> Path:
     """Write the submission; returns its path."""
-    for flag in ("model_name", "weighted_ensemble", "soft_voting", "soft_voting_rule", "flip"):
-        if options.ensemble and getattr(options, flag):
-            raise InputError(f"--ensemble tells of all its members: leave --{flag.replace('_', '-')} out")
+    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
 

@@ -29,11 +29,6 @@ def parser() -> flags.Parser:
     parser.add_argument("--random-seed", type=flags.number(int, 0), help="seed of the checkpoint, which must agree")
     flags.add_ensembles(parser)
     parser.add_argument(
-        "--ensemble",
-        choices=("auto",),
-        help="select members, weights and a bias per class from all checkpoints of the folder, or of --name",
-    )
-    parser.add_argument(
         "--metric", choices=flags.METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
     )
     flags.add_evaluation_split(parser)
@@ -49,9 +44,7 @@ def run(options: flags.Options) -> list[dict]:
     tuned = "--ensemble auto selects" if options.ensemble else "--weighted-ensemble tunes a weight"
     if (options.ensemble or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
-    for flag in ("model_name", "i", "random_seed", "weighted_ensemble", "soft_voting", "soft_voting_rule"):
-        if options.ensemble and getattr(options, flag) is not None:
-            raise InputError(f"--ensemble auto takes every checkpoint there is: leave --{flag.replace('_', '-')} out")
+    flags.refuse_beside_ensemble(options, "model_name", "i", "random_seed", "soft_voting_rule")
 
     from utils import engine
     from utils.files import require_writable

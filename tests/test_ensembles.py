@@ -116,19 +116,46 @@ def test_what_does_not_fit_together_is_named():
 
 def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
     model, age = checkpoint(), checkpoint("Age_m", AGE)
-    assert ensembles.load_age_weight(model, age) == 1.0
+    assert ensembles.load_age_weight(model, [age]) == 1.0
     assert "1.0 is taken" in caplog.text
-    path = ensembles.save_age_weight(model, age, {"weight": 0.35, "metric": "accuracy"})
-    assert ensembles.load_age_weight(model, age) == 0.35
+    path = ensembles.save_age_weight(model, [age], {"weight": 0.35, "metric": "accuracy"})
+    assert ensembles.load_age_weight(model, [age]) == 0.35
     caplog.clear()
-    assert ensembles.load_age_weight(checkpoint(digest="retrained"), age) == 1.0
+    assert ensembles.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
     assert "tuned for other weights" in caplog.text
     path.write_text(json.dumps({"weight": "heavy"}))
     with pytest.raises(InputError, match="cannot be read"):
-        ensembles.load_age_weight(model, age)
+        ensembles.load_age_weight(model, [age])
+
+
+def test_a_weight_tuned_with_one_age_specialist_is_not_that_of_several():
+    model, ages = checkpoint(), [checkpoint("Age_m", AGE), checkpoint("Age_n", AGE, digest="e")]
+    one = ensembles.save_age_weight(model, ages[:1], {"weight": 0.35})
+    both = ensembles.save_age_weight(model, ages, {"weight": 0.7})
+    assert [path.name for path in (one, both)] == ["ensemble_m_WE_Age_m.json", "ensemble_m_WE_Age_m_Age_n.json"]
+    assert ensembles.load_age_weight(model, ages[:1]) == 0.35
+    assert ensembles.load_age_weight(model, ages) == 0.7
+    assert ensembles.load_age_weight(model, [ages[0], checkpoint("Age_n", AGE, digest="retrained")]) == 1.0
+
+
+def test_an_age_specialist_adds_to_every_class_of_an_age_alike():
+    logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
+    spread = ensembles.class_log_probs(age_logits, Labelling(AGE, (29, 57)))
+    both = ensembles.weighted_mean([ensembles.class_log_probs(logits, LABELLING), spread], [1.0, 0.5])
+    np.testing.assert_allclose(both, ensembles.age_corrected(logits, age_logits, 0.5, LABELLING))
+    by_hand = np.log(ensembles.as_probs(age_logits))
+    np.testing.assert_allclose(spread[:, [2, 5, 17]], by_hand[:, [2, 2, 2]])
+
+
+def test_a_weighted_mean_of_equal_weights_is_the_vote_of_log_probabilities():
+    every = [random_logits(), random_logits(seed=3), random_logits(seed=4)]
+    log_probs = [ensembles.class_log_probs(one, LABELLING) for one in every]
+    np.testing.assert_allclose(ensembles.weighted_mean(log_probs, [1 / 3] * 3), ensembles.soft_vote(every, "log"))
+    np.testing.assert_array_equal(ensembles.weighted_mean(log_probs, [0, 1, 0]), log_probs[1])
 
 
 def test_names_of_many_models_stay_short():
     many = [checkpoint("finetune_cp_seed42_i0_epoch20" + "x" * 20)] * 12
     assert len(ensembles.soft_voting_name(many[0], many[1:])) < 120
+    assert len(ensembles.weighted_name(many[0], many[1:])) < 120
     assert ensembles.soft_voting_name(checkpoint("a"), [checkpoint("b"), checkpoint("c")]) == "a_SV_b_c"

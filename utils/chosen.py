@@ -45,7 +45,6 @@ def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, known
         if weight
     ]
     content = {
-        "name": name,
         "members": members,
         "temperature": fit.decision.temperature,
         "bias": fit.decision.bias.tolist(),
@@ -60,7 +59,7 @@ def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, known
 
 def read_chosen(path: Path, options: Options) -> Ensemble:
     """The ensemble of a file that `write_ensemble` wrote, its members from the model folder; `--no-bias` leaves its
-    bias out.
+    bias out. The file's name is the ensemble's.
 
     Raises `InputError` for a file that is none, a member that is not there, and one whose weights are others now.
     """
@@ -68,7 +67,6 @@ def read_chosen(path: Path, options: Options) -> Ensemble:
         raise InputError(f"--ensemble {path} does not exist: validation.py --ensemble auto writes one")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        name = str(content["name"])
         weights = [float(one["weight"]) for one in content["members"]]
         parts = [(str(one["file"]), str(one["digest"]), bool(one["flip"])) for one in content["members"]]
         decision = Decision(float(content["temperature"]), np.array(content["bias"], np.float64))
@@ -79,6 +77,7 @@ def read_chosen(path: Path, options: Options) -> Ensemble:
         raise InputError(
             f"{path} is no chosen ensemble ({type(error).__name__}: {error}): validation.py --ensemble auto writes one"
         ) from error
+    name = path.stem.removeprefix("ensemble_")
     members = [_member(options.model_location / file, digest, flip, path) for file, digest, flip in parts]
     if options.no_bias:
         name, decision = f"{name}_nobias", decision.without_bias()

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from utils.errors import InputError
+
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
 CACHE = Path("cache")  # decoded photographs, safe to delete
 OUTPUT = Path("output")  # submissions
@@ -288,7 +290,9 @@ def add_model_name(parser: Parser) -> None:
 
 
 def add_ensembles(parser: Parser, one_only: bool = False) -> None:
-    """What is predicted together with the model; `one_only` refuses several at once."""
+    """What is predicted together with the model; `one_only` refuses several ways at once, and applies an ensemble that
+    was chosen instead of choosing one.
+    """
     parser.add_argument(
         "--flip", action="store_true", help="predict each photograph and its mirror image, and average: twice the time"
     )
@@ -298,11 +302,31 @@ def add_ensembles(parser: Parser, one_only: bool = False) -> None:
         help="age specialists whose log-probabilities, averaged, are added to the model's",
     )  # fmt: skip
     group.add_argument("--soft-voting", metavar="OTHER.pt", nargs="+", help="models whose probabilities vote with it")
+    if one_only:
+        group.add_argument(
+            "--ensemble",
+            type=Path,
+            metavar="FILE",
+            help="what validation.py --ensemble auto chose, instead of a model",
+        )
+    else:
+        group.add_argument(
+            "--ensemble", choices=("auto",),
+            help="select members, weights and a bias per class from all checkpoints of the folder, or of --name",
+        )  # fmt: skip
     parser.add_argument(
         "--soft-voting-rule",
         choices=SOFT_VOTING_RULES,
         help="sum of min-max scaled probabilities (the default), or mean of probabilities or of log-probabilities",
     )
+
+
+def refuse_beside_ensemble(options: Options, *names: str) -> None:
+    """Raise `InputError` when one of these, or another ensemble, is given together with `--ensemble`."""
+    for name in (*names, "weighted_ensemble", "soft_voting") if options.ensemble else ():
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is not None and value is not False:
+            raise InputError(f"--ensemble {options.ensemble} has members of its own: leave {flag} out")
 
 
 def add_preprocessing(parser: Parser) -> None:

@@ -139,6 +139,7 @@ class CrossFit:
 def cross_fit(library: Library, metric: str) -> CrossFit:
     """What `fit` is worth on new people: all of it is done anew for each fold, on the people outside it.
 
+    Members that are soups were chosen on all of these people before, which no fold undoes.
     Raises `InputError` when fewer than 4 people are held out, of whom too few would be left for the folds inside.
     """
     people = len(np.unique(library.persons))
