@@ -32,9 +32,12 @@ def by_hand(faces, chosen):
     for one in chosen["members"]:
         how = ["--flip"] if one["flip"] else []
         if one["kind"] == "age":
-            only_age = probs_of(infer(faces, "--model-name", SOUP, "--weighted-ensemble", one["file"], "--save-probs"))
-            alone = probs_of(infer(faces, "--model-name", SOUP, "--save-probs"))
-            log_probs = np.log(only_age) - np.log(alone)  # log p_age(age of class), up to each row's constant
+            soup = ["--model-name", SOUP, "--save-probs", *how]
+            with_age, alone = (
+                probs_of(infer(faces, *soup, "--weighted-ensemble", one["file"])),
+                probs_of(infer(faces, *soup)),
+            )
+            log_probs = np.log(with_age) - np.log(alone)  # log p_age(age of class), up to each row's constant
         else:
             log_probs = np.log(probs_of(infer(faces, "--model-name", one["file"], "--save-probs", *how)))
         total = total + one["weight"] * log_probs
@@ -116,24 +119,25 @@ def test_with_flip_each_candidate_comes_a_second_time(kitchen, faces, monkeypatc
     path = "logs/ensemble_finetune_cp_auto_flip.json"
     chosen = json.loads(Path(path).read_text())
     assert any(one["flip"] for one in chosen["members"])
-    submission = infer(faces, "--ensemble", path)
+    submission = infer(faces, "--ensemble", path, "--save-probs")
     assert submission.name == "output_finetune_cp_auto_flip.csv"
+    np.testing.assert_allclose(probs_of(submission), by_hand(faces, chosen), atol=1e-5)
 
 
 def test_candidates_are_the_latest_ingredients_the_soups_and_the_age_specialists(
     kitchen, faces, pretrained, monkeypatch
 ):
     in_a_copy(kitchen, monkeypatch)
-    train(faces, pretrained, "--epochs", 1, "--i", 1)  # an earlier epoch of index 1
+    earlier, latest = (f"finetune_cp_seed42_i1_epoch{epoch}" for epoch in (2, 10))  # which sorts before the earlier
+    train(faces, pretrained, "--epochs", 1, "--i", 1)[0].rename(f"model/{latest}.pt")
     Path("model/notes.pt").write_text("not named as a checkpoint of ours")
     found = {one.name: one.kind for one in find_candidates(Path("model"))}
-    uniform = SOUP.replace("greedy", "uniform")
-    singles = {f"finetune_cp_seed42_i{i}_epoch2" for i in range(3)}
-    distinct = {read_checkpoint(path).digest for path in Path("model").glob("*epoch2*.pt")}
-    assert len(found) == len(distinct)  # a greedy soup of one ingredient is that ingredient
+    assert found[latest] == "single"
+    assert earlier not in found
     assert found[AGE] == "age"
-    assert found[uniform] == "soup"
-    assert set(found) <= singles | {AGE, uniform, SOUP}
+    assert found[SOUP.replace("greedy", "uniform")] == "soup"
+    files = [path for path in Path("model").glob("*_epoch*.pt") if path.stem != earlier]
+    assert len(found) == len({read_checkpoint(path).digest for path in files})  # a soup of one is that one
 
 
 def test_what_nothing_is_known_of_and_what_does_not_fit_is_left_out_with_a_warning(
