@@ -69,7 +69,7 @@ def run(
     from transformers import get_cosine_schedule_with_warmup
 
     from utils import engine, exports, losses, training
-    from utils.checkpoints import save_checkpoint
+    from utils.checkpoints import differences, save_checkpoint
     from utils.files import require_writable
     from utils.history import draw_history, save_history
     from utils.labels import Labelling
@@ -82,9 +82,12 @@ def run(
 
     # Runtime
     check(options)
-    epochs_asked = options.epochs
-    options = training.rehearsal(varied(options))
+    asked, options = options, varied(options)
+    drawn = differences(asked.as_dict(), options.as_dict())
+    options = training.rehearsal(options)
     accelerator = engine.start_training(options)
+    if drawn:
+        log.info("index %d draws its own recipe: %s", options.i, drawn)
     require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
     if options.push_to_hub:
         exports.require_hub(options.push_to_hub)
@@ -92,7 +95,7 @@ def run(
     final = file_of(options.epochs)
 
     # Data
-    task = training.read_task(accelerator, options, epochs_asked, Labelling(attributes, options.age_limits))
+    task = training.read_task(accelerator, options, asked.epochs, Labelling(attributes, options.age_limits))
     held_out, recipe = task.held_out, task.preprocessing
     saved_epochs = training.saved_epochs(options)
     done = [training.already_done(file_of(epoch), task.record, options.overwrite) for epoch in saved_epochs]
@@ -148,7 +151,7 @@ def run(
     parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
     record = task.record | {"processes": accelerator.num_processes}
     state = State(state_file(final), record, accelerator, parts)
-    progress = state.load() if options.resume else Progress()
+    progress = state.load(options.overwrite) if options.resume else Progress()
 
     def photographs_of(epoch: int, first: int, last: int) -> str:
         return training.images_in(task, train_set, sampler.order(epoch)[first:last])
@@ -213,6 +216,9 @@ def run(
             shown.load_state_dict(progress.best["weights"])
             row = progress.history[progress.best["epoch"] - 1]
             held_out_logits = held_out.predict(shown)
+            log.info(
+                "kept epoch %d of %d: %s %.4f", row["epoch"], progress.epoch - 1, options.metric, row[options.metric]
+            )
         if accelerator.is_main_process:
             state_dict = training.saved_tensors(shown)
             if len(held_out.rows):
@@ -225,6 +231,9 @@ def run(
             save_checkpoint(final, state_dict, training.meta(task, row))  # the last file: with it the run is done
             state.path.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
+    if options.fast_dev_run:
+        log.info("fast dev run: everything works; nothing is kept")
+        return final, training.scores_of(row)
     log.info("saved %s", final)
     if accelerator.is_main_process:
         training.publish(options, final, not prefix)

@@ -78,6 +78,10 @@ def check(options: flags.Options, recipes: list[str]) -> None:
     for flag, value in written.items():
         if value and not recipes:
             raise InputError(f"{flag} writes a soup that this call makes: add --greedy-soup or --recipe")
+    chosen = {"--indices": options.indices, "--model-num": options.model_num, "--random-seed": options.random_seed}
+    if options.ingredients and any(chosen.values()):
+        odd = next(flag for flag, given in chosen.items() if given)
+        raise InputError(f"--ingredients names the files, and {odd} chooses among a sweep's: give one of them")
     if options.nested and not selecting:
         raise InputError("--nested tells what a selection is worth: add --greedy-soup or another --recipe")
 

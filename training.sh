@@ -142,10 +142,11 @@ finetune() { # SLOT SCRIPT SEED INDEX
         --pretrained-location "$PRETRAINED_LOCATION" ${relabel[@]+"${relabel[@]}"} ${extra[@]+"${extra[@]}"}
 }
 
-newest() { # of the files given that exist
-    local file best=""
+newest() { # REGEX FILE...: of the files that exist and whose names end so
+    local ending="$1" file best=""
+    shift
     for file in "$@"; do
-        if [[ -f "$file" && (-z "$best" || "$file" -nt "$best") ]]; then best="$file"; fi
+        if [[ -f "$file" && "$file" =~ $ending$ && (-z "$best" || "$file" -nt "$best") ]]; then best="$file"; fi
     done
     echo "$best"
 }
@@ -222,13 +223,10 @@ if wanted soup; then
 fi
 
 if wanted validation || wanted inference || wanted vote || wanted summary; then
-    shopt -s extglob
-    scores="$(newest "logs/individual_results_$NAME"_seed*_num+([0-9])_epoch+([0-9-]).jsonl)"
-    age="$(newest "$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch"+([0-9]).pt)"
-    if [[ "$MODEL" == ViT-B/32 ]]; then # index 0 trains for EPOCHS; others do too when each has a start of its own
-        scores="$(newest "logs/individual_results_$NAME"_seed*_num+([0-9])_epoch"$EPOCHS".jsonl)"
-        age="$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}_epoch$EPOCHS.pt"
-    fi
+    epochs="$EPOCHS"
+    if [[ "$MODEL" != ViT-B/32 ]]; then epochs='[0-9-]+'; fi # with one start for all, indices draw their own
+    scores="$(newest "_num[0-9]+_epoch$epochs\.jsonl" "logs/individual_results_$NAME"_seed*.jsonl)"
+    age="$(newest "_epoch$epochs\.pt" "$MODEL_LOCATION/Age_${NAME}_seed${seeds[0]}_i${indices[0]}"_epoch*.pt)"
     [[ -n "$scores" ]] || stop "there are no scores of $NAME yet: run the stage soup first"
     [[ "$scores" =~ (_seed.*)_num([0-9]+)_epoch([0-9-]+).jsonl$ ]]
     soup_name="${NAME}${BASH_REMATCH[1]}_epoch${BASH_REMATCH[3]}_greedysoup_num${BASH_REMATCH[2]}"

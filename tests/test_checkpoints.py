@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def touch(*names):
         (Path("model") / f"{name}.pt").touch()
 
 
-def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else():
+def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else(monkeypatch):
     touch(
         "a_seed34_i0_epoch20",
         "a_seed42_i0_epoch5",
@@ -139,6 +140,7 @@ def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else():
     ]
     assert sweep.soup_file(Path("model"), "greedy") == Path("model/a_seed34-42_epoch20_greedysoup_num4.pt")
     assert sweep.log_name() == "a_seed34-42_num4_epoch20"
+    monkeypatch.setattr("utils.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=None))
     assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
     assert len(find_sweep(Path("model"), seeds=[42]).ingredients) == 3
 

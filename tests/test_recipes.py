@@ -148,6 +148,7 @@ def test_the_exported_folder_is_what_transformers_and_its_card_say(cooked, faces
 
     model = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
     processor, head = CLIPImageProcessor.from_pretrained(folder), load_file(folder / "classification_head.safetensors")
+    assert head.keys() == {"classification_head.weight", "classification_head.bias"}
     images = [Image.open(path).convert("RGB") for path in sorted((faces / "eval" / "images").iterdir())[:4]]
     with torch.inference_mode():
         features = model(**processor(images, return_tensors="pt")).image_embeds
@@ -256,7 +257,7 @@ def test_what_does_not_fit_together_is_said_before_any_work(kitchen, faces, monk
 
 def test_a_sweep_scored_on_other_images_leaves_its_own_files_alone(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
-    before = {path: path.read_bytes() for path in [*Path("logs").glob("*.*"), *Path("model").iterdir()]}
+    before = {path: path.read_bytes() for path in [*Path("logs").glob("*.*"), *Path("model").glob("*.pt")]}
     names = sorted(path.name for path in (faces / "eval" / "images").iterdir())
     rows = "".join(f"{faces}/eval/images/{name},{k % 18}\n" for k, name in enumerate(names))
     Path("others.csv").write_text("file,label\n" + rows)

@@ -14,7 +14,7 @@ import torch
 from conftest import REPOSITORY, command, fails_cleanly, train
 
 from utils.checkpoints import read_checkpoint
-from utils.errors import Diverged, Interrupted
+from utils.errors import Diverged, InputError, Interrupted
 from utils.states import State, state_file
 
 STATE = state_file(Path("model/finetune_cp_seed42_i0_epoch2.pt"))
@@ -81,7 +81,10 @@ def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monke
         kill_after(patch, 30)
         with pytest.raises(Killed):
             train(faces, pretrained)
-    path, _ = train(faces, pretrained, "--lr", "1e-3", "--resume")
+    other = r"other options \(lr 0.002 -> 0.001\): go on with those, or pass --overwrite to begin anew"
+    with pytest.raises(InputError, match=other):
+        train(faces, pretrained, "--lr", "1e-3", "--resume")
+    path, _ = train(faces, pretrained, "--lr", "1e-3", "--resume", "--overwrite")
     assert "of a run with other options (lr 0.002 -> 0.001): begun anew" in capsys.readouterr().out
     assert read_checkpoint(path).digest == expected
     assert not STATE.exists()

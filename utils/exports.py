@@ -81,12 +81,12 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     state_dict = checkpoint.state_dict()
     tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith(HEAD)}
+    head = {name: tensor.clone() for name, tensor in state_dict.items() if name.startswith(HEAD)}
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary) / folder.name
         with torch.device("meta"):
             model = CLIPVisionModelWithProjection(CLIPVisionConfig(**checkpoint.config))
         model.save_pretrained(made, state_dict=tower)
-        head = {name: tensor.clone() for name, tensor in state_dict.items() if name not in tower}
         save_file(head, made / HEAD_FILE)
         size = checkpoint.preprocessing["size"]
         CLIPImageProcessor(
@@ -97,6 +97,8 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
         ).save_pretrained(made)
         (made / RECORD_FILE).write_text(json.dumps(checkpoint.meta, indent=1), encoding="utf-8")
         (made / "README.md").write_text(model_card(checkpoint), encoding="utf-8")
+        for path in made.iterdir():
+            path.chmod(0o644)  # some of its writers keep theirs to the owner
         if digest(read_weights(made).state_dict) != checkpoint.digest:
             raise AssertionError(f"{made} does not read back as {checkpoint.path}")
         if folder.exists():

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from utils.checkpoints import differences
+from utils.errors import InputError
 from utils.weights import read_archive, save_archive
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,19 @@ class State:
             save_archive(self.path, content)
         self.accelerator.wait_for_everyone()
 
-    def load(self) -> Progress:
-        """Take up the state on disk; where there is none, or one of other options, the run begins anew."""
+    def load(self, overwrite: bool = False) -> Progress:
+        """Take up the state on disk; where there is none, or with `overwrite` one of other options, begin anew.
+
+        Raises `InputError` when it is of other options.
+        """
         if not self.path.is_file():
             return Progress()
         content = read_archive(self.path)
         if different := differences(content["record"], self.record):
-            log.warning("%s is the state of a run with other options (%s): begun anew", self.path, different)
+            told = f"{self.path} is the state of a run with other options ({different})"
+            if not overwrite:
+                raise InputError(f"{told}: go on with those, or pass --overwrite to begin anew")
+            log.info("%s: begun anew", told)
             return Progress()
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])

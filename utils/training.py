@@ -204,7 +204,8 @@ def rehearsal(options: Options) -> Options:
     if not options.fast_dev_run:
         return options
     folder = tempfile.mkdtemp(prefix="fast_dev_run.")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for made in (folder, PICTURES / f"fast_dev_run_seed{options.random_seed}_i{options.i}_epoch1"):
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
     kept = {"pretrained_location": options.pretrained_location or options.model_location, "report_to": "none"}
     kept |= {"save_every": None, "keep_top": None, "push_to_hub": None, "resume": False}
     return options.replace(name="fast_dev_run", epochs=1, model_location=Path(folder), **kept)

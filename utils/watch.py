@@ -64,7 +64,7 @@ class Watch:
         kept = f"the last good state, of step {self._saved_step}, is {self.state.path}; " if self._saved_step else ""
         raise Diverged(
             f"training diverged in step {step} (epoch {epoch}) on {self.describe(epoch, first, last)}: {kept}use a "
-            "lower --lr, or look at these photographs"
+            "lower --lr (with --overwrite), or look at these photographs"
         )
 
     def _told_to_stop(self, step: int) -> bool:
