@@ -6,6 +6,7 @@ This module imports nothing heavy, so that `--help` and a mistyped flag answer a
 import argparse
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,16 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: list[str] | None = None) -> Options:
         argv = sys.argv[1:] if argv is None else argv
         return self.parse_args([_dashes(token) for token in argv], Options()).sealed()
+
+    def command(self, script: str, options: Options) -> str:
+        """The shell's command line under which `script` gets these options; those at their defaults are left out."""
+        defaults, words = self.parse([]).as_dict(), ["python", script]
+        for name, value in options.as_dict().items():
+            if value != defaults[name]:
+                value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                values = value if isinstance(value, list) else [] if value is True else [value]
+                words += [f"--{name.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)
 
 
 class _DefaultsHelp(argparse.HelpFormatter):
