@@ -5,6 +5,7 @@ SHA-256, so that any selection of photographs has a `fingerprint` without decodi
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -60,6 +61,20 @@ def decode(path: Path, size: int) -> np.ndarray:
     with _naming(path), Image.open(path) as image:
         image.draft(None, (2 * size, 2 * size))
         return squash(image, size)
+
+
+def thumbnail(path: Path, side: int) -> tuple[bytes, tuple[int, int]]:
+    """An image file as a small JPEG without metadata, upright and in its own proportions, its longer side `side`
+    pixels at most; and its width and height. Raises `InputError` with the path when it cannot be decoded.
+    """
+    with _naming(path), Image.open(path) as image:
+        image.draft(None, (2 * side, 2 * side))
+        small = ImageOps.exif_transpose(image).convert("RGB")
+        small.thumbnail((side, side), Image.Resampling.BICUBIC)
+        small.info.clear()
+        content = io.BytesIO()
+        small.save(content, "jpeg", quality=80)
+    return content.getvalue(), small.size
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:
