@@ -5,6 +5,7 @@
 Prints accuracy, macro-F1 and error rates per class and attribute; writes confusion matrices and sheets of the
 misclassified photographs to `val_img/{model}/`, all scores to `logs/validation_results_{model}.jsonl`, and with
 `--weighted-ensemble` the tuned weight of the age specialists to `logs/ensemble_*.json`, where inference.py finds it.
+`--report` adds one page to read offline, `val_img/{model}/report.html`.
 
     accelerate launch validation.py --ensemble auto
 
@@ -31,6 +32,7 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--metric", choices=flags.METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
     )
+    parser.add_argument("--report", action="store_true", help="also write one HTML page that needs nothing else")
     flags.add_evaluation_split(parser)
     flags.add_locations(parser)
     flags.add_loader(parser, "images per evaluation step")
@@ -44,7 +46,7 @@ def run(options: flags.Options) -> list[dict]:
     tuned = "--ensemble auto selects" if options.ensemble else "--weighted-ensemble tunes a weight"
     if (options.ensemble or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
-    flags.refuse_beside_ensemble(options, "model_name", "i", "random_seed", "soft_voting_rule")
+    flags.refuse_beside_ensemble(options, "model_name", "i", "random_seed", "soft_voting_rule", "report")
 
     from utils import engine
     from utils.files import require_writable
@@ -118,13 +120,13 @@ def examine(accelerator, options: flags.Options) -> list[dict]:
     ages, others = ensembles.read_members(options, model)
 
     # Data
-    _, split, who, held_out_of = read_people(accelerator, options, [model, *others, *ages])
+    photographs, split, who, held_out_of = read_people(accelerator, options, [model, *others, *ages])
     held_out = held_out_of(model)
     log.info("%s on %d images of %s (split %s)", model.name, len(held_out.rows), who, split.digest)
 
     # Predictions
     logits = held_out.logits(model)
-    rows, tuned = compare(model, held_out, ages, others, held_out_of, options)
+    rows, preds, tuned = compare(model, held_out, ages, others, held_out_of, options)
 
     # Result
     confusions = reports.confusions(held_out.labels, logits.argmax(-1), model.labelling)
@@ -150,14 +152,22 @@ def examine(accelerator, options: flags.Options) -> list[dict]:
         what = "everyone_validation" if options.val_ratio is None else "validation"
         file = results.file_of(what, model.name)
         log.info("scores: %s", write_json_lines(file, results.with_earlier(file, [{**one, **known} for one in rows])))
+        if options.report:
+            from utils.report_page import Subject, save_page
+
+            told = options.replace(model_name=str(model.path), name=None, i=None, random_seed=None)
+            command = parser().command("validation.py", told)
+            subject = Subject(model, held_out, photographs, logits, rows, preds, who, split, command)
+            log.info("report: %s", save_page(flags.PICTURES / model.name / "report.html", subject))
     return rows
 
 
 def compare(
     model, held_out, ages: list, others: list, held_out_of: Callable, options: flags.Options
-) -> tuple[list, dict | None]:
-    """Rows of scores of the model, of each ensemble asked for, and of a hard vote when there are both; and the tuned
-    weight of the age specialists, if there are any, with what it is worth.
+) -> tuple[list, dict, dict | None]:
+    """Rows of scores of the model, of each ensemble asked for, and of a hard vote when there are both; the (N,)
+    predicted classes of each by kind; and the tuned weight of the age specialists, if there are any, with what it is
+    worth.
 
     `held_out` are the held-out photographs as the model sees them, `held_out_of(checkpoint)` as another one does.
     """
@@ -186,9 +196,9 @@ def compare(
         flattered = held_out.row("weighted, tuned on these people", name, flattered)
         tuned = {"weight": weight, "cross_fitted": rows[-1], "tuned": flattered}
     if len(preds) == 3:
-        vote = votes.attribute_votes(np.stack(list(preds.values())), np.ones(3, np.int64))
-        rows.append(held_out.row("hard vote", "of single, soft vote and weighted", vote))
-    return rows, tuned
+        preds["hard vote"] = votes.attribute_votes(np.stack(list(preds.values())), np.ones(3, np.int64))
+        rows.append(held_out.row("hard vote", "of single, soft vote and weighted", preds["hard vote"]))
+    return rows, preds, tuned
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ FLAGS = {
         model-name=None no-bias=False output-dir=output save-probs=False soft-voting=None soft-voting-rule=None
         std=None weighted-ensemble=None workers=None""",
     validation: """batch-size=64 data-location=data ensemble=None flip=False i=None mean=None metric=macro_f1
-        model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None
+        model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None report=False
         soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None val-ratio=recorded
         weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
@@ -59,6 +60,21 @@ def test_both_spellings_work():
     assert dashes.as_dict() == underscores.as_dict()
     assert dashes.random_seed == 7
     assert dashes.name == "a_b"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--val-ratio None --model-name 'a b.pt' --flip",
+        "--soft-voting b.pt 'it''s c.pt' --weighted-ensemble a.pt --mean 0.5,0.25,0.125 --workers 0 --report",
+    ],
+)
+def test_options_are_written_as_the_command_that_asks_for_them(line):
+    options = validation.parser().parse(shlex.split(line))
+    words = shlex.split(validation.parser().command("validation.py", options))
+    assert words[:2] == ["python", "validation.py"]
+    assert len(words) - 2 == len(shlex.split(line))
+    assert validation.parser().parse(words[2:]).as_dict() == options.as_dict()
 
 
 def test_options_are_read_only():

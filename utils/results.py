@@ -79,7 +79,7 @@ def latest_rows(name: str) -> list[dict]:
 
 def describe(row: dict) -> str:
     """A row as one line; the model's name comes last, for it may be long."""
-    accuracy, macro_f1 = (_with_interval(row, key) for key in ("accuracy", "macro_f1"))
+    accuracy, macro_f1 = (with_interval(row, key) for key in ("accuracy", "macro_f1"))
     return f"{row['kind']:23} accuracy {accuracy}  macro-F1 {macro_f1}  {row['model']}"
 
 
@@ -90,7 +90,8 @@ def table(rows: list[dict]) -> str:
     return "\n".join([people, *map(describe, rows)])
 
 
-def _with_interval(row: dict, key: str) -> str:
+def with_interval(row: dict, key: str) -> str:
+    """A score of a row and its interval, for example `0.812 [0.774, 0.846]`."""
     low, high = row[f"{key}_interval"]
     return f"{row[key]:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -217,7 +218,7 @@ def recipe_table(kitchen, book: ScoreBook, dishes: list) -> str:
 
 
 def _scores_of(row: dict) -> tuple[str, str]:
-    return _with_interval(row, "accuracy"), _with_interval(row, "macro_f1")
+    return with_interval(row, "accuracy"), with_interval(row, "macro_f1")
 
 
 def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str = "accuracy") -> Path:
