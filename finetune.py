@@ -151,6 +151,8 @@ def run(
     parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
     record = task.record | {"processes": accelerator.num_processes}
     state = State(state_file(final), record, accelerator, parts)
+    if not options.resume and state.path.is_file():
+        log.info("%s was left by a run that was stopped: --resume goes on from it; begun anew", state.path)
     progress = state.load(options.overwrite) if options.resume else Progress()
 
     def photographs_of(epoch: int, first: int, last: int) -> str:

@@ -62,7 +62,7 @@ def test_killed_runs_end_in_the_same_bits(faces, pretrained, monkeypatch, extra)
     assert history is None or next(Path("logs/training").glob("*.csv")).read_text() == history
 
 
-def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch):
+def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         kill_after(patch, 30)
         with pytest.raises(Killed):
@@ -73,6 +73,7 @@ def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch):
     monkeypatch.setattr(State, "load", lambda self: seen.append(self))
     train(faces, pretrained)
     assert not seen
+    assert f"{STATE} was left by a run that was stopped: --resume goes on from it" in capsys.readouterr().out
 
 
 def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monkeypatch, capsys):
