@@ -142,6 +142,9 @@ def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else(monk
     assert sweep.log_name() == "a_seed34-42_num4_epoch20"
     monkeypatch.setattr("utils.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=None))
     assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
+    earlier = {"options": {"epochs": 5}}  # of a program that drew no epochs
+    monkeypatch.setattr("utils.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=earlier))
+    assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
     assert len(find_sweep(Path("model"), seeds=[42]).ingredients) == 3
 
 

@@ -127,7 +127,7 @@ def _asked_epoch(one: Ingredient) -> int:
     """
     meta = read_checkpoint(one.path).meta
     options = meta["options"] if meta else {}
-    return options["epochs asked"] if one.epoch == options.get("epochs") else one.epoch
+    return options.get("epochs asked", one.epoch) if one.epoch == options.get("epochs") else one.epoch
 
 
 def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
