@@ -97,13 +97,13 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
 
     import numpy as np
 
-    from utils.data import read_test_images
     from utils.images import decode
     from utils.labels import Labelling
     from utils.pictures import save_sheet
+    from utils.unlabelled import read_test_images
 
     test = read_test_images(data_location)
-    unknown = sorted(set(images) - set(test.files))
+    unknown = sorted(set(images) - set(test.files()))
     if unknown:
         raise InputError(f"{len(unknown)} disputed images are not in {test.folder}, the first: {unknown[0]}")
     squares = np.stack([decode(test.folder / image, PIXELS) for image in images])

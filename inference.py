@@ -2,17 +2,21 @@
 
     accelerate launch inference.py --model-name model/finetune_cp_seed42_epoch20_greedysoup_num8.pt
 
-Reads `eval/info.csv` and `eval/images/` (or any folder of images); writes `output/output_{model}.csv` and, with
-`--save-probs`, the probabilities beside it. Without `--model-name` it takes the only greedy soup in `model/`; with
-`--ensemble logs/ensemble_NAME.json` it predicts with the members, weights, temperature and bias of that file.
+Reads `eval/info.csv` (or `.parquet`) and `eval/images/` (or any folder of images); writes
+`output/output_{model}.csv` and, with `--save-probs`, the probabilities beside it. Without `--model-name` it takes the
+only greedy soup in `model/`; with `--ensemble logs/ensemble_NAME.json` it predicts with the members, weights,
+temperature and bias of that file.
+Each model's logits are kept in `cache/logits`, 256 photographs at a time: a run that was killed goes on there.
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils import options as flags
 from utils.errors import InputError, run_script
 
+FALLBACK = 4  # the most frequent class of the competition's training set
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
 
@@ -22,7 +26,13 @@ def parser() -> flags.Parser:
     flags.add_ensembles(parser, one_only=True)
     parser.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
     parser.add_argument("--output-dir", type=Path, default=flags.OUTPUT, help="folder of the submission")
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the files written")
     parser.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
+    parser.add_argument(
+        "--skip-bad", type=flags.number(int, 0, 17), nargs="?", const=FALLBACK, metavar="CLASS",
+        help=f"answer images that cannot be read with this class, {FALLBACK} (worn, female, 30 to 59) if none is "
+        "named, and list them in a file; without it the first is an error",
+    )  # fmt: skip
     flags.add_locations(parser)
     flags.add_loader(parser, "images per step and process")
     flags.add_preprocessing(parser)
@@ -37,12 +47,9 @@ def run(options: flags.Options) -> Path:
 
     import numpy as np
 
-    from utils import chosen, engine, ensembles, submissions
-    from utils.checkpoints import Checkpoint, find_checkpoint
-    from utils.clip import build
-    from utils.data import read_test_images
+    from utils import chosen, engine, ensembles, shards, submissions, unlabelled
+    from utils.checkpoints import find_checkpoint
     from utils.files import require_writable
-    from utils.images import FileImages
 
     # Runtime
     accelerator = engine.start()
@@ -56,36 +63,36 @@ def run(options: flags.Options) -> Path:
         ensemble = ensembles.read_ensemble(path, options)
 
     # Data
-    test = read_test_images(options.data_location)
-    log.info("%d images of %s, %s", len(test.files), test.folder, ensemble.name)
+    skip_bad = options.skip_bad is not None
+    test = unlabelled.read_test_images(options.data_location, skip_bad, accelerator.is_main_process)
+    log.info("%d images of %s, %s", test.count, test.folder, ensemble.name)
 
     # Loop
-    def predict(checkpoint: Checkpoint) -> np.ndarray:
-        """(N, C) logits of the test images."""
-        return engine.predict(
-            accelerator,
-            build(checkpoint.config, checkpoint.state_dict(), checkpoint.path.name),
-            FileImages(test.folder, test.files, checkpoint.preprocessing["size"]),
-            np.arange(len(test.files)),
-            checkpoint.preprocessing,
-            options.batch_size,
-            options.workers,
-            f"predicting with {checkpoint.name}",
-        )
+    sizes = options.batch_size, options.workers
+    kept = shards.evaluate(accelerator, ensemble.members, test, *sizes, skip_bad)
 
-    scores = ensemble.combine([predict(one) for one in ensemble.members])
+    def scores() -> Iterator[np.ndarray]:
+        """(n, 18) of each shard; NaN in the rows of images that cannot be read."""
+        for shard in range(len(test.shard_sizes)):
+            yield ensembles.combine_readable(ensemble, [one[shard] for one in kept])
 
     # Result
-    preds = scores.argmax(-1)
-    output = options.output_dir / f"output_{ensemble.name}.csv"
+    output = options.output_dir / f"output_{ensemble.name}.{options.format}"
     if accelerator.is_main_process:
-        submissions.write_submission(output, test.columns, [list(row.values()) for row in test.rows], preds)
+        preds = np.concatenate([np.where(np.isnan(one[:, 0]), -1, one.argmax(-1)) for one in scores()])
+        listed = unlabelled.list_unreadable(
+            options.output_dir / f"unreadable_{ensemble.name}.csv", test, np.flatnonzero(preds < 0), skip_bad
+        )
+        if listed:
+            preds[preds < 0] = options.skip_bad
+            log.warning("%s lists the images that cannot be read; their answer is class %d", listed, options.skip_bad)
+        submissions.write_submission(output, test.columns, test.rows(), preds)
         if options.save_probs:
-            probs = ensembles.as_probs(scores, ensemble.rule)
-            saved = submissions.write_probs(output.with_name(f"{output.stem}_probs.csv"), test.files, probs)
+            probs = (row for one in scores() for row in ensembles.as_probs(one, ensemble.rule))
+            saved = submissions.write_probs(output.with_stem(f"{output.stem}_probs"), test.files(), probs)
             log.info("probabilities: %s", saved)
     accelerator.end_training()
-    log.info("saved %s (%d rows)", output, len(preds))
+    log.info("saved %s (%d rows)", output, test.count)
     return output
 
 

@@ -10,9 +10,10 @@ from conftest import REPOSITORY
 from demo import faces as drawn
 from demo import train_tower
 from utils.clip import CONFIG_KEYS
-from utils.data import read_photographs, read_test_images
+from utils.data import read_photographs
 from utils.errors import InputError
 from utils.labels import Labelling
+from utils.unlabelled import read_test_images
 from utils.weights import read_weights
 
 
@@ -55,7 +56,7 @@ def test_the_layout_is_the_competitions(data):
     test = read_test_images(data)
     with open(data / "eval_truth.csv") as file:
         truth = list(csv.DictReader(file))
-    assert [row["ImageID"] for row in truth] == test.files
+    assert [row["ImageID"] for row in truth] == list(test.files())
     masks = Counter(int(Labelling().decode(int(row["ans"]))["mask"]) for row in truth)
     assert masks == {0: 20, 1: 4, 2: 4}
 

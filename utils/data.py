@@ -1,6 +1,5 @@
 """The competition's folders: which photographs there are, whose they are, and what they are labelled as."""
 
-import csv
 import logging
 import os
 from collections import Counter
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.images import SUFFIXES, check_complete
+from utils.images import SUFFIXES
 from utils.labels import GENDERS, MASKS, STEM_MASKS, Labelling, age_group, parse_age, parse_person
+from utils.tables import read_dicts
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute or
     value is an `InputError` that names the line.
     """
-    header, lines = read_csv(path)
+    header, lines = read_dicts(path)
     if header != ["id", "attribute", "value"]:
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value")
     columns = {name: getattr(photographs, name).copy() for name in ("masks", "genders", "ages")}
@@ -132,22 +132,6 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     counts = ", ".join(f"{n} of {attribute}" for attribute, n in sorted(changed.items())) or "nothing"
     log.info("relabelled from %s: %s", path, counts)
     return replace(photographs, **columns)
-
-
-def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a small CSV; raises `InputError` when it cannot be read or a row has other columns."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV in UTF-8 ({error}): save it as CSV UTF-8") from error
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise InputError(f"{path} row {number} has not the {len(reader.fieldnames)} columns of the first line")
-    return list(reader.fieldnames or ()), rows
 
 
 def _matching_rows(photographs: Photographs, identifier: str, where: str) -> np.ndarray:
@@ -175,64 +159,3 @@ def _relabel_value(attribute: str, value: str, where: str) -> tuple[str, int]:
     if value not in allowed:
         raise InputError(f"{where}: {attribute} {value!r} is none of {', '.join(allowed)}")
     return field_name, allowed.index(value)
-
-
-@dataclass(frozen=True)
-class TestImages:
-    """The photographs to predict, in the order of the submission."""
-
-    folder: Path
-    rows: list[dict[str, str]]  # of info.csv; ImageID is the file's path relative to folder
-    columns: list[str]
-
-    @property
-    def files(self) -> list[str]:
-        return [row["ImageID"] for row in self.rows]
-
-
-def read_test_images(data_location: Path) -> TestImages:
-    """The images that `eval/info.csv` lists, in its order; or every image below a plain folder, sorted.
-
-    `data_location` is the root, `eval`, or any folder of images. Raises `InputError` for a missing folder, an
-    `info.csv` without an `ImageID` column or with doubled ids, a listed image that is missing or cut short.
-    """
-    location = Path(data_location)
-    if not location.is_dir():
-        raise InputError(f"data folder {location} does not exist: give --data-location")
-    info = next((path for path in (location / "eval" / "info.csv", location / "info.csv") if path.is_file()), None)
-    if info:
-        test = _listed_images(info)
-    else:
-        folder = next((path for path in (location / "eval" / "images", location / "eval") if path.is_dir()), location)
-        if folder == location and (location / "train").is_dir():
-            raise InputError(f"{location} has photographs to train on and no folder eval: name those to predict")
-        test = TestImages(folder, [{"ImageID": name} for name in _image_names(folder)], ["ImageID"])
-        if not test.rows:
-            raise InputError(f"no info.csv and no images in {folder}: give --data-location")
-        log.info("no info.csv: predicting all images of %s", folder)
-    for name in test.files:
-        check_complete(test.folder / name)
-    return test
-
-
-def _image_names(folder: Path) -> list[str]:
-    """Sorted paths of the images below a folder, hidden ones left out."""
-    relative = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))
-
-
-def _listed_images(info: Path) -> TestImages:
-    """The rows of an `info.csv`, each with its image in the `images` folder beside it."""
-    columns, rows = read_csv(info)
-    if "ImageID" not in columns:
-        raise InputError(f"{info} has no column ImageID")
-    test = TestImages(info.parent / "images", rows, columns)
-    if not test.rows:
-        raise InputError(f"{info} lists no images")
-    doubled = [name for name, count in Counter(test.files).items() if count > 1]
-    if doubled:
-        raise InputError(f"{info} lists {len(doubled)} images twice, the first: {doubled[0]}")
-    missing = [name for name in test.files if not (test.folder / name).is_file()]
-    if missing:
-        raise InputError(f"{info} names {len(missing)} images that are not in {test.folder}, the first: {missing[0]}")
-    return test

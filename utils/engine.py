@@ -192,6 +192,18 @@ class Rows(torch.utils.data.Dataset):
         return torch.from_numpy(self.squares[self.rows[position]])
 
 
+def forward(model: CLIPClassifier, squares: torch.Tensor, preprocessing: dict, output: str = "classify"):
+    """(B, C) logits (or with `output="embed"` (B, D) features) of (B, S, S, 3) uint8 squares on the model's device.
+
+    Where the preprocessing says `flip` they are means over each photograph and its mirror image.
+    """
+    pixel_values = normalised(squares, preprocessing["mean"], preprocessing["std"])
+    outputs = getattr(model, output)(pixel_values)
+    if preprocessing.get("flip"):
+        outputs = (outputs + getattr(model, output)(pixel_values.flip(-1))) / 2
+    return outputs
+
+
 def predict(
     accelerator: Accelerator,
     model: CLIPClassifier,
@@ -207,8 +219,7 @@ def predict(
 
     The batches are fixed by `batch_size` alone, the last one filled up to a multiple of 16 with its last row, and
     dealt out to the processes; each fills in its rows and the zeros of the others are added. So the result does not
-    depend on the number of processes, and mixed precision plays no part. Where the preprocessing says `flip` they are
-    means over each photograph and its mirror image. In batches of 16 all have one shape, so that
+    depend on the number of processes, and mixed precision plays no part. In batches of 16 all have one shape, so that
     it does not depend on the order of the rows either.
     """
     model = accelerator.unwrap_model(model).to(accelerator.device).eval()  # not in inference mode, which marks buffers
@@ -229,9 +240,5 @@ def predict(
     with torch.inference_mode():
         for batch, some in zip(mine, bar, strict=True):
             some = some.to(accelerator.device, non_blocking=True)
-            pixel_values = normalised(some, preprocessing["mean"], preprocessing["std"])
-            outputs[batch.start : batch.stop] = getattr(model, output)(pixel_values)
-            if preprocessing.get("flip"):
-                outputs[batch.start : batch.stop] += getattr(model, output)(pixel_values.flip(-1))
-                outputs[batch.start : batch.stop] /= 2
+            outputs[batch.start : batch.stop] = forward(model, some, preprocessing, output)
     return accelerator.reduce(outputs)[:count].cpu().numpy()

@@ -109,9 +109,10 @@ def soft_vote(logits: Sequence[np.ndarray], rule: str = "minmax") -> np.ndarray:
 
 def as_probs(scores: np.ndarray, rule: str = "log") -> np.ndarray:
     """(N, C) probabilities in the order of the scores: rows of logits or log-probabilities (`log`) are exponentiated,
-    sums of (scaled) probabilities divided by their total.
+    sums of (scaled) probabilities divided by their total. All classes of a row of NaN are equally likely.
     """
-    return np.exp(log_softmax(scores)) if rule == "log" else scores / scores.sum(-1, keepdims=True)
+    probs = np.exp(log_softmax(scores)) if rule == "log" else scores / scores.sum(-1, keepdims=True)
+    return np.where(np.isnan(probs), 1 / probs.shape[-1], probs)
 
 
 def read_asked(path: Path, options: Options) -> Checkpoint:
@@ -168,6 +169,14 @@ def read_ensemble(path: Path, options: Options) -> Ensemble:
         voted = partial(soft_vote, rule=rule)
         return Ensemble(soft_voting_name(model, others, rule), [model, *others], voted, rule)
     return Ensemble(model.name, [model], lambda logits: logits[0])
+
+
+def combine_readable(ensemble: Ensemble, logits: list[np.ndarray]) -> np.ndarray:
+    """(N, 18) scores of the members' logits; a row that is NaN for a member is NaN."""
+    readable = np.isfinite([one[:, 0] for one in logits]).all(0)
+    scores = np.full((len(readable), Labelling().num_classes), np.nan)
+    scores[readable] = ensemble.combine([one[readable] for one in logits])
+    return scores
 
 
 def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, ...]) -> None:

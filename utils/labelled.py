@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data import read_csv
 from utils.errors import InputError
 from utils.images import SUFFIXES
 from utils.labels import Classes, Labelling
+from utils.tables import read_dicts
 
 NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"(\d+)(\.0*)?")
 
@@ -116,7 +116,7 @@ def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str,
 
 def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] | None]:
     """(file, class, person) of each line; and the classes, None when the labels are class ids."""
-    columns, lines = read_csv(path)
+    columns, lines = read_dicts(path)
     if columns not in (["file", "label"], ["file", "label", "person"]):
         raise InputError(f"{path}: the columns are {','.join(columns)}, expected file,label or file,label,person")
     if not lines:

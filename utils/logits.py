@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ def digest_of(values: np.ndarray) -> str:
     return hashlib.sha256(json.dumps(values.tolist()).encode()).hexdigest()[:16]
 
 
-def cache_key(weights_digest: str, images_digest: str, ids: np.ndarray, preprocessing: dict) -> str:
+def cache_key(weights_digest: str, images_digest: str, ids: Sequence[str], preprocessing: dict) -> str:
     """20 hex digits over what logits depend on: the weights, which photographs in which order, and their pixels.
 
     `images_digest` is that of the decoded photographs. The precision is always float32.

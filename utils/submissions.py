@@ -1,6 +1,5 @@
 """Submission files: the columns of `info.csv` with `ans` filled in; rows of several are matched by `ImageID`."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import atomic
 from utils.labels import Labelling
 from utils.options import OUTPUT
+from utils.tables import open_table, write_table
 
 CLASS_IDS = {str(class_id): class_id for class_id in range(Labelling().num_classes)}
 
@@ -33,35 +32,22 @@ def find_submissions(folder: Path = OUTPUT) -> list[Path]:
 
 
 def read_submission(path: Path) -> Submission:
-    """Read a CSV with the columns `ImageID` and `ans` (others are kept); `ans` is a class id from 0 to 17.
+    """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is a class id from 0
+    to 17.
 
-    Raises `InputError` for a missing, empty or non-UTF-8 file, a missing column, a row of another length, an `ans`
-    that is no class id (with its line), and a doubled `ImageID`.
+    Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id (with its line),
+    and a doubled `ImageID`.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file")
+    columns, lines = open_table(path)
+    key, ans = _positions(path, columns)
     rows, answers = [], []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        try:
-            columns = next(reader, [])
-            key, ans = _positions(path, columns)
-            for row in filter(None, reader):
-                if len(row) != len(columns):
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: {len(row)} fields, expected the header's {len(columns)}"
-                    )
-                if row[ans] not in CLASS_IDS:
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: ans {row[ans]!r} is no whole number "
-                        f"from 0 to {len(CLASS_IDS) - 1}"
-                    )
-                rows.append(row)
-                answers.append(CLASS_IDS[row[ans]])
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is no UTF-8 text: give a CSV file") from error
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: {error}") from error
+    for line, row in lines:
+        if row[ans] not in CLASS_IDS:
+            raise InputError(
+                f"{path}, line {line}: ans {row[ans]!r} is no whole number from 0 to {len(CLASS_IDS) - 1}"
+            )
+        rows.append(row)
+        answers.append(CLASS_IDS[row[ans]])
     if not rows:
         raise InputError(f"{path} has a header but no rows")
     ids = [row[key] for row in rows]
@@ -73,8 +59,6 @@ def read_submission(path: Path) -> Submission:
 
 def _positions(path: Path, columns: list[str]) -> tuple[int, int]:
     """Where `ImageID` and `ans` stand in the header."""
-    if not columns:
-        raise InputError(f"{path} is empty")
     for name in ("ImageID", "ans"):
         if columns.count(name) != 1:
             shown = ",".join(columns[:4]) + (",..." if len(columns) > 4 else "")
@@ -117,18 +101,10 @@ def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], 
     """Write `rows` with `ans` replaced by `preds` (N,), atomically; a last column `ans` is added if there is none."""
     ans = columns.index("ans") if "ans" in columns else len(columns)
     filled = ([*row[:ans], pred, *row[ans + 1 :]] for row, pred in zip(rows, preds.tolist(), strict=True))
-    return _write_rows(path, [*columns[:ans], "ans", *columns[ans + 1 :]], filled)
+    return write_table(path, [*columns[:ans], "ans", *columns[ans + 1 :]], filled)
 
 
-def write_probs(path: Path, ids: Sequence[str], probs: np.ndarray) -> Path:
-    """`ImageID,p0,...` with (N, C) class probabilities."""
-    rows = ([name, *(f"{p:.7g}" for p in row)] for name, row in zip(ids, probs, strict=True))
-    return _write_rows(path, ["ImageID", *(f"p{k}" for k in range(probs.shape[1]))], rows)
-
-
-def _write_rows(path: Path, columns: list[str], rows: Iterable[list]) -> Path:
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    return path
+def write_probs(path: Path, ids: Iterable[str], probs: Iterable[np.ndarray]) -> Path:
+    """`ImageID,p0,...` with the class probabilities (C,) of each row."""
+    rows = ([name, *row.tolist()] for name, row in zip(ids, probs, strict=True))
+    return write_table(path, ["ImageID", *(f"p{k}" for k in range(len(CLASS_IDS)))], rows)

@@ -1,0 +1,199 @@
+"""inference.py in shards: killed and started again, over several processes, with images that cannot be read."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from conftest import REPOSITORY, command, fails_cleanly, in_a_copy, infer, make_eval
+
+from utils import shards, unlabelled
+from utils.errors import InputError
+from utils.submissions import read_submission
+
+SOUP, AGE = "finetune_cp_seed42_epoch2_greedysoup_num3", "Age_finetune_cp_seed42_i0_epoch2"
+KILLED_AT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import inference
+from utils import shards, unlabelled
+left, plain, unlabelled.SHARD = int(sys.argv.pop(1)), shards.ShardedLogits.keep, 4
+
+def keep(self, shard, logits):
+    global left
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    plain(self, shard, logits)
+
+shards.ShardedLogits.keep = keep
+inference.main()
+"""
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of 4; how many photographs each model's evaluations decoded is counted."""
+    monkeypatch.setattr(unlabelled, "SHARD", 4)
+    decoded, plain = [], shards.decode
+    monkeypatch.setattr(shards, "decode", lambda path, size: decoded.append(path.name) or plain(path, size))
+    return decoded
+
+
+def parts() -> list[Path]:
+    return sorted(Path("cache/logits").rglob("*.npy"))
+
+
+def test_a_killed_run_goes_on_at_its_shard_and_writes_the_same_file(kitchen, faces, monkeypatch, small_shards):
+    in_a_copy(kitchen, monkeypatch)
+    arguments = ["--weighted-ensemble", AGE, "--save-probs"]
+    whole = infer(faces, *arguments)
+    wanted = whole.read_bytes(), whole.with_stem(f"{whole.stem}_probs").read_bytes()
+    assert len(parts()) == 6  # 10 photographs in shards of 4, 4 and 2, of two models
+    shutil.rmtree("cache/logits")
+    shutil.rmtree("output")
+
+    script = [sys.executable, "-c", KILLED_AT, str(REPOSITORY), "3", "--workers", "0", "--data-location", str(faces)]
+    killed = subprocess.run([*script, *arguments], capture_output=True, timeout=240)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(parts()) == 3  # both models' of the first shard, and one of the second
+    assert not list(Path().rglob("output*.csv"))
+
+    small_shards.clear()
+    again = infer(faces, *arguments)
+    assert (again.read_bytes(), again.with_stem(f"{again.stem}_probs").read_bytes()) == wanted
+    assert set(small_shards) == set(read_submission(again).ids[4:])  # the first shard is decoded no more
+    assert len(parts()) == 6
+
+
+def test_what_was_evaluated_serves_other_ensembles_and_a_changed_photograph_does_not(
+    kitchen, tmp_path, monkeypatch, small_shards
+):
+    in_a_copy(kitchen, monkeypatch)
+    data = make_eval(tmp_path / "data", 10)
+    infer(data)
+    assert len(set(small_shards)) == 10
+    small_shards.clear()
+    infer(data)
+    assert not small_shards
+    infer(data, "--flip", "--output-dir", "flipped")
+    assert len(set(small_shards)) == 10
+    small_shards.clear()
+    shutil.copyfile(data / "eval/images/000.jpg", data / "eval/images/007.jpg")
+    infer(data)
+    assert len(set(small_shards)) == 10
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_shards_do_not_depend_on_the_number_of_processes(kitchen, tmp_path, monkeypatch, processes):
+    in_a_copy(kitchen, monkeypatch)
+    data = make_eval(tmp_path / "data", 300)  # two shards
+    arguments = ["--data-location", data, "--workers", "0", "--save-probs"]
+    result = command("inference.py", *arguments, processes=processes)
+    assert result.returncode == 0, result.stderr
+    assert len(parts()) == 2
+    infer(data, "--save-probs", "--output-dir", "here")
+    for name in (f"output_{SOUP}.csv", f"output_{SOUP}_probs.csv"):
+        assert Path("output", name).read_bytes() == Path("here", name).read_bytes()
+    assert [len(np.load(path)) for path in parts()] == [256, 44]
+
+
+def broken(folder: Path) -> Path:
+    """Ten images to predict: one is missing, one is cut short, one is text."""
+    data = make_eval(folder / "data", 10)
+    images = data / "eval" / "images"
+    (images / "002.jpg").unlink()
+    (images / "004.jpg").write_bytes((images / "004.jpg").read_bytes()[:400])
+    (images / "005.jpg").write_text("no image\xff\xd9", encoding="latin-1")
+    return data
+
+
+def test_images_that_cannot_be_read_are_answered_and_listed_when_asked_for(
+    kitchen, faces, tmp_path, monkeypatch, small_shards, caplog
+):
+    in_a_copy(kitchen, monkeypatch)
+    data = broken(tmp_path)
+    with pytest.raises(InputError, match=r"004\.jpg is cut short .* or pass --skip-bad"):
+        infer(data)
+    assert not Path("output").exists() or not list(Path("output").iterdir())
+
+    healthy = dict(zip(*_answers(infer(faces)), strict=True))  # the same pictures, all of them whole
+    given = dict(zip(*_answers(infer(data, "--skip-bad", 17, "--save-probs")), strict=True))
+    bad = {"002.jpg", "004.jpg", "005.jpg"}
+    assert {name for name, answer in given.items() if answer == 17} >= bad
+    assert all(given[name] == healthy[name] for name in given if name not in bad)
+
+    with open(f"output/unreadable_{SOUP}.csv", newline="") as file:
+        reasons = {row["ImageID"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons.keys() == bad
+    assert all(name in reason for name, reason in reasons.items())
+    with open(f"output/output_{SOUP}_probs.csv", newline="") as file:
+        probs = {row.pop("ImageID"): np.array(list(row.values()), float) for row in csv.DictReader(file)}
+    np.testing.assert_allclose([probs[name] for name in bad], 1 / 18, atol=1e-6)
+
+    assert dict(zip(*_answers(infer(data, "--skip-bad")), strict=True))["002.jpg"] == 4
+    small_shards.clear()
+    shutil.copyfile(faces / "eval/images/004.jpg", data / "eval/images/004.jpg")
+    (data / "eval/images/002.jpg").write_bytes((faces / "eval/images/002.jpg").read_bytes())
+    with pytest.raises(InputError, match=r"cannot decode image .*005\.jpg .* or pass --skip-bad"):
+        infer(data)
+    shutil.copyfile(faces / "eval/images/005.jpg", data / "eval/images/005.jpg")
+    assert dict(zip(*_answers(infer(data)), strict=True)) == healthy
+    assert not Path(f"output/unreadable_{SOUP}.csv").exists()
+
+
+def _answers(path: Path) -> tuple[list[str], list[int]]:
+    submission = read_submission(path)
+    return submission.ids, submission.answers.tolist()
+
+
+def test_what_an_earlier_run_could_not_read_is_an_error_without_skip_bad(kitchen, tmp_path, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    data = make_eval(tmp_path / "data", 10)
+    (data / "eval/images/005.jpg").write_text("no image\xff\xd9", encoding="latin-1")
+    infer(data, "--skip-bad")
+    with pytest.raises(InputError, match=r"cannot decode image .*005\.jpg .* or pass --skip-bad"):
+        infer(data)
+
+
+def test_one_error_line_over_two_processes(kitchen, tmp_path, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    data = make_eval(tmp_path / "data", 10)
+    (data / "eval/images/005.jpg").write_text("no image\xff\xd9", encoding="latin-1")
+    fails_cleanly(command("inference.py", "--data-location", data), "005.jpg")
+
+
+def test_parquet_in_and_out_is_the_csv(kitchen, tmp_path, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    data = make_eval(tmp_path / "data", 10)
+    as_csv = infer(data, "--save-probs")
+    listing = pyarrow.table({"ImageID": read_submission(as_csv).ids, "ans": [0] * 10, "place": ["x"] * 10})
+    pyarrow.parquet.write_table(listing, data / "eval" / "info.parquet")
+    (data / "eval" / "info.csv").unlink()
+    as_parquet = infer(data, "--save-probs", "--format", "parquet")
+    assert as_parquet == as_csv.with_suffix(".parquet")
+    table = pyarrow.parquet.read_table(as_parquet)
+    assert table.column_names == ["ImageID", "ans", "place"]
+    assert table["ans"].type == "int64"
+    assert _answers(as_parquet) == _answers(as_csv)
+    probs = pyarrow.parquet.read_table(as_parquet.with_stem(f"{as_parquet.stem}_probs")).to_pydict()
+    assert list(probs) == ["ImageID", *(f"p{k}" for k in range(18))]
+    np.testing.assert_allclose(sum(np.array(probs[f"p{k}"]) for k in range(18)), 1)
+    assert np.argmax([probs[f"p{k}"] for k in range(18)], 0).tolist() == table["ans"].to_pylist()
+    (data / "eval" / "info.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match=r"info\.parquet is no Parquet file"):
+        infer(data)
+
+
+def test_rows_are_counted_in_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(unlabelled, "SHARD", 4)
+    test = unlabelled.read_test_images(make_eval(tmp_path / "data", 10))
+    assert test.shard_sizes == [4, 4, 2] == [len(files) for files in test.shards()]
+    assert [name for files in test.shards() for name in files] == list(test.files())
+    one = unlabelled.read_test_images(make_eval(tmp_path / "one", 8))
+    assert one.shard_sizes == [4, 4] == [len(files) for files in one.shards()]

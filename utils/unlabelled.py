@@ -1,0 +1,151 @@
+"""The photographs to predict, read shard by shard, so that a million take no more memory than a thousand."""
+
+import hashlib
+import logging
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.errors import InputError
+from utils.images import SUFFIXES, check_complete, decode
+from utils.tables import FORMATS, blocks, open_table, write_table
+
+log = logging.getLogger(__name__)
+
+SHARD = 256  # photographs: what a killed run may lose
+SKIP = "leave it out of the list, or pass --skip-bad"
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """The photographs to predict, in the order of the submission.
+
+    `source` is the list's file, or the names of a plain folder. `digest` stands for the names, lengths and times of
+    change of all files; a column `ImageID` holds each file's path relative to `folder`.
+    """
+
+    folder: Path
+    columns: list[str]
+    source: Path | list[str]
+    count: int = 0
+    digest: str = ""
+
+    def rows(self) -> Iterator[list[str]]:
+        """The rows of the list, read anew."""
+        if isinstance(self.source, list):
+            return ([name] for name in self.source)
+        _, lines = open_table(self.source)
+        return (row for _, row in lines)
+
+    def files(self) -> Iterator[str]:
+        """The `ImageID` of each row."""
+        key = self.columns.index("ImageID")
+        return (row[key] for row in self.rows())
+
+    def shards(self) -> Iterator[list[str]]:
+        """The files, `SHARD` at a time."""
+        return blocks(self.files(), SHARD)
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        return [min(SHARD, self.count - start) for start in range(0, self.count, SHARD)]
+
+
+def read_test_images(data_location: Path, skip_bad: bool = False, progress: bool = False) -> TestImages:
+    """The images that `eval/info.csv` (or `.parquet`) lists, in its order; or all images below a plain folder, sorted.
+
+    `data_location` is the root, `eval`, or any folder of images. Raises `InputError` for a missing folder, a list
+    without one `ImageID` column or with doubled ids and, unless `skip_bad`, for an image that is missing or cut short.
+    """
+    location = Path(data_location)
+    if not location.is_dir():
+        raise InputError(f"data folder {location} does not exist: give --data-location")
+    places = [folder / f"info{suffix}" for folder in (location / "eval", location) for suffix in FORMATS]
+    info = next((path for path in places if path.is_file()), None)
+    if info:
+        columns, _ = open_table(info)
+        if columns.count("ImageID") != 1:
+            raise InputError(f"{info} has no column ImageID, or several")
+        test = TestImages(info.parent / "images", columns, info)
+    else:
+        folder = next((path for path in (location / "eval" / "images", location / "eval") if path.is_dir()), location)
+        if folder == location and (location / "train").is_dir():
+            raise InputError(f"{location} has photographs to train on and no folder eval: name those to predict")
+        test = TestImages(folder, ["ImageID"], _image_names(folder))
+        if not test.source:
+            raise InputError(f"no info.csv and no images in {folder}: give --data-location")
+        log.info("no info.csv: predicting all images of %s", folder)
+    return _checked(test, skip_bad, progress)
+
+
+def _checked(test: TestImages, skip_bad: bool, progress: bool) -> TestImages:
+    """The same with its count and digest, after one look at every row and file.
+
+    Names are compared by 64-bit hashes: eight bytes a row are all that stays in memory.
+    """
+    hashes, listing, missing, first_missing = array("Q"), hashlib.sha256(), 0, ""
+    for name in tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False):
+        hashes.append(_hash(name))
+        path = os.path.join(test.folder, name)
+        try:
+            stat = os.stat(path)
+            listing.update(f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode())
+        except OSError:
+            missing, first_missing = missing + 1, first_missing or name
+            listing.update(f"{name}\n-\n".encode())
+            continue
+        if not skip_bad:
+            try:
+                check_complete(Path(path))
+            except InputError as error:
+                raise InputError(f"{error}, or pass --skip-bad") from error
+    if not hashes:
+        raise InputError(f"{test.source} lists no images")
+    values, counts = np.unique(hashes, return_counts=True)
+    if len(values) < len(hashes):
+        doubled = set(values[counts > 1].tolist())
+        first = next(name for name in test.files() if _hash(name) in doubled)
+        raise InputError(f"{test.source} lists {len(doubled)} images twice, the first: {first}")
+    if missing and not skip_bad:
+        raise InputError(
+            f"{test.source} names {missing} images that are not in {test.folder}, the first: {first_missing}; {SKIP}"
+        )
+    return TestImages(test.folder, test.columns, test.source, len(hashes), listing.hexdigest())
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def list_unreadable(path: Path, test: TestImages, rows: np.ndarray, skip_bad: bool) -> Path | None:
+    """Write a CSV `ImageID,reason` of the images at these rows, which could not be read; without any, remove one that
+    is there. Unless `skip_bad` the first of them is an `InputError`.
+    """
+    if not len(rows):
+        path.unlink(missing_ok=True)
+        return None
+    wanted = set(rows.tolist())
+    names = (name for row, name in enumerate(test.files()) if row in wanted)
+    reasons = ([name, _why_unreadable(test.folder / name)] for name in names)
+    if not skip_bad:
+        raise InputError(f"{next(reasons)[1]}, or pass --skip-bad")
+    return write_table(path, ["ImageID", "reason"], reasons)
+
+
+def _why_unreadable(path: Path) -> str:
+    try:
+        decode(path, 8)
+    except InputError as error:
+        return str(error)
+    return f"image {path} could not be read when it was predicted, and can be now: delete cache/logits"
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Sorted paths of the images below a folder, hidden ones left out."""
+    relative = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))
