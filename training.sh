@@ -233,6 +233,7 @@ if wanted validation || wanted inference || wanted vote || wanted summary; then
     soup="$MODEL_LOCATION/$soup_name.pt"
     best_name="$(sed -n '1s/.*"model": "\([^"]*\)\.pt".*/\1/p' "$scores")" # the file lists the best one first
     best="$MODEL_LOCATION/$best_name.pt"
+    chosen="logs/ensemble_${NAME}_auto.json"
     voting=("output/output_$soup_name.csv" "output/output_${soup_name}_WE_$(basename "$age" .pt).csv"
         "output/output_${soup_name}_SV_$best_name.csv")
     if wanted validation || wanted inference; then
@@ -244,6 +245,8 @@ fi
 if wanted validation; then
     must "validation.py" launch 0 validation.py --model-name "$soup" --weighted-ensemble "$age" \
         --soft-voting "$best" "${here[@]}" ${relabel[@]+"${relabel[@]}"}
+    must "validation.py --ensemble auto" launch 0 validation.py --ensemble auto --name "$NAME" --metric "$METRIC" \
+        "${here[@]}" ${relabel[@]+"${relabel[@]}"}
 fi
 
 if wanted inference; then
@@ -251,6 +254,9 @@ if wanted inference; then
     must "inference.py, soup" launch 0 inference.py --model-name "$soup" "${there[@]}"
     must "inference.py, soup and age" launch 0 inference.py --model-name "$soup" --weighted-ensemble "$age" "${there[@]}"
     must "inference.py, soft vote" launch 0 inference.py --model-name "$soup" --soft-voting "$best" "${there[@]}"
+    if [[ -f "$chosen" ]]; then
+        must "inference.py, chosen ensemble" launch 0 inference.py --ensemble "$chosen" "${there[@]}"
+    fi
 fi
 
 if wanted vote; then
@@ -259,7 +265,7 @@ fi
 
 if wanted summary; then
     scored=()
-    for file in "output/output_$best_name.csv" "${voting[@]}" output/hard_voting.csv; do
+    for file in "output/output_$best_name.csv" "${voting[@]}" "output/output_${NAME}_auto.csv" output/hard_voting.csv; do
         if [[ -n "$TRUTH" && -f "$file" ]]; then scored+=("$file"); fi
     done
     ((${#scored[@]} > 0)) && scored+=(--truth "$TRUTH")
