@@ -3,9 +3,10 @@
     python hard_voting.py output/output_a.csv output/output_b.csv output/output_c.csv
 
 Reads CSV files with the columns ImageID and ans, by default every `output/output_*.csv` but the `_probs.csv`; rows are
-matched by ImageID. Writes `output/hard_voting.csv` with the first file's columns and order and, with
-`--show-disagreements`, the photographs on which the files agree least to `val_img/hard_voting/disagreements.png`.
-Ties go to the value with more weight, then to the first file given.
+matched by ImageID. Ties go to the value with more weight, then to the first file given. Prints what went into the vote
+and how often each two files agree. Writes `output/hard_voting.csv` with the first file's columns and order and, with
+`--show-disagreements`, the photographs on which the files agree least and the agreement of each two files, to
+`disagreements.png` and `agreement.png` in `val_img/hard_voting/`.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from utils import options as flags
 from utils.errors import InputError, run_script
 
-SHEET = flags.PICTURES / "hard_voting" / "disagreements.png"
+SHEET, MATRIX = (flags.PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
 MAX_PICTURES, PIXELS = 32, 128
 
 
@@ -37,7 +38,9 @@ def parser() -> flags.Parser:
         help="weight of each file's vote, in the order of the files (default: all 1)",
     )
     parser.add_argument(
-        "--show-disagreements", action="store_true", help="draw the photographs on which the files agree least"
+        "--show-disagreements",
+        action="store_true",
+        help="draw the photographs on which the files agree least, and the agreement of each two files",
     )
     parser.add_argument("--data-location", type=Path, default=Path("data"), help="folder of the photographs")
     return parser
@@ -62,11 +65,12 @@ def find_inputs(options: flags.Options) -> list[Path]:
 
 def run(options: flags.Options) -> Path:
     """Write the voted submission; returns its path."""
-    from utils import submissions, votes
+    from utils import agreement, submissions, votes
 
     # Data
     paths = find_inputs(options)
-    weights = votes.whole_weights(options.weights or [1] * len(paths), len(paths))
+    asked = options.weights or [1] * len(paths)
+    weights = votes.whole_weights(asked, len(paths))
     given = [submissions.read_submission(path) for path in paths]
     answers = submissions.align(given)  # (F, N)
 
@@ -75,10 +79,12 @@ def run(options: flags.Options) -> Path:
     preds = by_mode[options.mode]
 
     # Result
-    print(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows; it differs from")
-    for path, count in zip(paths, (answers != preds).sum(1), strict=True):
-        print(f"{count:8d} rows of {path}")
+    names, same = list(map(str, paths)), agreement.agreement(answers)
+    print(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows")
+    print("\n".join(agreement.describe(names, asked, answers, preds)))
     print(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
+    if len(paths) > 1:
+        print("\n".join(agreement.compare(same, len(preds))))
     if options.show_disagreements:
         rows = votes.most_disputed(answers, weights, MAX_PICTURES)
         if len(rows):
@@ -86,8 +92,13 @@ def run(options: flags.Options) -> Path:
             print(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows])}")
         else:
             print("the files agree on every row: no sheet of disagreements")
+        if len(paths) > 1:
+            from utils.pictures import save_agreement
+
+            print(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
+    earlier = ", in place of an earlier file" if options.output.exists() else ""
     submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
-    print(f"saved {options.output}")
+    print(f"saved {options.output}{earlier}")
     return options.output
 
 

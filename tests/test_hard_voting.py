@@ -126,16 +126,13 @@ def test_the_default_is_every_submission_in_output_but_probabilities_and_the_vot
     save(tmp_path / "output" / "output_a.csv", [2, 5, 3])
     save(tmp_path / "output" / "output_a_probs.csv", [0.5, 0.5, 0.5], header="ImageID,p0")
     save(tmp_path / "output" / "notes.csv", [1], header="x,y")
-    for _ in range(2):  # the second time the voted file is there
+    for earlier in ("", ", in place of an earlier file"):
         hard_voting.main([])
         assert load("output/hard_voting.csv") == [("0.jpg", 2), ("1.jpg", 5), ("2.jpg", 3)]
-        assert capsys.readouterr().out.splitlines() == [
-            "attribute vote of 2 files on 3 rows; it differs from",
-            "       0 rows of output/output_a.csv",
-            "       1 rows of output/output_b.csv",
-            "class and attribute voting differ in 0 rows",
-            "saved output/hard_voting.csv",
-        ]
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "attribute vote of 2 files on 3 rows"
+        assert [line.split("  ")[-1] for line in said[3:5]] == ["output/output_a.csv", "output/output_b.csv"]
+        assert said[-1] == f"saved output/hard_voting.csv{earlier}"
     hard_voting.main(["--output", "output/output_vote.csv"])
     hard_voting.main(["--output", "output/output_vote.csv"])
     assert capsys.readouterr().out.count("vote of 2 files") == 2

@@ -1,4 +1,4 @@
-"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, and how they differ."""
+"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, how often they agree."""
 
 import logging
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.agreement import agreement, table
 from utils.checkpoints import Checkpoint, checkpoint_files, flipped, read_checkpoint
 from utils.ensembles import EVERY, check_ensemble, class_log_probs
 from utils.errors import InputError
@@ -129,9 +130,9 @@ def read_library(
 
 
 def describe(library: Library, metric: str) -> list[str]:
-    """The candidates by number with their scores, and how often each two disagree, one line each.
+    """The candidates by number with their scores, and how often each two agree, one line each.
 
-    Models disagree where they predict other classes; with an age specialist where they predict another age.
+    Models agree where they predict the same class; with an age specialist where they predict the same age.
     """
     preds = library.log_probs.argmax(-1)  # (M, N); the first class of the age that a specialist predicts
     ages = Labelling().decode(preds)["age"]
@@ -140,10 +141,7 @@ def describe(library: Library, metric: str) -> list[str]:
         confusion = confusion_matrix(library.labels, preds[k], len(library.class_counts))
         score = f"{metric} {float(METRICS[metric](confusion)):.4f}" if library.begins[k] else "age specialist"
         lines.append(f"[{k:2d}] {score:16}  {name}")
-    lines += ["pairwise disagreement in percent of photographs (with an age specialist: on the age)"]
-    lines += ["     " + " ".join(f"{k:3d}" for k in range(len(preds)))]
-    for k in range(len(preds)):
-        both = library.begins[k] & library.begins
-        shares = np.where(both, (preds[k] != preds).mean(1), (ages[k] != ages).mean(1))
-        lines.append(f"[{k:2d}] " + " ".join(f"{100 * share:3.0f}" for share in shares))
-    return lines
+    both = library.begins[:, None] & library.begins
+    same = np.where(both, agreement(preds), agreement(ages))
+    lines += ["photographs on which two give the same class (with an age specialist: age), in percent, rounded down"]
+    return lines + table(same, preds.shape[1])

@@ -1,12 +1,14 @@
 """Pictures to look at: sheets of photographs, confusion matrices, score plots."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from utils.agreement import percent
 from utils.files import atomic
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by colour-blind readers too
@@ -86,6 +88,30 @@ def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: s
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set(xlabel="predicted", ylabel="true")
         axis.set_title(title.replace(", ", "\n", 1), fontsize=8)
+    return path
+
+
+def save_agreement(path: Path, same: np.ndarray, rows: int, names: list[str]) -> Path:
+    """Draw on how many of the `rows` each two files agree, (F, F) counts, as shade and in percent, rounded down."""
+    shares = 100 * same / rows
+    np.fill_diagonal(shares, np.nan)
+    low = min(90, np.nanmin(shares) // 10 * 10)
+    # four lines of a name fit beside a cell; they end after "_" or "/" where they can
+    broken = ["\n".join(re.findall(r".{1,35}(?:[_/]|$)|.{1,36}", name)[:4]) for name in names]
+    labels = [f"[{k}] {name}" for k, name in enumerate(broken)]
+    side = 0.46 * max(5, len(names))  # inches
+    with saved_figure(path, layout="compressed", figsize=(side + 4.4, side + 0.9)) as (figure, axis):
+        axis.set_facecolor("0.85")
+        image = axis.imshow(shares, cmap="Blues", vmin=low, vmax=100)
+        figure.colorbar(image, ax=axis, label="agreement, percent of rows")
+        for k, other in np.argwhere(~np.isnan(shares)):
+            shade = "white" if shares[k, other] > low + 0.6 * (100 - low) else "black"
+            text = percent(same[k, other], rows)
+            axis.text(other, k, text, ha="center", va="center", color=shade, fontsize=7)
+        axis.set_xticks(range(len(names)), [f"[{k}]" for k in range(len(names))], fontsize=7)
+        axis.set_yticks(range(len(names)), labels, fontsize=7, parse_math=False)
+        axis.set(xlabel="number of the file", ylabel="file")
+        axis.set_title(f"rows on which two files give the same class, of {rows:,}", fontsize=9)
     return path
 
 
