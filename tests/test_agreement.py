@@ -160,4 +160,4 @@ def test_candidates_for_an_ensemble_are_compared_by_the_same_table():
     lines = candidates.describe(library, "accuracy")
     assert re.fullmatch(r"\[ 1\] accuracy 0\.2500\s+b", lines[1])
     assert lines[2] == "[ 2] age specialist    Age_c"
-    assert lines[-3:] == ["[ 0] 100  25  75", "[ 1]  25 100 100", "[ 2]  75 100 100"]
+    assert lines[-3:] == ["[ 0]   0  75  25", "[ 1]  75   0   0", "[ 2]  25   0   0"]

@@ -58,7 +58,7 @@ def test_an_ensemble_is_chosen_told_of_and_applied(kitchen, faces, monkeypatch, 
     assert len(chosen["fold_scores"]["plain"]) == len(chosen["fold_scores"]["biased"]) == 5
     said = capsys.readouterr().out
     for told in (
-        "photographs on which two give the same class",
+        "pairwise disagreement",
         "half 20: +[",
         "spread",
         "temperature",

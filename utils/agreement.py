@@ -29,10 +29,11 @@ def mean_percent(same: np.ndarray, rows: int) -> list[str]:
     return [percent(count, others * rows) for count in same.sum(1) - rows]
 
 
-def table(same: np.ndarray, rows: int) -> list[str]:
-    """`same` in whole percent under a line of file numbers, one line per file."""
-    lines = ["     " + " ".join(f"{k:3d}" for k in range(len(same)))]
-    return lines + [f"[{k:2d}] " + " ".join(f"{p:3d}" for p in shares) for k, shares in enumerate(100 * same // rows)]
+def table(counts: np.ndarray, rows: int) -> list[str]:
+    """(F, F) numbers of rows in whole percent under a line of file numbers, one line per file."""
+    lines = ["     " + " ".join(f"{k:3d}" for k in range(len(counts)))]
+    shares = 100 * counts // rows
+    return lines + [f"[{k:2d}] " + " ".join(f"{p:3d}" for p in row) for k, row in enumerate(shares)]
 
 
 def groups(same: np.ndarray, rows: int) -> list[list[int]]:

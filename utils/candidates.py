@@ -1,4 +1,4 @@
-"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, how often they agree."""
+"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, and how they differ."""
 
 import logging
 import re
@@ -130,9 +130,9 @@ def read_library(
 
 
 def describe(library: Library, metric: str) -> list[str]:
-    """The candidates by number with their scores, and how often each two agree, one line each.
+    """The candidates by number with their scores, and how often each two disagree, one line each.
 
-    Models agree where they predict the same class; with an age specialist where they predict the same age.
+    Models disagree where they predict other classes; with an age specialist where they predict another age.
     """
     preds = library.log_probs.argmax(-1)  # (M, N); the first class of the age that a specialist predicts
     ages = Labelling().decode(preds)["age"]
@@ -143,5 +143,5 @@ def describe(library: Library, metric: str) -> list[str]:
         lines.append(f"[{k:2d}] {score:16}  {name}")
     both = library.begins[:, None] & library.begins
     same = np.where(both, agreement(preds), agreement(ages))
-    lines += ["photographs on which two give the same class (with an age specialist: age), in percent, rounded down"]
-    return lines + table(same, preds.shape[1])
+    lines += ["pairwise disagreement in percent of photographs, rounded down (with an age specialist: on the age)"]
+    return lines + table(preds.shape[1] - same, preds.shape[1])
