@@ -73,7 +73,7 @@ def run(
     from utils.files import require_writable
     from utils.history import draw_history, save_history
     from utils.labels import Labelling
-    from utils.states import Progress, State, state_file
+    from utils.states import State, read_state, state_file
     from utils.trainable import averaged, class_weights, parameter_groups, trainable
     from utils.transforms import EpochSampler, normalised
     from utils.variations import varied
@@ -105,6 +105,8 @@ def run(
             state_file(final).unlink(missing_ok=True)
             training.publish(options, final, not prefix)
         return final, done[-1]["scores"]
+    record = task.record | {"processes": accelerator.num_processes}
+    stored = read_state(state_file(final), record, options)
     train_set = training.train_set(task, options)
     log.info(
         "%d photographs to train on, %d held out (split %s)", len(train_set), len(held_out.rows), task.split.digest
@@ -149,11 +151,8 @@ def run(
 
     # Loop
     parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
-    record = task.record | {"processes": accelerator.num_processes}
     state = State(state_file(final), record, accelerator, parts)
-    if not options.resume and state.path.is_file():
-        log.info("%s was left by a run that was stopped: --resume goes on from it; begun anew", state.path)
-    progress = state.load(options.overwrite) if options.resume else Progress()
+    progress = state.load(stored)
 
     def photographs_of(epoch: int, first: int, last: int) -> str:
         return training.images_in(task, train_set, sampler.order(epoch)[first:last])

@@ -182,7 +182,7 @@ def save_curves(path: Path, history: Sequence[dict], title: str) -> Path:
     """Draw a run's losses and held-out scores against its epochs; `history` has one row per epoch."""
     epochs = [row["epoch"] for row in history]
     kinds = (
-        ("loss (nats)", {"train_loss": "training", "loss": "held-out people"}),
+        ("loss (nats)", {"train_loss": "training, as optimised", "loss": "held-out people"}),
         ("score", {"accuracy": "accuracy", "macro_f1": "macro-F1"}),
     )
     with saved_figure(path, ncols=2, figsize=(10, 4)) as (figure, axes):

@@ -16,6 +16,7 @@ from torch import nn
 
 from utils.checkpoints import differences
 from utils.errors import InputError
+from utils.options import Options
 from utils.weights import read_archive, save_archive
 
 log = logging.getLogger(__name__)
@@ -68,23 +69,34 @@ class State:
             save_archive(self.path, content)
         self.accelerator.wait_for_everyone()
 
-    def load(self, overwrite: bool = False) -> Progress:
-        """Take up the state on disk; where there is none, or with `overwrite` one of other options, begin anew.
-
-        Raises `InputError` when it is of other options.
-        """
-        if not self.path.is_file():
-            return Progress()
-        content = read_archive(self.path)
-        if different := differences(content["record"], self.record):
-            told = f"{self.path} is the state of a run with other options ({different})"
-            if not overwrite:
-                raise InputError(f"{told}: go on with those, or pass --overwrite to begin anew")
-            log.info("%s: begun anew", told)
+    def load(self, stored: dict | None) -> Progress:
+        """Take up what `read_state` read; without it begin anew."""
+        if stored is None:
             return Progress()
         for name, part in self.parts.items():
-            part.load_state_dict(content["parts"][name])
-        return Progress(**content["progress"])
+            part.load_state_dict(stored["parts"][name])
+        return Progress(**stored["progress"])
+
+
+def read_state(path: Path, record: dict, options: Options) -> dict | None:
+    """The state on disk that a run resumes; none without `--resume`, without a file, or when it is of other options
+    and `--overwrite` says so.
+
+    Raises `InputError` when it is of other options.
+    """
+    if not path.is_file():
+        return None
+    if not options.resume:
+        log.info("%s was left by a run that was stopped: --resume goes on from it; begun anew", path)
+        return None
+    stored = read_archive(path)
+    if different := differences(stored["record"], record):
+        told = f"{path} is the state of a run with other options ({different})"
+        if not options.overwrite:
+            raise InputError(f"{told}: go on with those, or pass --overwrite to begin anew")
+        log.info("%s: begun anew", told)
+        return None
+    return stored
 
 
 def state_file(checkpoint: Path) -> Path:
