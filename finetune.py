@@ -116,12 +116,12 @@ def run(
 
     # Model
     head = training.starting_head(accelerator, task)
-    adjustment = training.logit_adjustment(train_set, options, task.labelling.num_classes)
+    weights = class_weights(train_set.labels, options.class_weights, task.labelling.num_classes)
+    adjustment = training.logit_adjustment(train_set, options, task.labelling.num_classes, weights)
     head = {**head, BIAS: head[BIAS] - adjustment}  # the loss adds it again, so training starts from the same head
     bare = trainable(task.start, head, options).to(accelerator.device)
     ema = averaged(bare, options.ema_decay)
     shown = ema.module if ema else bare  # whose weights are evaluated and saved
-    weights = class_weights(train_set.labels, options.class_weights, task.labelling.num_classes)
     of_loss = options.loss_fn, options.contrastive_weight, options.label_smoothing
     loss_fn = losses.make_loss(*of_loss, adjustment, weights, accelerator.device)
     batch_size = engine.fitting_batch_size(accelerator, bare, options)

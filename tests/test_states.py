@@ -84,9 +84,10 @@ def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monke
         with pytest.raises(Killed):
             train(faces, pretrained)
     other = r"other options \(lr 0.002 -> 0.001\): go on with those, or pass --overwrite to begin anew"
-    with monkeypatch.context() as patch, pytest.raises(InputError, match=other):
+    with monkeypatch.context() as patch:
         patch.setattr(training, "starting_head", None)  # told before the model is built
-        train(faces, pretrained, "--lr", "1e-3", "--resume")
+        with pytest.raises(InputError, match=other):
+            train(faces, pretrained, "--lr", "1e-3", "--resume")
     path, _ = train(faces, pretrained, "--lr", "1e-3", "--resume", "--overwrite")
     assert "of a run with other options (lr 0.002 -> 0.001): begun anew" in capsys.readouterr().out
     assert read_checkpoint(path).digest == expected

@@ -99,6 +99,23 @@ def test_class_weights_are_one_on_average():
     assert class_weights(labels, "none", 3) is None
 
 
+def test_the_logit_adjustment_knows_the_classes_share_of_the_loss():
+    """Drawn or weighed by the root of their size, classes count alike; in full balance there is nothing to adjust."""
+
+    class TrainSet(list):
+        labels = np.repeat([0, 1, 2], [64, 16, 4])
+
+    def adjusted(sampler: str, kind: str) -> np.ndarray:
+        options = SimpleNamespace(sampler=sampler, logit_adjustment=1.0)
+        weights = class_weights(TrainSet.labels, kind, 3)
+        return training.logit_adjustment(TrainSet(TrainSet.labels), options, 3, weights).exp().numpy()
+
+    np.testing.assert_allclose(adjusted("shuffle", "none"), np.array([64, 16, 4]) / 84, rtol=1e-5)
+    np.testing.assert_allclose(adjusted("shuffle", "sqrt"), np.array([8, 4, 2]) / 14, rtol=1e-5)
+    np.testing.assert_allclose(adjusted("balanced", "none"), np.array([8, 4, 2]) / 14, rtol=1e-5)
+    np.testing.assert_allclose(adjusted("shuffle", "balanced"), 1 / 3, rtol=1e-5)
+
+
 def test_patience_counts_the_epochs_behind_the_best():
     progress, asked = Progress(), options("--epochs", 9, "--patience", 2)
     for epoch, score in enumerate([0.1, 0.3, 0.3, 0.2], start=1):

@@ -246,12 +246,16 @@ def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray
     return square_root_weights(train_set.labels) if options.sampler == "balanced" else None
 
 
-def logit_adjustment(train_set: LabelledSquares, options: Options, num_classes: int) -> torch.Tensor:
-    """(C,) float32 `tau * log(share)`, with each class's share of what is drawn in an epoch.
+def logit_adjustment(
+    train_set: LabelledSquares, options: Options, num_classes: int, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(C,) float32 `tau * log(share)`, with each class's share of what an epoch's loss is made of: how often it is
+    drawn, times its weight in the loss.
 
     A class without examples counts as less than one photograph.
     """
     drawn = np.bincount(train_set.labels, sampling_weights(train_set, options), minlength=num_classes)
+    drawn = drawn if weights is None else drawn * weights.numpy()
     shares = np.maximum(drawn / drawn.sum(), 1 / (len(train_set) + 1))
     return torch.from_numpy(options.logit_adjustment * np.log(shares)).float()
 
