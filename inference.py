@@ -48,7 +48,7 @@ def run(options: flags.Options) -> Path:
     import numpy as np
 
     from utils import chosen, engine, ensembles, shards, submissions, unlabelled
-    from utils.checkpoints import find_checkpoint
+    from utils.checkpoints import find_checkpoint, versions
     from utils.files import require_writable
 
     # Runtime
@@ -80,13 +80,19 @@ def run(options: flags.Options) -> Path:
     output = options.output_dir / f"output_{ensemble.name}.{options.format}"
     if accelerator.is_main_process:
         preds = np.concatenate([np.where(np.isnan(one[:, 0]), -1, one.argmax(-1)) for one in scores()])
-        listed = unlabelled.list_unreadable(
-            options.output_dir / f"unreadable_{ensemble.name}.csv", test, np.flatnonzero(preds < 0), skip_bad
-        )
-        if listed:
+        listed = options.output_dir / f"unreadable_{ensemble.name}.csv"
+        if unreadable := unlabelled.list_unreadable(listed, test, np.flatnonzero(preds < 0), skip_bad):
             preds[preds < 0] = options.skip_bad
             log.warning("%s lists the images that cannot be read; their answer is class %d", listed, options.skip_bad)
         submissions.write_submission(output, test.columns, test.rows(), preds)
+        record = {
+            "members": [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in ensemble.members],
+            "how": ensemble.how,
+            "photographs": {"count": test.count, "digest": test.digest, "unreadable": unreadable},
+            "options": options.as_dict(),
+            "versions": versions(),
+        }
+        submissions.write_record(output, record)
         if options.save_probs:
             probs = (row for one in scores() for row in ensembles.as_probs(one, ensemble.rule))
             saved = submissions.write_probs(output.with_stem(f"{output.stem}_probs"), test.files(), probs)

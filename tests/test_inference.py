@@ -1,6 +1,8 @@
 """inference.py in shards: killed and started again, over several processes, with images that cannot be read."""
 
 import csv
+import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 from conftest import REPOSITORY, command, fails_cleanly, in_a_copy, infer, make_eval
 
 from utils import shards, unlabelled
+from utils.checkpoints import read_checkpoint
 from utils.errors import InputError
 from utils.submissions import read_submission
 
@@ -128,6 +131,8 @@ def test_images_that_cannot_be_read_are_answered_and_listed_when_asked_for(
     assert {name for name, answer in given.items() if answer == 17} >= bad
     assert all(given[name] == healthy[name] for name in given if name not in bad)
 
+    record = json.loads(Path(f"output/output_{SOUP}.json").read_text())
+    assert record["photographs"]["unreadable"] == 3
     with open(f"output/unreadable_{SOUP}.csv", newline="") as file:
         reasons = {row["ImageID"]: row["reason"] for row in csv.DictReader(file)}
     assert reasons.keys() == bad
@@ -188,6 +193,21 @@ def test_parquet_in_and_out_is_the_csv(kitchen, tmp_path, monkeypatch):
     (data / "eval" / "info.parquet").write_bytes(b"no parquet")
     with pytest.raises(InputError, match=r"info\.parquet is no Parquet file"):
         infer(data)
+
+
+def test_a_submission_has_a_record_of_what_it_was_made_from(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    output = infer(faces, "--weighted-ensemble", AGE, "--flip")
+    record = json.loads(output.with_suffix(".json").read_text())
+    assert record["file"] == output.name
+    assert record["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
+    of_files = [read_checkpoint(Path("model") / f"{name}.pt").digest for name in (SOUP, AGE)]
+    assert [one["digest"] for one in record["members"]] == of_files
+    assert all(one["flip"] for one in record["members"])
+    assert record["how"] == {"age weight": 1.0}
+    assert record["photographs"]["count"] == 10
+    assert record["options"]["weighted_ensemble"] == [AGE]
+    assert record["versions"]["torch"]
 
 
 def test_rows_are_counted_in_shards(tmp_path, monkeypatch):

@@ -79,6 +79,11 @@ def as_saved(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state_dict.items()}
 
 
+def versions() -> dict[str, str]:
+    """Of the packages that what is written depends on."""
+    return {name: version(name) for name in PACKAGES}
+
+
 def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict) -> str:
     """Write a float32 `state_dict` and its record atomically; returns the digest, which the record keeps."""
     state_dict = as_saved(state_dict)
@@ -86,7 +91,7 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
         "format": FORMAT,
         **meta,
         "digest": digest(state_dict),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(),
     }
     save_archive(path, {"state_dict": state_dict, "meta": meta})
     return meta["digest"]

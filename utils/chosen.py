@@ -86,7 +86,8 @@ def read_chosen(path: Path, options: Options) -> Ensemble:
         every = [class_log_probs(one, member.labelling) for one, member in zip(logits, members, strict=True)]
         return decision.apply(weighted_mean(every, weights))
 
-    return Ensemble(name, members, combine)
+    how = {"weights": weights, "temperature": decision.temperature, "bias": decision.bias.tolist()}
+    return Ensemble(name, members, combine, how=how)
 
 
 def _member(file: Path, digest: str, flip: bool, ensemble: Path) -> Checkpoint:

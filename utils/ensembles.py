@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -144,13 +144,14 @@ def read_members(options: Options, model: Checkpoint) -> tuple[list[Checkpoint],
 class Ensemble:
     """Models that predict together: `combine` makes (N, 18) scores of their logits, in the order of `members`.
 
-    `rule` is what `as_probs` makes probabilities of the scores by.
+    `rule` is what `as_probs` makes probabilities of the scores by; `how` tells weights and rules for the record.
     """
 
     name: str
     members: list[Checkpoint]
     combine: Callable[[list[np.ndarray]], np.ndarray]
     rule: str = "log"
+    how: dict = field(default_factory=dict)
 
 
 def read_ensemble(path: Path, options: Options) -> Ensemble:
@@ -163,11 +164,11 @@ def read_ensemble(path: Path, options: Options) -> Ensemble:
         def corrected(logits: list[np.ndarray]) -> np.ndarray:
             return age_corrected(logits[0], soft_vote(logits[1:], "log"), weight, model.labelling)
 
-        return Ensemble(weighted_name(model, ages), [model, *ages], corrected)
+        return Ensemble(weighted_name(model, ages), [model, *ages], corrected, how={"age weight": weight})
     if others:
         rule = options.soft_voting_rule or "minmax"
         voted = partial(soft_vote, rule=rule)
-        return Ensemble(soft_voting_name(model, others, rule), [model, *others], voted, rule)
+        return Ensemble(soft_voting_name(model, others, rule), [model, *others], voted, rule, {"soft vote": rule})
     return Ensemble(model.name, [model], lambda logits: logits[0])
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from utils import findings
 from utils.charts import Axis, Bar, Point, point_chart, row_chart
-from utils.checkpoints import PACKAGES, Checkpoint
+from utils.checkpoints import Checkpoint, versions
 from utils.data import Photographs
 from utils.evaluation import HeldOut
 from utils.files import write_text
@@ -112,7 +112,7 @@ def contents(subject: Subject) -> dict:
             findings.WORST: "worst: the highest loss",
             findings.CONFIDENT: "confidently wrong: the highest probability of a wrong class",
         },
-        "versions": {name: version(name) for name in (*PACKAGES, "scikit-learn")},
+        "versions": {**versions(), "scikit-learn": version("scikit-learn")},
     }
 
 

@@ -1,5 +1,7 @@
 """Submission files: the columns of `info.csv` with `ans` filled in; rows of several are matched by `ImageID`."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
+from utils.files import write_text
 from utils.labels import Labelling
 from utils.options import OUTPUT
 from utils.tables import open_table, write_table
@@ -108,3 +111,11 @@ def write_probs(path: Path, ids: Iterable[str], probs: Iterable[np.ndarray]) -> 
     """`ImageID,p0,...` with the class probabilities (C,) of each row."""
     rows = ([name, *row.tolist()] for name, row in zip(ids, probs, strict=True))
     return write_table(path, ["ImageID", *(f"p{k}" for k in range(len(CLASS_IDS)))], rows)
+
+
+def write_record(submission: Path, record: dict) -> Path:
+    """Tell beside a submission what it was made from: `record`, and the SHA-256 of the file that it belongs to."""
+    with open(submission, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    content = {"file": submission.name, "sha256": digest, **record}
+    return write_text(submission.with_suffix(".json"), json.dumps(content, indent=2) + "\n")

@@ -122,19 +122,20 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def list_unreadable(path: Path, test: TestImages, rows: np.ndarray, skip_bad: bool) -> Path | None:
-    """Write a CSV `ImageID,reason` of the images at these rows, which could not be read; without any, remove one that
-    is there. Unless `skip_bad` the first of them is an `InputError`.
+def list_unreadable(path: Path, test: TestImages, rows: np.ndarray, skip_bad: bool) -> int:
+    """Write a CSV `ImageID,reason` of the images at these rows, which could not be read, and return their number;
+    without any, remove one that is there. Unless `skip_bad` the first of them is an `InputError`.
     """
     if not len(rows):
         path.unlink(missing_ok=True)
-        return None
+        return 0
     wanted = set(rows.tolist())
     names = (name for row, name in enumerate(test.files()) if row in wanted)
     reasons = ([name, _why_unreadable(test.folder / name)] for name in names)
     if not skip_bad:
         raise InputError(f"{next(reasons)[1]}, or pass --skip-bad")
-    return write_table(path, ["ImageID", "reason"], reasons)
+    write_table(path, ["ImageID", "reason"], reasons)
+    return len(rows)
 
 
 def _why_unreadable(path: Path) -> str:
