@@ -29,6 +29,8 @@ RECIPES = {
     "label smoothing 0.1": "--label-smoothing 0.1",
     "mixup 0.2": "--mixup 0.2",
     "half CutMix 0.5": "--half-cutmix 0.5",
+    "mixup and layer decay": "--mixup 0.2 --layer-decay 0.75",
+    "mixup, half CutMix and layer decay": "--mixup 0.2 --half-cutmix 0.5 --layer-decay 0.75",
     "drop ages 57-59": "--drop-ages 57-59",
     "age regression 0.5": "--age-regression 0.5",
     "class weights sqrt, no balanced sampler": "--sampler shuffle --class-weights sqrt",
