@@ -4,7 +4,8 @@
 
 Reads `eval/info.csv` and `eval/images/` (or any folder of images); writes `output/output_{model}.csv` and, with
 `--save-probs`, the probabilities beside it. Without `--model-name` it takes the only greedy soup in `model/`; with
-`--ensemble logs/ensemble_NAME.json` it predicts with the members, weights, temperature and bias of that file.
+`--ensemble logs/ensemble_NAME.json` it predicts with the members, weights, temperature and bias of that file. With
+`--demo` it writes nothing and shows a page that answers one photograph at a time.
 """
 
 import logging
@@ -26,18 +27,21 @@ def parser() -> flags.Parser:
     flags.add_locations(parser)
     flags.add_loader(parser, "images per step and process")
     flags.add_preprocessing(parser)
+    flags.add_demo(parser)
     return parser
 
 
-def run(options: flags.Options) -> Path:
-    """Write the submission; returns its path."""
+def run(options: flags.Options) -> Path | None:
+    """Write the submission; returns its path, or None after `--demo`."""
     flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
+    own = "data_location", "output_dir", "save_probs", "batch_size", "workers"
+    flags.refuse_beside_demo(options, parser().parse([]), *own)
 
     import numpy as np
 
-    from utils import chosen, engine, ensembles, submissions
+    from utils import chosen, engine, ensembles, page, submissions
     from utils.checkpoints import Checkpoint, find_checkpoint
     from utils.clip import build
     from utils.data import read_test_images
@@ -46,7 +50,10 @@ def run(options: flags.Options) -> Path:
 
     # Runtime
     accelerator = engine.start()
-    require_writable(options.output_dir)
+    if options.demo:
+        page.check_ready(accelerator)
+    else:
+        require_writable(options.output_dir)
 
     # Models
     if options.ensemble:
@@ -54,6 +61,8 @@ def run(options: flags.Options) -> Path:
     else:
         path = find_checkpoint(options.model_name, options.model_location)
         ensemble = ensembles.read_ensemble(path, options)
+    if options.demo:
+        return page.serve(accelerator, ensemble, options.demo)
 
     # Data
     test = read_test_images(options.data_location)
