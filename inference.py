@@ -6,7 +6,8 @@ Reads `eval/info.csv` (or `.parquet`) and `eval/images/` (or any folder of image
 `output/output_{model}.csv` and, with `--save-probs`, the probabilities beside it. Without `--model-name` it takes the
 only greedy soup in `model/`; with `--ensemble logs/ensemble_NAME.json` it predicts with the members, weights,
 temperature and bias of that file.
-Each model's logits are kept in `cache/logits`, 256 photographs at a time: a run that was killed goes on there.
+Each model's logits are kept in `cache/logits`, 256 photographs at a time: a run that was killed goes on there. With
+`--demo` it writes nothing and shows a page that answers one photograph at a time.
 """
 
 import logging
@@ -36,24 +37,30 @@ def parser() -> flags.Parser:
     flags.add_locations(parser)
     flags.add_loader(parser, "images per step and process")
     flags.add_preprocessing(parser)
+    flags.add_demo(parser)
     return parser
 
 
-def run(options: flags.Options) -> Path:
-    """Write the submission; returns its path."""
+def run(options: flags.Options) -> Path | None:
+    """Write the submission; returns its path, or None after `--demo`."""
     flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
+    own = "data_location", "output_dir", "format", "save_probs", "skip_bad", "batch_size", "workers"
+    flags.refuse_beside_demo(options, parser().parse([]), *own)
 
     import numpy as np
 
-    from utils import chosen, engine, ensembles, shards, submissions, unlabelled
+    from utils import chosen, engine, ensembles, page, shards, submissions, unlabelled
     from utils.checkpoints import find_checkpoint, versions
     from utils.files import require_writable
 
     # Runtime
     accelerator = engine.start()
-    require_writable(options.output_dir)
+    if options.demo:
+        page.check_ready(accelerator)
+    else:
+        require_writable(options.output_dir)
 
     # Models
     if options.ensemble:
@@ -61,6 +68,8 @@ def run(options: flags.Options) -> Path:
     else:
         path = find_checkpoint(options.model_name, options.model_location)
         ensemble = ensembles.read_ensemble(path, options)
+    if options.demo:
+        return page.serve(accelerator, ensemble, options.demo)
 
     # Data
     skip_bad = options.skip_bad is not None

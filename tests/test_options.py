@@ -27,7 +27,7 @@ FLAGS = {
         mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
         no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None score-on=None
         split-by=None split-seed=None start-from=None std=None uniform-soup=False val-ratio=recorded workers=None""",
-    inference: """batch-size=64 data-location=data ensemble=None flip=False format=csv mean=None
+    inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
         model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
         soft-voting=None soft-voting-rule=None std=None weighted-ensemble=None workers=None""",
     validation: """batch-size=64 data-location=data ensemble=None flip=False i=None mean=None metric=macro_f1

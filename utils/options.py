@@ -16,6 +16,7 @@ from utils.errors import InputError
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
 CACHE = Path("cache")  # decoded photographs, safe to delete
 OUTPUT = Path("output")  # submissions
+DEMO_ADDRESS = "127.0.0.1:7860"
 PICTURES = Path("val_img")  # sheets, confusion matrices, reports
 DEFAULT_SPLIT = {"val_ratio": 0.2, "seed": 42, "by": "person"}
 SPLIT_BY = ("person", "image")
@@ -160,6 +161,14 @@ def triple(text: str) -> tuple[float, float, float]:
     if len(values) != 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not three numbers for red, green and blue")
     return values
+
+
+def address(text: str) -> tuple[str, int]:
+    """A host and a port, `127.0.0.1:7860`."""
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 127.0.0.1:7860 (host and port)")
+    return host, int(port)
 
 
 def run_name(text: str) -> str:
@@ -338,6 +347,25 @@ def refuse_beside_ensemble(options: Options, *names: str) -> None:
         value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
         if value is not None and value is not False:
             raise InputError(f"--ensemble {options.ensemble} has members of its own: leave {flag} out")
+
+
+def add_demo(parser: Parser) -> None:
+    parser.add_argument(
+        "--demo",
+        type=address,
+        nargs="?",
+        const=DEMO_ADDRESS,
+        metavar="HOST:PORT",
+        help="show a page that answers one photograph at a time instead; without HOST:PORT at "
+        f"{DEMO_ADDRESS}, which only this machine can reach; 0.0.0.0:7860 opens it to the network",
+    )
+
+
+def refuse_beside_demo(options: Options, defaults: Options, *names: str) -> None:
+    """Raise `InputError` when one of these is given together with `--demo`, under which it means nothing."""
+    for name in names if options.demo else ():
+        if getattr(options, name) != getattr(defaults, name):
+            raise InputError(f"--demo answers photographs one by one on a page: leave --{name.replace('_', '-')} out")
 
 
 def add_preprocessing(parser: Parser) -> None:
