@@ -25,8 +25,8 @@ SKIP = "leave it out of the list, or pass --skip-bad"
 class TestImages:
     """The photographs to predict, in the order of the submission.
 
-    `source` is the list's file, or the names of a plain folder. `digest` stands for the names, lengths and times of
-    change of all files; a column `ImageID` holds each file's path relative to `folder`.
+    `source` is the list's file, or the names of a plain folder. A column `ImageID` holds each file's path relative to
+    `folder`. `digest` stands for the folder, the names, lengths and times of change of all files, and `SHARD`.
     """
 
     folder: Path
@@ -88,7 +88,8 @@ def _checked(test: TestImages, skip_bad: bool, progress: bool) -> TestImages:
 
     Names are compared by 64-bit hashes: eight bytes a row are all that stays in memory.
     """
-    hashes, listing, missing, first_missing = array("Q"), hashlib.sha256(), 0, ""
+    hashes, missing, first_missing = array("Q"), 0, ""
+    listing = hashlib.sha256(f"{SHARD} of {test.folder.resolve()}\n".encode())
     for name in tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False):
         hashes.append(_hash(name))
         path = os.path.join(test.folder, name)
