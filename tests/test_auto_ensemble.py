@@ -14,6 +14,7 @@ from utils.candidates import find_candidates
 from utils.checkpoints import read_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.metrics import log_softmax
+from utils.results import latest_rows
 
 AUTO = "logs/ensemble_finetune_cp_auto.json"
 
@@ -68,6 +69,13 @@ def test_an_ensemble_is_chosen_told_of_and_applied(kitchen, faces, monkeypatch, 
         assert told in said
     for one in chosen["members"]:
         assert f"{one['weight']:.4f} of {one['name']}" in said
+    assert latest_rows("finetune_cp")[-3:] == chosen["scores"]  # so the summary has them
+    model = next(one for one in chosen["members"] if one["kind"] != "age")
+    with monkeypatch.context() as patch:  # trained again since
+        patch.setitem(model, "digest", "another")
+        rewrite(AUTO, members=chosen["members"])
+        assert "auto ensemble" not in [row["kind"] for row in latest_rows("finetune_cp")]
+    rewrite(AUTO, members=chosen["members"])
     # one of the kitchen's candidates may weigh nothing: give all some weight, and a bias that turns predictions
     members = [*chosen["members"]]
     for candidate in find_candidates(Path("model")):

@@ -74,7 +74,22 @@ def latest_rows(name: str) -> list[dict]:
             for row in (read_rows(validation) if validation.is_file() else [])
             if row["kind"] != "single" and all(row[key] == model[key] for key in same)
         ]
-    return rows
+    return rows + _chosen_rows(name, models)
+
+
+def _chosen_rows(name: str, models: list[dict]) -> list[dict]:
+    """What `validation.py --ensemble auto` said of these very weights on the people of `models`."""
+    path = LOGS / f"ensemble_{name}_auto.json"
+    if not path.is_file():
+        return []
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+        digests = {one["file"]: one["digest"] for one in chosen["members"]}
+        same = all(chosen[key] == models[0][key] for key in ("people", "split"))
+        same &= all(digests.get(row["model"], row["digest"]) == row["digest"] for row in models)
+        return chosen["scores"] if same else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no chosen ensemble ({error}): remove it") from error
 
 
 def describe(row: dict) -> str:
