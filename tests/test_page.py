@@ -140,7 +140,7 @@ def content_of(image, kind, **options):
     return file.getvalue()
 
 
-JPEG = content_of(draw_face(0, 0, 25, 0), "jpeg")
+JPEG, PNG = (content_of(draw_face(0, 0, 25, 0), kind) for kind in ("jpeg", "png"))
 BOMB = content_of(Image.new("1", (16_000, 16_000)), "png")
 BAD = {
     "text": (b"this is no photograph", "no JPEG or PNG"),
@@ -148,8 +148,8 @@ BAD = {
     "script": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no JPEG or PNG"),
     "another format": (content_of(draw_face(0, 0, 25, 0), "gif"), "no JPEG or PNG"),
     "cut": (JPEG[: len(JPEG) // 2], "cut short or damaged"),
-    "end is lost": (JPEG[:-2], "cut short or damaged"),
-    "damaged": (content_of(draw_face(0, 0, 25, 0), "png")[:60] + bytes(9) + b"IEND\xaeB`\x82", "cut short or damaged"),
+    "end is lost": (PNG[:-4], "cut short or damaged"),
+    "damaged": (PNG[:60] + bytes(9) + b"IEND\xaeB`\x82", "cut short or damaged"),
     "large file": (JPEG + bytes(20_000_000) + JPEG[-2:], "has 20.0 MB, and 20 are allowed"),
     "many pixels": (content_of(Image.new("1", (8001, 8001)), "png"), "8001 x 8001 pixels, and 64 million"),
     "bomb": (BOMB, "far more than the 64 million pixels"),
