@@ -97,7 +97,7 @@ def run(options: flags.Options) -> Path | None:
         record = {
             "members": [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in ensemble.members],
             "how": ensemble.how,
-            "photographs": {"count": test.count, "digest": test.digest, "unreadable": unreadable},
+            "photographs": {"count": test.count, "unreadable": unreadable},
             "options": options.as_dict(),
             "versions": versions(),
         }
