@@ -153,6 +153,7 @@ def run(
     parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
     state = State(state_file(final), record, accelerator, parts)
     progress = state.load(stored)
+    del stored  # and with it the file that is mapped
 
     def photographs_of(epoch: int, first: int, last: int) -> str:
         return training.images_in(task, train_set, sampler.order(epoch)[first:last])

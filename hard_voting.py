@@ -58,7 +58,7 @@ def find_inputs(options: flags.Options) -> list[Path]:
     paths = [path for path in find_submissions() if path.resolve() != voted]
     if not paths:
         raise InputError(
-            f"no submissions output_*.csv in {flags.OUTPUT.resolve()}: run inference.py, or give CSV files"
+            f"no submissions output_*.csv in {flags.OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"
         )
     return paths
 
@@ -108,16 +108,15 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
 
     import numpy as np
 
-    from utils.images import decode
     from utils.labels import Labelling
     from utils.pictures import save_sheet
     from utils.unlabelled import read_test_images
 
-    test = read_test_images(data_location)
+    test = read_test_images(data_location, skip_bad=True)
     unknown = sorted(set(images) - set(test.files()))
     if unknown:
         raise InputError(f"{len(unknown)} disputed images are not in {test.folder}, the first: {unknown[0]}")
-    squares = np.stack([decode(test.folder / image, PIXELS) for image in images])
+    squares = np.stack([picture(test.folder / image) for image in images])
     captions, names = [], Labelling().classes
     for image, column, pred in zip(images, answers.T.tolist(), preds, strict=True):
         counts = [f"{files} x {names[class_id]}" for class_id, files in Counter(column).most_common()]
@@ -126,6 +125,18 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
     return save_sheet(
         SHEET, squares, captions, title="most disputed first: the voted class, and how many files say what"
     )
+
+
+def picture(path: Path):
+    """(S, S, 3) uint8 of a photograph, or grey when it cannot be read."""
+    import numpy as np
+
+    from utils.images import decode
+
+    try:
+        return decode(path, PIXELS)
+    except InputError:
+        return np.full((PIXELS, PIXELS, 3), 128, np.uint8)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -43,7 +43,7 @@ def parser() -> flags.Parser:
 
 def run(options: flags.Options) -> Path | None:
     """Write the submission; returns its path, or None after `--demo`."""
-    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip")
+    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
     own = "data_location", "output_dir", "format", "save_probs", "skip_bad", "batch_size", "workers"
@@ -60,7 +60,7 @@ def run(options: flags.Options) -> Path | None:
     if options.demo:
         page.check_ready(accelerator)
     else:
-        require_writable(options.output_dir)
+        require_writable(options.output_dir, flags.CACHE)
 
     # Models
     if options.ensemble:
@@ -88,7 +88,8 @@ def run(options: flags.Options) -> Path | None:
     # Result
     output = options.output_dir / f"output_{ensemble.name}.{options.format}"
     if accelerator.is_main_process:
-        preds = np.concatenate([np.where(np.isnan(one[:, 0]), -1, one.argmax(-1)) for one in scores()])
+        looked = zip(test.shards(), scores(), strict=True)  # once more at the list, which is written below
+        preds = np.concatenate([np.where(np.isnan(one[:, 0]), -1, one.argmax(-1)) for _, one in looked])
         listed = options.output_dir / f"unreadable_{ensemble.name}.csv"
         if unreadable := unlabelled.list_unreadable(listed, test, np.flatnonzero(preds < 0), skip_bad):
             preds[preds < 0] = options.skip_bad
@@ -102,9 +103,11 @@ def run(options: flags.Options) -> Path | None:
             "versions": versions(),
         }
         submissions.write_record(output, record)
+        saved = output.with_stem(f"{output.stem}_probs")
+        saved.unlink(missing_ok=True)  # those of an earlier submission
         if options.save_probs:
             probs = (row for one in scores() for row in ensembles.as_probs(one, ensemble.rule))
-            saved = submissions.write_probs(output.with_stem(f"{output.stem}_probs"), test.files(), probs)
+            submissions.write_probs(saved, test.files(), probs)
             log.info("probabilities: %s", saved)
     accelerator.end_training()
     log.info("saved %s (%d rows)", output, test.count)

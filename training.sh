@@ -125,15 +125,19 @@ interrupted() {
 trap interrupted INT TERM
 
 # must NAME COMMAND... says which run failed and stops there
-must() {
+attempt() { # NAME COMMAND...
     local name="$1" began="$SECONDS"
     shift
     echo "== $name"
     "$@" </dev/null &
     pids=("$!")
-    wait "$!" || stop "$name failed: mend what it says, then run the same command again; what is done will be skipped"
+    wait "$!" || return
     pids=()
     echo "-- $name: $((SECONDS - began)) s"
+}
+
+must() { # NAME COMMAND...
+    attempt "$@" || stop "$1 failed: mend what it says, then run the same command again; what is done will be skipped"
 }
 
 finetune() { # SLOT SCRIPT SEED INDEX
@@ -245,8 +249,8 @@ fi
 if wanted validation; then
     must "validation.py" launch 0 validation.py --model-name "$soup" --weighted-ensemble "$age" \
         --soft-voting "$best" "${here[@]}" ${relabel[@]+"${relabel[@]}"}
-    must "validation.py --ensemble auto" launch 0 validation.py --ensemble auto --name "$NAME" --metric "$METRIC" \
-        "${here[@]}" ${relabel[@]+"${relabel[@]}"}
+    attempt "validation.py --ensemble auto" launch 0 validation.py --ensemble auto --name "$NAME" --metric "$METRIC" \
+        "${here[@]}" ${relabel[@]+"${relabel[@]}"} || echo "no ensemble was chosen: going on without one" >&2
 fi
 
 if wanted inference; then
@@ -254,7 +258,7 @@ if wanted inference; then
     must "inference.py, soup" launch 0 inference.py --model-name "$soup" "${there[@]}"
     must "inference.py, soup and age" launch 0 inference.py --model-name "$soup" --weighted-ensemble "$age" "${there[@]}"
     must "inference.py, soft vote" launch 0 inference.py --model-name "$soup" --soft-voting "$best" "${there[@]}"
-    if [[ -f "$chosen" ]]; then
+    if [[ "$chosen" -nt "$scores" ]]; then # of these very models
         must "inference.py, chosen ensemble" launch 0 inference.py --ensemble "$chosen" "${there[@]}"
     fi
 fi
@@ -265,7 +269,8 @@ fi
 
 if wanted summary; then
     scored=()
-    for file in "output/output_$best_name.csv" "${voting[@]}" "output/output_${NAME}_auto.csv" output/hard_voting.csv; do
+    if [[ "$chosen" -nt "$scores" ]]; then voting+=("output/output_${NAME}_auto.csv"); fi
+    for file in "output/output_$best_name.csv" "${voting[@]}" output/hard_voting.csv; do
         if [[ -n "$TRUTH" && -f "$file" ]]; then scored+=("$file"); fi
     done
     ((${#scored[@]} > 0)) && scored+=(--truth "$TRUTH")

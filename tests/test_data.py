@@ -1,10 +1,11 @@
 import logging
 import shutil
+import struct
 
 import numpy as np
 import pytest
 from conftest import make_eval, make_people
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils.data import read_photographs
 from utils.errors import InputError
@@ -165,6 +166,15 @@ def test_a_wrong_info_csv_is_an_error(tmp_path, content, message):
     (data / "eval" / "info.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         read_test_images(data)
+
+
+def test_damaged_metadata_is_an_error_that_names_the_file(small, monkeypatch):
+    def broken(image):
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", broken)
+    with pytest.raises(InputError, match=r"cannot decode image .*mask1\.jpg"):
+        decode(next((small / "train" / "images").glob("*/mask1.jpg")), 8)
 
 
 def test_squares_are_what_pillow_decodes_and_are_decoded_once(small, tmp_path, monkeypatch):

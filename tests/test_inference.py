@@ -1,8 +1,10 @@
 """inference.py in shards: killed and started again, over several processes, with images that cannot be read."""
 
 import csv
+import errno
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import REPOSITORY, command, fails_cleanly, in_a_copy, infer, make_eval
+import torch
+from conftest import REPOSITORY, command, in_a_copy, infer, make_eval
 
 from utils import shards, unlabelled
 from utils.checkpoints import read_checkpoint
+from utils.ensembles import Ensemble, as_probs, combine_readable
 from utils.errors import InputError
 from utils.submissions import read_submission
 
@@ -131,7 +135,7 @@ def test_images_that_cannot_be_read_are_answered_and_listed_when_asked_for(
     assert {name for name, answer in given.items() if answer == 17} >= bad
     assert all(given[name] == healthy[name] for name in given if name not in bad)
 
-    record = json.loads(Path(f"output/output_{SOUP}.json").read_text())
+    record = json.loads(Path(f"output/output_{SOUP}.csv.json").read_text())
     assert record["photographs"]["unreadable"] == 3
     with open(f"output/unreadable_{SOUP}.csv", newline="") as file:
         reasons = {row["ImageID"]: row["reason"] for row in csv.DictReader(file)}
@@ -168,9 +172,84 @@ def test_what_an_earlier_run_could_not_read_is_an_error_without_skip_bad(kitchen
 
 def test_one_error_line_over_two_processes(kitchen, tmp_path, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
+    data = make_eval(tmp_path / "data", 300)
+    last = (data / "eval/info.csv").read_text().split()[-1].partition(",")[0]  # of the second shard
+    (data / "eval/images" / last).write_text("no image\xff\xd9", encoding="latin-1")
+    result = command("inference.py", "--data-location", data, "--workers", "0", processes=2)
+    assert result.returncode != 0
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert last in error
+    assert "]: Traceback" not in result.stderr  # of one of ours; torchrun writes its own
+    assert not list(Path("output").iterdir())
+
+
+def test_an_age_specialist_that_lacks_a_row_leaves_it_out():
+    ensemble = Ensemble("two", [], lambda logits: logits[0] + logits[1])
+    one, other = np.ones((3, 18)), np.ones((3, 18))
+    other[1] = np.nan
+    scores = combine_readable(ensemble, [one, other])
+    assert np.isnan(scores[1]).all()
+    assert (scores[[0, 2]] == 2).all()
+    np.testing.assert_allclose(as_probs(scores), 1 / 18)
+
+
+def test_a_list_or_photograph_that_changes_meanwhile_is_noticed(kitchen, tmp_path, monkeypatch, small_shards):
+    in_a_copy(kitchen, monkeypatch)
     data = make_eval(tmp_path / "data", 10)
-    (data / "eval/images/005.jpg").write_text("no image\xff\xd9", encoding="latin-1")
-    fails_cleanly(command("inference.py", "--data-location", data), "005.jpg")
+    test = unlabelled.read_test_images(data)
+    os.utime(data / "eval/images/007.jpg")
+    with pytest.raises(InputError, match="changed meanwhile: run the same command again"):
+        list(test.shards())
+    test = unlabelled.read_test_images(data)
+    reversed_list = "ImageID,ans\n" + "".join(f"{name},0\n" for name in reversed(list(test.files())))
+    before = infer(data)
+    (data / "eval/info.csv").write_text(reversed_list)
+    with pytest.raises(InputError, match="changed meanwhile"):
+        list(test.shards())
+    answers = dict(zip(*_answers(before), strict=True))
+    after = _answers(infer(data))
+    assert after[0] == list(answers)[::-1]
+    assert dict(zip(*after, strict=True)) == answers
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
+def test_a_shard_file_that_is_not_whole_is_made_again(kitchen, faces, monkeypatch, content):
+    in_a_copy(kitchen, monkeypatch)
+    wanted = infer(faces).read_bytes()
+    (part,) = parts()
+    part.write_bytes(content)
+    assert infer(faces).read_bytes() == wanted
+    assert len(np.load(part)) == 10
+
+
+def test_a_failing_disk_is_no_unreadable_image(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+
+    def broken(path, size):
+        raise InputError(f"cannot decode image {path}") from OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shards, "decode", broken)
+    with pytest.raises(InputError, match="cannot decode image"):
+        infer(faces, "--skip-bad")
+    assert not parts()
+
+
+def test_a_model_that_diverged_is_an_error(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    monkeypatch.setattr(
+        shards, "forward", lambda model, squares, preprocessing: torch.full((len(squares), 18), np.nan)
+    )
+    with pytest.raises(InputError, match="it diverged"):
+        infer(faces)
+    assert not parts()
+
+
+def test_probabilities_of_an_earlier_submission_do_not_stay(kitchen, faces, monkeypatch):
+    in_a_copy(kitchen, monkeypatch)
+    output = infer(faces, "--save-probs")
+    assert output.with_stem(f"{output.stem}_probs").is_file()
+    assert infer(faces) == output
+    assert not output.with_stem(f"{output.stem}_probs").exists()
 
 
 def test_parquet_in_and_out_is_the_csv(kitchen, tmp_path, monkeypatch):
@@ -198,7 +277,7 @@ def test_parquet_in_and_out_is_the_csv(kitchen, tmp_path, monkeypatch):
 def test_a_submission_has_a_record_of_what_it_was_made_from(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     output = infer(faces, "--weighted-ensemble", AGE, "--flip")
-    record = json.loads(output.with_suffix(".json").read_text())
+    record = json.loads(output.with_name(f"{output.name}.json").read_text())
     assert record["file"] == output.name
     assert record["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
     of_files = [read_checkpoint(Path("model") / f"{name}.pt").digest for name in (SOUP, AGE)]

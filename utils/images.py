@@ -251,5 +251,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Turn Pillow's many ways of failing into one error that names the file."""
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged metadata raises struct.error, TypeError, AttributeError and more
         raise InputError(f"cannot decode image {path} ({error}): replace or remove it") from error

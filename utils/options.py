@@ -166,7 +166,8 @@ def triple(text: str) -> tuple[float, float, float]:
 def address(text: str) -> tuple[str, int]:
     """A host and a port, `127.0.0.1:7860`."""
     host, _, port = text.rpartition(":")
-    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+    bare = ":" in host and not host.startswith("[")  # IPv6 without its brackets
+    if not host or bare or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form 127.0.0.1:7860 (host and port)")
     return host, int(port)
 

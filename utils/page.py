@@ -131,6 +131,8 @@ def read_photograph(path: Path, sizes: set[int]) -> dict[int, np.ndarray]:
             width, height = image.size
     except Image.DecompressionBombError:
         raise InputError(f"The photograph has far more than the {MEGAPIXELS} million pixels allowed.") from None
+    except FileNotFoundError:
+        raise InputError("The upload is gone, perhaps answered in another window: send it again.") from None
     except (OSError, SyntaxError, ValueError):
         raise InputError("This file is no JPEG or PNG photograph: choose another one.") from None
     if megabytes > MEGABYTES:
@@ -198,6 +200,8 @@ def page_of(demo: Demo):
 
 def serve(accelerator: Accelerator, ensemble: Ensemble, address: tuple[str, int]) -> None:
     """Show the page at `address`, a host and a port, until Ctrl-C; raises `InputError` when that cannot be had."""
+    import httpx  # with which gradio looks whether its page is there
+
     host, port = address
     demo = Demo(accelerator, ensemble)
     with TemporaryDirectory(ignore_cleanup_errors=True) as uploads:  # gradio's own would be open to all users
@@ -205,6 +209,7 @@ def serve(accelerator: Accelerator, ensemble: Ensemble, address: tuple[str, int]
             "GRADIO_TEMP_DIR": uploads,
             "GRADIO_ANALYTICS_ENABLED": "False",
             "GRADIO_RUN_HISTORY": "False",
+            "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), host, "localhost"))),
         }
         page = page_of(demo)
         try:
@@ -222,7 +227,7 @@ def serve(accelerator: Accelerator, ensemble: Ensemble, address: tuple[str, int]
             )
             log.info("%s at http://%s:%d, Ctrl-C ends it", ensemble.name, host, port)
             threading.Event().wait()
-        except OSError as error:
+        except (OSError, httpx.HTTPError) as error:
             raise InputError(f"no page can be opened at {host}:{port}: give --demo another host or port") from error
         except KeyboardInterrupt:
             log.info("the page is closed")

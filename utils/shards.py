@@ -4,6 +4,7 @@ A shard is `unlabelled.SHARD` photographs in the order of the list, evaluated by
 (n, C) float32, NaN in the rows of images that cannot be read.
 """
 
+import errno
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from utils.checkpoints import Checkpoint
 from utils.clip import build
-from utils.engine import TRIAL_BATCH, forward, linger, loader_workers
+from utils.engine import TRIAL_BATCH, forward, from_main, linger, loader_workers
 from utils.errors import InputError
 from utils.files import atomic
 from utils.images import decode
@@ -25,6 +26,8 @@ from utils.options import CACHE
 from utils.unlabelled import TestImages
 
 log = logging.getLogger(__name__)
+
+NO_IMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class ShardedLogits:
@@ -36,19 +39,23 @@ class ShardedLogits:
 
     def __init__(self, checkpoint: Checkpoint, test: TestImages, cache: Path = CACHE):
         key = cache_key(checkpoint.digest, test.digest, (), checkpoint.preprocessing)
-        self.checkpoint, self.folder = checkpoint, Path(cache) / "logits" / key
+        self.folder, self.sizes = Path(cache) / "logits" / key, test.shard_sizes
+        self.num_classes = checkpoint.labelling.num_classes
 
     def __contains__(self, shard: int) -> bool:
-        return self._file(shard).is_file()
+        """Whether its file is there, and whole."""
+        try:
+            return np.load(self._file(shard)).shape == (self.sizes[shard], self.num_classes)
+        except (OSError, ValueError, EOFError):
+            return False
 
     def __getitem__(self, shard: int) -> np.ndarray:
-        try:
-            return np.load(self._file(shard))
-        except FileNotFoundError as error:
+        if shard not in self:
             raise InputError(
                 f"{self._file(shard)} is not there, though another process wrote it: let all processes run in one "
                 "folder that they share"
-            ) from error
+            )
+        return np.load(self._file(shard))
 
     def keep(self, shard: int, logits: np.ndarray) -> None:
         with atomic(self._file(shard)) as temporary, open(temporary, "wb") as file:
@@ -73,6 +80,8 @@ class Decoded(torch.utils.data.Dataset):
         except InputError as error:
             if not self.skip_bad:
                 raise InputError(f"{error}, or pass --skip-bad") from error
+            if getattr(error.__cause__, "errno", None) not in (None, *NO_IMAGE):
+                raise  # the disk or the network failed, which says nothing of the image
         return shard, False, {size: np.zeros((size, size, 3), np.uint8) for size in self.sizes}
 
 
@@ -91,15 +100,22 @@ def evaluate(
     """
     kept = [ShardedLogits(one, test) for one in checkpoints]
     sizes = test.shard_sizes
-    mine = range(accelerator.process_index, len(sizes), accelerator.num_processes)
-    missing = {shard: [k for k, one in enumerate(kept) if shard not in one] for shard in mine}
-    missing = {shard: models for shard, models in missing.items() if models}
-    if len(missing) < len(mine):
-        log.info("%d of %d shards of %d photographs are there already", len(mine) - len(missing), len(mine), sizes[0])
-    models = {
-        k: build(one.config, one.state_dict(), one.path.name).to(accelerator.device).eval()
-        for k, one in enumerate(checkpoints)
-        if any(k in asked for asked in missing.values())
+
+    def look() -> list[tuple[int, list[int]]]:
+        """The shards that a model lacks, and which models."""
+        lacking = ((shard, [k for k, one in enumerate(kept) if shard not in one]) for shard in range(len(sizes)))
+        return [(shard, models) for shard, models in lacking if models]
+
+    lacking = from_main(accelerator, look)
+    if len(lacking) < len(sizes):
+        there = len(sizes) - len(lacking)
+        log.info("%d of %d shards of %d photographs are there already", there, len(sizes), sizes[0])
+    missing = dict(lacking[accelerator.process_index :: accelerator.num_processes])
+    asked = sorted({k for models in missing.values() for k in models})
+    built = {one.digest: one for one in (checkpoints[k] for k in asked)}  # a model and its mirrored variant share one
+    built = {
+        digest: build(one.config, one.state_dict(), one.path.name).to(accelerator.device).eval()
+        for digest, one in built.items()
     }
     size_of = [one.preprocessing["size"] for one in checkpoints]
 
@@ -111,7 +127,7 @@ def evaluate(
                     yield [(shard, name) for name in files[start : start + batch_size]]
 
     loader = torch.utils.data.DataLoader(
-        Decoded(test.folder, sorted({size_of[k] for k in models}), skip_bad),
+        Decoded(test.folder, sorted({size_of[k] for k in asked}), skip_bad),
         batch_sampler=batches(),
         num_workers=min(loader_workers(accelerator, workers), len(missing)),
         worker_init_fn=linger,
@@ -125,13 +141,16 @@ def evaluate(
             for _, readable, squares in group:
                 squares = {size: one.to(accelerator.device, non_blocking=True) for size, one in squares.items()}
                 for k, parts in logits.items():
-                    outputs = forward(models[k], squares[size_of[k]], checkpoints[k].preprocessing)
+                    outputs = forward(built[checkpoints[k].digest], squares[size_of[k]], checkpoints[k].preprocessing)
                     parts.append((outputs, readable))
             for k, parts in logits.items():
                 kept[k].keep(shard, _joined(parts, checkpoints[k])[: sizes[shard]])
             bar.update(sizes[shard])
     bar.close()
-    accelerator.wait_for_everyone()
+    try:
+        accelerator.wait_for_everyone()
+    except RuntimeError as error:  # another process has stopped, and says why
+        raise SystemExit(1) from error
     return kept
 
 

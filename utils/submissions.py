@@ -118,4 +118,4 @@ def write_record(submission: Path, record: dict) -> Path:
     with open(submission, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     content = {"file": submission.name, "sha256": digest, **record}
-    return write_text(submission.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
+    return write_text(submission.with_name(f"{submission.name}.json"), json.dumps(content, indent=2) + "\n")

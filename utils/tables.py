@@ -52,12 +52,15 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            yield 0, file.schema_arrow.names
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise InputError(f"{path} has two columns of one name: rename one of {', '.join(names)}")
+            yield 0, names
             columns = (batch.to_pydict().values() for batch in file.iter_batches(BLOCK))
             rows = chain.from_iterable(zip(*block, strict=True) for block in columns)
             for number, row in enumerate(rows, start=1):
                 yield number, ["" if one is None else str(one) for one in row]
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no Parquet file ({error}): write it anew, or give a CSV file") from error
 
 

@@ -6,6 +6,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,15 @@ class TestImages:
     """The photographs to predict, in the order of the submission.
 
     `source` is the list's file, or the names of a plain folder. A column `ImageID` holds each file's path relative to
-    `folder`. `digest` stands for the folder, the names, lengths and times of change of all files, and `SHARD`.
+    `folder`. `digests` has one for each shard, over the names, lengths and times of change of its files; `digest`
+    stands for the folder and all of them.
     """
 
     folder: Path
     columns: list[str]
     source: Path | list[str]
     count: int = 0
-    digest: str = ""
+    digests: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[list[str]]:
         """The rows of the list, read anew."""
@@ -42,14 +44,22 @@ class TestImages:
         _, lines = open_table(self.source)
         return (row for _, row in lines)
 
+    @property
+    def digest(self) -> str:
+        content = [str(self.folder.resolve()), str(SHARD), *self.digests]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
     def files(self) -> Iterator[str]:
         """The `ImageID` of each row."""
         key = self.columns.index("ImageID")
         return (row[key] for row in self.rows())
 
     def shards(self) -> Iterator[list[str]]:
-        """The files, `SHARD` at a time."""
-        return blocks(self.files(), SHARD)
+        """The files, `SHARD` at a time; raises `InputError` when list or files changed since they were checked."""
+        for files, digest in zip_longest(blocks(self.files(), SHARD), self.digests):
+            if not files or _digest(_look(self.folder, files)) != digest:
+                raise InputError(f"{self.folder} or its list changed meanwhile: run the same command again")
+            yield files
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -88,21 +98,20 @@ def _checked(test: TestImages, skip_bad: bool, progress: bool) -> TestImages:
 
     Names are compared by 64-bit hashes: eight bytes a row are all that stays in memory.
     """
-    hashes, missing, first_missing = array("Q"), 0, ""
-    listing = hashlib.sha256(f"{SHARD} of {test.folder.resolve()}\n".encode())
-    for name in tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False):
-        hashes.append(_hash(name))
-        path = os.path.join(test.folder, name)
-        try:
-            stat = os.stat(path)
-            listing.update(f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode())
-        except OSError:
-            missing, first_missing = missing + 1, first_missing or name
-            listing.update(f"{name}\n-\n".encode())
-            continue
-        if not skip_bad:
+    hashes, digests, missing, first_missing = array("Q"), [], 0, ""
+    names = tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False)
+    for files in blocks(names, SHARD):
+        for name in files:
+            if "\0" in name or not _encodes(name):
+                raise InputError(f"{test.folder} has the file name {name!r}, which is no UTF-8 text: rename it")
+            hashes.append(_hash(name))
+        seen = _look(test.folder, files)
+        digests.append(_digest(seen))
+        absent = [name for name, *found in seen if not found]
+        missing, first_missing = missing + len(absent), first_missing or next(iter(absent), "")
+        for name, *_ in (one for one in seen if len(one) > 1 and not skip_bad):
             try:
-                check_complete(Path(path))
+                check_complete(test.folder / name)
             except InputError as error:
                 raise InputError(f"{error}, or pass --skip-bad") from error
     if not hashes:
@@ -116,7 +125,30 @@ def _checked(test: TestImages, skip_bad: bool, progress: bool) -> TestImages:
         raise InputError(
             f"{test.source} names {missing} images that are not in {test.folder}, the first: {first_missing}; {SKIP}"
         )
-    return TestImages(test.folder, test.columns, test.source, len(hashes), listing.hexdigest())
+    return TestImages(test.folder, test.columns, test.source, len(hashes), tuple(digests))
+
+
+def _look(folder: Path, files: list[str]) -> list[tuple]:
+    """For each file its name, length and times of change; of one that is not there the name alone."""
+    seen = []
+    for name in files:
+        try:
+            stat = os.stat(os.path.join(folder, name))
+            seen.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        except OSError:
+            seen.append((name,))
+    return seen
+
+
+def _encodes(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _digest(seen: list[tuple]) -> str:
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
 def _hash(name: str) -> int:
@@ -144,10 +176,11 @@ def _why_unreadable(path: Path) -> str:
         decode(path, 8)
     except InputError as error:
         return str(error)
-    return f"image {path} could not be read when it was predicted, and can be now: delete cache/logits"
+    return f"image {path} could not be read at the size it was predicted at"
 
 
 def _image_names(folder: Path) -> list[str]:
     """Sorted paths of the images below a folder, hidden ones left out."""
-    relative = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    relative = (path.relative_to(folder) for path in images)
     return sorted(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))
