@@ -171,7 +171,7 @@ def test_what_is_no_whole_photograph_of_a_sane_size_is_refused(what, tmp_path, m
 
 
 def test_a_file_that_is_gone_is_refused():
-    with pytest.raises(InputError, match="no JPEG or PNG"):
+    with pytest.raises(InputError, match="The upload is gone"):
         page.read_photograph(Path("gone.jpg"), {32})
 
 
