@@ -93,7 +93,7 @@ def run(options: flags.Options) -> Path | None:
         listed = options.output_dir / f"unreadable_{ensemble.name}.csv"
         if unreadable := unlabelled.list_unreadable(listed, test, np.flatnonzero(preds < 0), skip_bad):
             preds[preds < 0] = options.skip_bad
-            log.warning("%s lists the images that cannot be read; their answer is class %d", listed, options.skip_bad)
+            log.warning("%d unreadable images, in %s: answered as class %d", unreadable, listed, options.skip_bad)
         submissions.write_submission(output, test.columns, test.rows(), preds)
         record = {
             "members": [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in ensemble.members],

@@ -110,6 +110,8 @@ def evaluate(
     if len(lacking) < len(sizes):
         there = len(sizes) - len(lacking)
         log.info("%d of %d shards of %d photographs are there already", there, len(sizes), sizes[0])
+    if lacking:
+        log.info("%d photographs to predict with %d models", sum(sizes[shard] for shard, _ in lacking), len(kept))
     missing = dict(lacking[accelerator.process_index :: accelerator.num_processes])
     asked = sorted({k for models in missing.values() for k in models})
     built = {one.digest: one for one in (checkpoints[k] for k in asked)}  # a model and its mirrored variant share one

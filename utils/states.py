@@ -75,7 +75,9 @@ class State:
             return Progress()
         for name, part in self.parts.items():
             part.load_state_dict(stored["parts"][name])
-        return Progress(**stored["progress"])
+        progress = Progress(**stored["progress"])
+        log.info("going on behind step %d, in epoch %d, from %s", progress.step, progress.epoch, self.path)
+        return progress
 
 
 def read_state(path: Path, record: dict, options: Options) -> dict | None:

@@ -172,6 +172,8 @@ def list_unreadable(path: Path, test: TestImages, rows: np.ndarray, skip_bad: bo
 
 
 def _why_unreadable(path: Path) -> str:
+    if not path.is_file():
+        return f"image {path} is not there"
     try:
         decode(path, 8)
     except InputError as error:
