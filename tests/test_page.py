@@ -231,6 +231,7 @@ def showing(model_location, folder):
             env={**os.environ, "TMPDIR": str(folder / "uploads"), "GRADIO_SHARE": "True"},
             stdout=output,
             stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
     said = (folder / "output.txt").read_text
     try:
