@@ -33,8 +33,8 @@ NO_IMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 class ShardedLogits:
     """One model's logits of the photographs to predict, a file for each shard in `cache/logits`.
 
-    The folder is named by what they depend on: the weights, the preprocessing, and the listing with every file's
-    length and time of change.
+    The folder is named by what they depend on: the weights, the preprocessing, and the folder and list of photographs
+    with every file's length and times of change.
     """
 
     def __init__(self, checkpoint: Checkpoint, test: TestImages, cache: Path = CACHE):
@@ -43,19 +43,23 @@ class ShardedLogits:
         self.num_classes = checkpoint.labelling.num_classes
 
     def __contains__(self, shard: int) -> bool:
-        """Whether its file is there, and whole."""
-        try:
-            return np.load(self._file(shard)).shape == (self.sizes[shard], self.num_classes)
-        except (OSError, ValueError, EOFError):
-            return False
+        return self._load(shard) is not None
 
     def __getitem__(self, shard: int) -> np.ndarray:
-        if shard not in self:
+        if (logits := self._load(shard)) is None:
             raise InputError(
                 f"{self._file(shard)} is not there, though another process wrote it: let all processes run in one "
                 "folder that they share"
             )
-        return np.load(self._file(shard))
+        return logits
+
+    def _load(self, shard: int) -> np.ndarray | None:
+        """The logits of a shard, or None when its file is not there or not whole."""
+        try:
+            logits = np.load(self._file(shard))
+        except (OSError, ValueError, EOFError):
+            return None
+        return logits if logits.shape == (self.sizes[shard], self.num_classes) else None
 
     def keep(self, shard: int, logits: np.ndarray) -> None:
         with atomic(self._file(shard)) as temporary, open(temporary, "wb") as file:
@@ -114,10 +118,10 @@ def evaluate(
         log.info("%d photographs to predict with %d models", sum(sizes[shard] for shard, _ in lacking), len(kept))
     missing = dict(lacking[accelerator.process_index :: accelerator.num_processes])
     asked = sorted({k for models in missing.values() for k in models})
-    built = {one.digest: one for one in (checkpoints[k] for k in asked)}  # a model and its mirrored variant share one
+    distinct = {checkpoints[k].digest: checkpoints[k] for k in asked}  # a model and its mirrored variant share one
     built = {
         digest: build(one.config, one.state_dict(), one.path.name).to(accelerator.device).eval()
-        for digest, one in built.items()
+        for digest, one in distinct.items()
     }
     size_of = [one.preprocessing["size"] for one in checkpoints]
 
