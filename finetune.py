@@ -119,7 +119,7 @@ def run(
     weights = class_weights(train_set.labels, options.class_weights, task.labelling.num_classes)
     adjustment = training.logit_adjustment(train_set, options, task.labelling.num_classes, weights)
     head = {**head, BIAS: head[BIAS] - adjustment}  # the loss adds it again, so training starts from the same head
-    bare = trainable(task.start, head, options).to(accelerator.device)
+    bare = trainable(accelerator, task.start, head, options)
     ema = averaged(bare, options.ema_decay)
     shown = ema.module if ema else bare  # whose weights are evaluated and saved
     of_loss = options.loss_fn, options.contrastive_weight, options.label_smoothing
@@ -192,7 +192,7 @@ def run(
                     progress.step_done(seen, total_loss)
                     watch.after_step()
             watch.save()  # before the evaluation, which may take long
-            speed = (progress.seen - first) / (time.perf_counter() - begin)
+            speed = f", {(seen - first) / (time.perf_counter() - begin):.1f} images/s" if seen > first else ""
 
             row = {"epoch": progress.epoch, "step": progress.step, "lr": schedule.get_last_lr()[-1]}
             row["train_loss"] = accelerator.reduce(total_loss, "sum").item() / progress.seen
@@ -202,9 +202,7 @@ def run(
                 row |= scores.record()
                 progress.note_best(row, options.metric, shown if options.keep == "best" else None)
             told = scores if len(held_out.rows) else "nobody"
-            log.info(
-                "epoch %d: train loss %.4f, %.1f images/s, held out: %s", row["epoch"], row["train_loss"], speed, told
-            )
+            log.info("epoch %d: train loss %.4f%s, held out: %s", row["epoch"], row["train_loss"], speed, told)
             accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
             after_epoch(row["epoch"], row)
             progress.epoch_done(row)

@@ -193,6 +193,9 @@ def test_members_that_are_gone_or_were_trained_again_are_named(kitchen, faces, m
         with pytest.raises(InputError, match="is no chosen ensemble"):
             infer(faces, "--ensemble", AUTO)
         Path(AUTO).write_text(before)
+    Path(AUTO).write_text('{"weight": 0.5}')
+    with pytest.raises(InputError, match=r"is no chosen ensemble \(it has no 'members'\)"):
+        infer(faces, "--ensemble", AUTO)
 
 
 def test_several_age_specialists_are_averaged(kitchen, faces, pretrained, monkeypatch):

@@ -78,6 +78,16 @@ def test_a_killed_run_goes_on_at_its_shard_and_writes_the_same_file(kitchen, fac
     assert len(parts()) == 6
 
 
+def test_without_a_terminal_lines_tell_how_far_it_is(kitchen, faces, monkeypatch, small_shards, capsys):
+    in_a_copy(kitchen, monkeypatch)
+    monkeypatch.setattr(shards, "PATIENCE", -1)
+    infer(faces)
+    told = capsys.readouterr().out
+    assert [line for line in told.splitlines() if line.endswith("predicted")] == [
+        "40 % predicted", "80 % predicted", "100 % predicted",
+    ]  # fmt: skip
+
+
 def test_what_was_evaluated_serves_other_ensembles_and_a_changed_photograph_does_not(
     kitchen, tmp_path, monkeypatch, small_shards
 ):

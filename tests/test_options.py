@@ -1,3 +1,4 @@
+import os
 import shlex
 import subprocess
 import sys
@@ -109,6 +110,18 @@ def test_a_wrong_flag_or_value_is_named(argv, message, capsys):
         finetune.parser().parse(argv)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_idle_threads_soon_sleep_unless_the_user_says_otherwise(given, spins):
+    code = "import os, utils, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=env | given, stdout=subprocess.PIPE, text=True
+    )
+    assert told.stdout.split() == [spins, "False"]  # libgomp asks when torch is imported
 
 
 @pytest.mark.parametrize("script", [f"{script.__name__}.py" for script in FLAGS])

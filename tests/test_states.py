@@ -16,6 +16,7 @@ from conftest import REPOSITORY, command, fails_cleanly, train
 from utils import training
 from utils.checkpoints import read_checkpoint
 from utils.errors import Diverged, InputError, Interrupted
+from utils.evaluation import HeldOut
 from utils.states import Progress, State, state_file
 
 STATE = state_file(Path("model/finetune_cp_seed42_i0_epoch2.pt"))
@@ -75,6 +76,16 @@ def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch, capsys
     train(faces, pretrained)
     assert seen == [None]
     assert f"{STATE} was left by a run that was stopped: --resume goes on from it" in capsys.readouterr().out
+
+
+def test_an_epoch_of_which_nothing_was_left_has_no_speed(faces, pretrained, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldOut, "score", None)  # the first epoch is trained, and breaks when it is scored
+        with pytest.raises(TypeError):
+            train(faces, pretrained)
+    train(faces, pretrained, "--resume")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["images/s" in line for line in lines] == [False, True]
 
 
 def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monkeypatch, capsys):

@@ -17,8 +17,9 @@ from utils.checkpoints import preprocessing, read_checkpoint
 from utils.clip import CLIPClassifier
 from utils.errors import InputError
 from utils.states import Progress
-from utils.trainable import class_weights, depth_of, parameter_groups
+from utils.trainable import class_weights, depth_of, parameter_groups, trainable
 from utils.variations import varied
+from utils.weights import read_weights
 
 CONFIG = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1, "image_size": 32,
@@ -216,7 +217,7 @@ def test_an_epoch_is_what_its_sweep_was_asked_for(faces, pretrained):
         "finetune_cp_seed42_i0_epoch4", f"finetune_cp_seed42_i{i}_epoch3",
     }  # fmt: skip
     assert len(soup(faces, "--eval-individual-models", "--epoch", 4)) == 2
-    with pytest.raises(InputError, match="that fit"):
+    with pytest.raises(InputError, match="no ingredients of --epoch 3 in model: there are finetune"):
         soup(faces, "--eval-individual-models", "--epoch", 3)
 
 
@@ -270,6 +271,25 @@ def test_a_flip_is_the_mean_of_both_sides():
     both = engine.predict(accelerator, model, squares, np.arange(5), {**recipe, "flip": True}, 4)
     assert np.abs(here - mirrored).max() > 1e-3
     np.testing.assert_allclose(both, (here + mirrored) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mixed_precision", "attention"), [("no", "sdpa"), ("bf16", "eager")])
+def test_attention_in_training_is_the_quicker_one_and_changes_no_evaluation(pretrained, mixed_precision, attention):
+    start = read_weights(pretrained / "model_0.pt")
+    head = {"classification_head.weight": torch.randn(18, 16), "classification_head.bias": torch.zeros(18)}
+    accelerator = SimpleNamespace(device=torch.device("cpu"), mixed_precision=mixed_precision)
+    model = trainable(accelerator, start, head, options())
+    squares = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
+    evaluation = engine.start(), model, squares, np.arange(5), preprocessing(32), 4
+    assert model.training_attention == attention
+
+    before = engine.predict(*evaluation)
+    assert model.vision_model.config._attn_implementation == "sdpa"
+    model.train()
+    assert model.vision_model.config._attn_implementation == attention
+    in_training, _ = model(torch.ones(2, 3, 32, 32))
+    torch.testing.assert_close(in_training, model.eval()(torch.ones(2, 3, 32, 32))[0], atol=1e-5, rtol=1e-4)
+    np.testing.assert_array_equal(engine.predict(*evaluation), before)
 
 
 def test_flipped_predictions_have_a_name_of_their_own(faces, pretrained):

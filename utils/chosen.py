@@ -74,9 +74,8 @@ def read_chosen(path: Path, options: Options) -> Ensemble:
         if not (parts and finite and decision.bias.shape == (NUM_CLASSES,) and decision.temperature > 0):
             raise ValueError("members, temperature or bias out of range")
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no chosen ensemble ({type(error).__name__}: {error}): validation.py --ensemble auto writes one"
-        ) from error
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is no chosen ensemble ({why}): validation.py --ensemble auto writes one") from error
     name = path.stem.removeprefix("ensemble_")
     members = [_member(options.model_location / file, digest, flip, path) for file, digest, flip in parts]
     if options.no_bias:

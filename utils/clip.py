@@ -1,5 +1,7 @@
 """The model: CLIP's vision tower, its projection, and one linear head."""
 
+from typing import Self
+
 import torch
 from torch import nn
 from torch.nn.functional import normalize
@@ -28,12 +30,18 @@ class CLIPClassifier(nn.Module):
     transformers version calls them inside the class.
     """
 
+    training_attention = "sdpa"  # as transformers calls it; evaluation keeps to this one, its logits are compared
+
     def __init__(self, config: dict, num_classes: int):
         super().__init__()
         self.config = {key: config[key] for key in CONFIG_KEYS}
         self.vision_model = CLIPVisionModel(CLIPVisionConfig(**self.config, attn_implementation="sdpa"))
         self.visual_projection = nn.Linear(config["hidden_size"], config["projection_dim"], bias=False)
         self.classification_head = nn.Linear(config["projection_dim"], num_classes)
+
+    def train(self, mode: bool = True) -> Self:
+        self.vision_model.set_attn_implementation(self.training_attention if mode else "sdpa")
+        return super().train(mode)
 
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) normalised pixels to (B, D) unit-length image features."""

@@ -6,6 +6,7 @@ A shard is `unlabelled.SHARD` photographs in the order of the list, evaluated by
 
 import errno
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +28,7 @@ from utils.unlabelled import TestImages
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 60  # seconds between two lines that tell how far it is, where there is no progress bar
 NO_IMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
@@ -141,6 +143,7 @@ def evaluate(
     )
     silent = None if accelerator.is_main_process else True  # None: a bar on a terminal only
     bar = tqdm(total=sum(sizes[k] for k in missing), desc="predicting", unit="image", disable=silent, leave=False)
+    done, told = 0, time.monotonic()
     with torch.inference_mode():
         for shard, group in groupby(loader if missing else (), key=lambda batch: int(batch[0][0])):
             logits = {k: [] for k in missing[shard]}
@@ -152,6 +155,10 @@ def evaluate(
             for k, parts in logits.items():
                 kept[k].keep(shard, _joined(parts, checkpoints[k])[: sizes[shard]])
             bar.update(sizes[shard])
+            done += sizes[shard]
+            if bar.disable and time.monotonic() - told > PATIENCE:
+                log.info("%.0f %% predicted", 100 * done / bar.total)
+                told = time.monotonic()
     bar.close()
     try:
         accelerator.wait_for_everyone()

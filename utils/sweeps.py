@@ -102,7 +102,10 @@ def find_sweep(
             found[one.name, one.seed, one.i].append(one)
     if not found:
         there = f"there are {', '.join(sorted(every))}" if every else "run finetune.py first"
-        raise InputError(f"no ingredients in {model_location} that fit: {there}")
+        asked = {"--name": name and [name], "--random-seed": seeds, "index": indices, "--epoch": epoch and [epoch]}
+        words = [f"{what} {', '.join(map(str, values))}" for what, values in asked.items() if values]
+        what = f" of {' and '.join(words)}" if words else ""
+        raise InputError(f"no ingredients{what} in {model_location}: {there}")
     names = sorted({key[0] for key in found})
     if len(names) > 1:
         raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")

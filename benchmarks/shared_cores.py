@@ -1,0 +1,63 @@
+"""finetune.py alone and beside two busy processes, with libgomp's spinning threads and with ours, which soon sleep.
+
+    python benchmarks/shared_cores.py [--repeats 3]
+
+The demo's drawn faces and tower; `GOMP_SPINCOUNT` of libgomp's default (300,000 turns) and of `utils/__init__.py` take
+turns. The busy processes are torch programs with libgomp's default, as somebody else's training beside one's own.
+Photographs per second of the middle epoch, medians, ranges, and ratios of one round. Measured 2026-11: see the README.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.full_size import REPOSITORY
+from benchmarks.train_speed import spread
+from demo import faces
+
+FINETUNE = f"""{REPOSITORY}/finetune.py --model {REPOSITORY}/demo/tower.pt --lr 2e-4 --epochs 3 --report-to none
+    --overwrite""".split()
+BUSY = "import torch; linear = torch.nn.Linear(256, 256)\nwhile True: linear(torch.ones(64, 128, 256)).relu().sum()"
+SPINS = {"libgomp's default": "300000", "ours": "1000"}
+
+
+def images_per_second(spins: str) -> float:
+    env = {**os.environ, "GOMP_SPINCOUNT": spins}
+    result = subprocess.run([sys.executable, *FINETUNE], env=env, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(result.stderr)
+    return statistics.median(map(float, re.findall(r"([\d.]+) images/s", result.stdout)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        faces.main(["data"])
+        images_per_second(SPINS["ours"])  # decodes, and makes the head
+        for busy in (0, 2):
+            others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
+            time.sleep(5)
+            try:
+                rounds = [{how: images_per_second(n) for how, n in SPINS.items()} for _ in range(options.repeats)]
+            finally:
+                for one in others:
+                    one.kill()
+            print(f"beside {busy} busy processes:")
+            for how in SPINS:
+                print(f"  {how}: {spread([one[how] for one in rounds])} images/s")
+            print(f"  ours / libgomp's default: {spread([one['ours'] / one[next(iter(SPINS))] for one in rounds])}")
+
+
+if __name__ == "__main__":
+    main()
