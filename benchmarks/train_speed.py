@@ -1,15 +1,16 @@
 """The whole command finetune.py against an equal loop around timm, full size, on a CPU.
 
-    python benchmarks/train_speed.py [--repeats 3] [--timm-python PYTHON] [--workers N]
+    python benchmarks/train_speed.py [--repeats 3] [--timm-python PYTHON] [--no-cold]
 
 ViT-B/32 with random weights, 560 drawn photographs of 384 x 512 to train on and 140 held out, batches of 16, one epoch
 and the evaluation, each command as a process of its own from its start to its last line: `finetune.py` from cold (it
 decodes, makes the sweep's head with a linear probe, evaluates and saves), with photographs and head at hand as in all
-runs of a sweep but the first, and `timm_loop.py`; all in float32 and in bf16. The two take turns; medians, ranges and
-ratios of one round. `--timm-python` is a Python that has timm, if this one has not. Measured 2026-11: see the README.
+runs of a sweep but the first, and `timm_loop.py`; all in float32 and in bf16, by turns. Medians, ranges and ratios of
+one round. `--timm-python` is a Python that has timm, if this one has not. Measured 2026-11: see the README.
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -49,40 +50,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--timm-python", default=sys.executable)
-    parser.add_argument("--precision", choices=("no", "bf16"), nargs="+", default=("no", "bf16"))
     parser.add_argument("--no-cold", action="store_true", help="leave the runs from cold out, all but the first")
     options = parser.parse_args()
+    runs = list(itertools.product(("no", "bf16"), ("cold", "warm", "timm")))
+    times, rates = {run: [] for run in runs}, {run: [] for run in runs}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("pretrained").mkdir()
         torch.save(release_state(0), "pretrained/model_0.pt")
         draw_people(Path("data"), PEOPLE)
-        for precision in options.precision:
-            times = {"cold": [], "warm": [], "timm": []}
-            rates = {"warm": [], "timm": []}
-            for round_ in range(options.repeats):
-                for kind in times:
-                    if kind == "cold" and options.no_cold and round_:
-                        continue
-                    if kind == "cold":
-                        for made in ("cache", "logs", "model"):
-                            shutil.rmtree(made, ignore_errors=True)
-                    if kind == "timm":
-                        extra = ["--bf16"] if precision == "bf16" else []
-                        took, told = seconds(options.timm_python, "benchmarks/timm_loop.py", "--data", "data", *extra)
-                    else:
-                        extra = ["--report-to", "csv", "--mixed-precision", precision]
-                        took, told = seconds(sys.executable, *FINETUNE, *extra)
-                    times[kind].append(took)
-                    if kind in rates:
-                        rates[kind].append(float(re.findall(r"([\d.]+) images/s", told)[-1]))
-            print(f"precision {precision}:")
-            for kind, values in times.items():
-                told = f", {spread(rates[kind])} images/s in the loop" if kind in rates else ""
-                print(f"  {kind:5} {spread(values)} s{told}")
-            for kind in ("cold", "warm"):
-                ratios = [b / a for a, b in zip(times[kind], times["timm"], strict=False)]
-                print(f"  timm / {kind}: {spread(ratios)}")
+        for round_, (precision, kind) in itertools.product(range(options.repeats), runs):
+            if kind == "cold" and options.no_cold and round_:
+                continue
+            if kind == "cold":
+                for made in ("cache", "logs", "model"):
+                    shutil.rmtree(made, ignore_errors=True)
+            if kind == "timm":
+                extra = ["--bf16"] if precision == "bf16" else []
+                took, told = seconds(options.timm_python, "benchmarks/timm_loop.py", "--data", "data", *extra)
+            else:
+                extra = ["--report-to", "csv", "--mixed-precision", precision]
+                took, told = seconds(sys.executable, *FINETUNE, *extra)
+            times[precision, kind].append(took)
+            rates[precision, kind].append(float(re.findall(r"([\d.]+) images/s", told)[-1]))
+    for run in runs:
+        print(f"precision {run[0]:4} {run[1]:4} {spread(times[run])} s, {spread(rates[run])} images/s in the loop")
+    for theirs, ours in (("no", "no"), ("bf16", "bf16"), ("no", "bf16")):
+        ratios = [b / a for a, b in zip(times[ours, "warm"], times[theirs, "timm"], strict=True)]
+        print(f"timm in precision {theirs} / finetune.py warm in {ours}: {spread(ratios)}")
 
 
 if __name__ == "__main__":
