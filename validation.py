@@ -76,12 +76,14 @@ def choose(accelerator, options: flags.Options) -> list[dict]:
     import numpy as np
 
     from utils import chosen, results, selection
-    from utils.candidates import describe, ensemble_name, find_candidates, read_library
+    from utils.candidates import describe, ensemble_name, find_candidates, read_library, sweeps_of
 
     # Models
     candidates = find_candidates(options.model_location, options.name, options.flip)
     checkpoints = [one.checkpoint for one in candidates]
-    name = ensemble_name(candidates)
+    name, sweeps = ensemble_name(candidates), sweeps_of(candidates)
+    if len(sweeps) > 1:
+        log.info("candidates are of several sweeps, --name keeps to one: %s", ", ".join(sweeps))
 
     # Data
     photographs, split, who, held_out_of = read_people(accelerator, options, checkpoints)

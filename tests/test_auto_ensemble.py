@@ -175,6 +175,18 @@ def test_who_has_seen_held_out_people_is_no_candidate(kitchen, faces, pretrained
         auto(faces, "--name", "other", "--split-seed", 42, "--val-ratio", 0.5)
 
 
+def test_an_ensemble_of_several_sweeps_says_so(kitchen, faces, pretrained, monkeypatch, capsys):
+    in_a_copy(kitchen, monkeypatch)
+    train(faces, pretrained, "--epochs", 1, "--name", "other")
+    capsys.readouterr()
+    auto(faces)
+    assert "several sweeps, --name keeps to one: finetune_cp, other\n" in capsys.readouterr().out
+    assert Path("logs/ensemble_all_auto.json").is_file()
+    auto(faces, "--name", "other")
+    assert "several sweeps" not in capsys.readouterr().out
+    assert Path("logs/ensemble_other_auto.json").is_file()
+
+
 def test_members_that_are_gone_or_were_trained_again_are_named(kitchen, faces, monkeypatch):
     in_a_copy(kitchen, monkeypatch)
     auto(faces)

@@ -104,10 +104,15 @@ def _fits(model: Checkpoint, age: Checkpoint) -> bool:
     return True
 
 
+def sweeps_of(candidates: list[Candidate]) -> list[str]:
+    """The sweeps that predict all classes, sorted."""
+    return sorted({one.sweep for one in candidates if one.kind != "age"})
+
+
 def ensemble_name(candidates: list[Candidate]) -> str:
     """`{sweep}_auto`, or `all_auto` of several sweeps; `_flip` when there are mirrored ones."""
-    sweeps = {one.sweep for one in candidates if one.kind != "age"}
-    name = sweeps.pop() if len(sweeps) == 1 else "all"
+    sweeps = sweeps_of(candidates)
+    name = sweeps[0] if len(sweeps) == 1 else "all"
     return f"{name}_auto" + ("_flip" if any(one.flip for one in candidates) else "")
 
 

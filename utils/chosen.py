@@ -123,7 +123,8 @@ def story(library: Library, choice: Choice, metric: str) -> list[str]:
     lines.append(f"temperature {fit.decision.temperature:.3f}: log-loss {before:.4f} without, {after:.4f} with one")
     for name, scores in crossed.fold_scores.items():
         each = ", ".join(f"{score:.3f}" for score in scores)
-        lines.append(f"{metric} of the folds, {name}: {mean(scores):.4f}, spread {stdev(scores):.4f} ({each})")
+        told = f"on average {mean(scores):.4f}, spread {stdev(scores):.4f} ({each})"
+        lines.append(f"{metric} within each fifth of the people, {name}: {told}")
     lines.append(f"bias chosen without each fold: {'; '.join(crossed.rules)}")
     kept = "the bias stays at zero" if fit.decision.rule == NO_BIAS else f"the bias is kept ({fit.decision.rule})"
     lines.append(f"{kept}: across people one changes {metric} by {choice.bias_gain}")
