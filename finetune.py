@@ -84,7 +84,7 @@ def run(
     check(options)
     asked, options = options, varied(options)
     drawn = differences(asked.as_dict(), options.as_dict())
-    options = training.rehearsal(options)
+    options = training.rehearsal(options, prefix)
     accelerator = engine.start_training(options)
     if drawn:
         log.info("index %d draws its own recipe: %s", options.i, drawn)
@@ -100,7 +100,8 @@ def run(
     saved_epochs = training.saved_epochs(options)
     done = [training.already_done(file_of(epoch), task.record, options.overwrite) for epoch in saved_epochs]
     if done[-1] is not None:
-        log.info("%s is there already, trained with the same options: skipped", final)
+        there = "is there already" if final.is_file() else "was removed by --keep-top"
+        log.info("%s %s, trained with the same options: skipped", final, there)
         if accelerator.is_main_process and final.is_file():
             state_file(final).unlink(missing_ok=True)
             training.publish(options, final, not prefix)
@@ -128,6 +129,7 @@ def run(
     workers = engine.loader_workers(accelerator, options.workers)
     per_batch = batch_size * accelerator.num_processes
     per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
+    training.check_steps(train_set, per_step, per_step // options.batch_size)
     drawn_by = training.sampling_weights(train_set, options)
     sampler = EpochSampler(len(train_set), options.random_seed, drawn_by, per_step)
     loader = DataLoader(
@@ -232,7 +234,7 @@ def run(
             state.path.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
     if options.fast_dev_run:
-        log.info("fast dev run: everything works; nothing is kept")
+        log.info("fast dev run: everything works; no checkpoint is kept")
         return final, training.scores_of(row)
     log.info("saved %s", final)
     if accelerator.is_main_process:

@@ -2,13 +2,14 @@
 
     python hard_voting.py output/output_a.csv output/output_b.csv output/output_c.csv
 
-Reads CSV files with the columns ImageID and ans, by default every `output/output_*.csv` but the `_probs.csv`; rows are
-matched by ImageID. Ties go to the value with more weight, then to the first file given. Prints what went into the vote
-and how often each two files agree. Writes `output/hard_voting.csv` with the first file's columns and order and, with
-`--show-disagreements`, the photographs on which the files agree least and the agreement of each two files, to
-`disagreements.png` and `agreement.png` in `val_img/hard_voting/`.
+Reads CSV files with the columns ImageID and ans, by default every `output/output_*.csv` but the `_probs.csv` if they
+are of one sweep; rows are matched by ImageID. Ties go to the value with more weight, then to the first file given.
+Prints what went into the vote and how often each two files agree. Writes `output/hard_voting.csv` with the first
+file's columns and order and, with `--show-disagreements`, the photographs on which the files agree least and the
+agreement of each two files, to `disagreements.png` and `agreement.png` in `val_img/hard_voting/`.
 """
 
+import re
 from pathlib import Path
 
 from utils import options as flags
@@ -16,6 +17,7 @@ from utils.errors import InputError, run_script
 
 SHEET, MATRIX = (flags.PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
 MAX_PICTURES, PIXELS = 32, 128
+SWEEP = re.compile(r"output_(.+?)_(?:seed\d+_|auto(?:_|$))")  # in the name of a submission, as inference.py writes it
 
 
 def parser() -> flags.Parser:
@@ -47,7 +49,10 @@ def parser() -> flags.Parser:
 
 
 def find_inputs(options: flags.Options) -> list[Path]:
-    """The files given, or the submissions in `output/` in sorted order; the voted file is never one of them."""
+    """The files given, or the submissions in `output/` in sorted order; the voted file is never one of them.
+
+    Raises `InputError` when none are given and those are of several sweeps.
+    """
     from utils.submissions import find_submissions
 
     voted = options.output.resolve()
@@ -56,6 +61,11 @@ def find_inputs(options: flags.Options) -> list[Path]:
             raise InputError(f"{options.output} is an input and the output: give another --output, or leave it out")
         return options.csv
     paths = [path for path in find_submissions() if path.resolve() != voted]
+    sweeps = sorted({parts[1] for path in paths if (parts := SWEEP.match(path.stem))} - {"all"})
+    if len(sweeps) > 1:
+        raise InputError(
+            f"{flags.OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name the files to vote over"
+        )
     if not paths:
         raise InputError(
             f"no submissions output_*.csv in {flags.OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"

@@ -81,7 +81,14 @@ wanted() { [[ " ${stages[*]} " == *" $1 "* ]]; }
 for stage in ${stages[@]+"${stages[@]}"}; do
     [[ " $every " == *" $stage "* ]] || stop "STAGES has $stage, which is none of: $every"
 done
+[[ "$METRIC" == accuracy || "$METRIC" == macro_f1 ]] || stop "METRIC is $METRIC, expected accuracy or macro_f1"
 [[ -n "${stages[*]-}" && -n "${seeds[*]-}" && -n "${indices[*]-}" ]] || stop "STAGES, SEEDS or INDICES is blank"
+for number in "$EPOCHS" "${seeds[@]}" "${indices[@]}"; do
+    [[ "$number" =~ ^(0|[1-9][0-9]*)$ ]] || stop "SEEDS, INDICES or EPOCHS has $number, expected whole numbers such as 3"
+done
+if wanted soup && [[ " $* " =~ \ --(fast[-_]dev[-_]run|val[-_]ratio[=\ ]0?[.]?0*)\  ]]; then
+    stop "--${BASH_REMATCH[1]} leaves nothing to make a soup of: give it to finetune.py, or leave soup out of STAGES"
+fi
 
 # GPUs, and how many of them each run gets
 gpus=()

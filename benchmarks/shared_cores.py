@@ -10,6 +10,7 @@ Photographs per second of the middle epoch, medians, ranges, and ratios of one r
 import argparse
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,13 +24,15 @@ from benchmarks.full_size import REPOSITORY
 from benchmarks.train_speed import spread
 from demo import faces
 
-FINETUNE = f"""{REPOSITORY}/finetune.py --model {REPOSITORY}/demo/tower.pt --lr 2e-4 --epochs 3 --report-to none
-    --overwrite""".split()
+FINETUNE = (
+    f"""{REPOSITORY}/finetune.py --model {REPOSITORY}/demo/tower.pt --lr 2e-4 --epochs 3 --report-to none""".split()
+)
 BUSY = "import torch; linear = torch.nn.Linear(256, 256)\nwhile True: linear(torch.ones(64, 128, 256)).relu().sum()"
 SPINS = {"libgomp's default": "300000", "ours": "1000"}
 
 
 def images_per_second(spins: str) -> float:
+    shutil.rmtree("model", ignore_errors=True)
     env = {**os.environ, "GOMP_SPINCOUNT": spins}
     result = subprocess.run([sys.executable, *FINETUNE], env=env, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.full_size import REPOSITORY, draw_people, release_state
 
-FINETUNE = ["finetune.py", "--pretrained-location", "pretrained", "--batch-size", "16", "--epochs", "1", "--overwrite"]
+FINETUNE = ["finetune.py", "--pretrained-location", "pretrained", "--batch-size", "16", "--epochs", "1"]
 PEOPLE = 100  # seven photographs each; one in five is held out
 
 
@@ -62,9 +62,8 @@ def main() -> None:
         for round_, (precision, kind) in itertools.product(range(options.repeats), runs):
             if kind == "cold" and options.no_cold and round_:
                 continue
-            if kind == "cold":
-                for made in ("cache", "logs", "model"):
-                    shutil.rmtree(made, ignore_errors=True)
+            for made in ("cache", "logs", "model") if kind == "cold" else ("model",):
+                shutil.rmtree(made, ignore_errors=True)
             if kind == "timm":
                 extra = ["--bf16"] if precision == "bf16" else []
                 took, told = seconds(options.timm_python, "benchmarks/timm_loop.py", "--data", "data", *extra)

@@ -26,6 +26,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 WIDTH, LAYERS, PATCH, SIZE, DIM = 64, 2, 8, 32, 16
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test, of the whole demo, comes first, so that the other process does all others beside it."""
+    items.sort(key=lambda item: not item.name.startswith("test_the_demo_and_the_same_killed"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_caches(tmp_path_factory):
     """Nothing is read from or left in the home folder."""

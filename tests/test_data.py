@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 import struct
 
@@ -7,6 +8,7 @@ import pytest
 from conftest import make_eval, make_people
 from PIL import Image, ImageOps
 
+from utils import images
 from utils.data import read_photographs
 from utils.errors import InputError
 from utils.images import SquareImages, cache_squares, check_complete, decode
@@ -112,6 +114,7 @@ def test_relabelling_by_person_and_by_photograph(small, caplog):
         ("000000,hair,long", "attribute 'hair'"),
         ("000000,mask,maybe", "mask 'maybe'"),
         ("000000,age,old", "age 'old'"),
+        ("\n\n000000,age,old", "line 4: .*age 'old'"),
     ],
 )
 def test_a_wrong_relabel_line_is_named(small, line, message):
@@ -200,6 +203,24 @@ def test_a_changed_photograph_is_decoded_again(small, tmp_path):
     after = cache_squares(photographs.folder, files, 16, tmp_path / "cache", progress=False)
     assert after.path != before.path
     assert after[0][8, 8, 0] > 200
+
+
+def test_a_photograph_that_changes_while_it_is_decoded_is_an_error(small, tmp_path, monkeypatch):
+    photographs = read_photographs(small)
+    first = photographs.folder / photographs.files[0]
+    plain = images.decode
+    monkeypatch.setattr(images, "decode", lambda path, size: os.utime(first, (1, 1)) or plain(path, size))
+    with pytest.raises(InputError, match="changed while they were decoded"):
+        cache_squares(photographs.folder, list(photographs.files), 16, tmp_path / "cache", progress=False)
+
+
+def test_a_folder_that_is_not_named_in_utf8_is_an_error(tmp_path):
+    data = make_people(tmp_path / "data", 1)
+    person = next((data / "train" / "images").iterdir())
+    os.rename(person, os.fsencode(person.parent) + b"/000999_female_\xc7\xd1_20")
+    photographs = read_photographs(data)
+    with pytest.raises(InputError, match="the datasets library cannot list"):
+        cache_squares(photographs.folder, list(photographs.files), 16, tmp_path / "cache", progress=False)
 
 
 def test_paths_that_a_glob_would_misread_are_listed(tmp_path):

@@ -28,6 +28,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert os.listdir(path.parent) == ["x.txt"]
 
 
+def test_a_lock_keeps_all_others_out(tmp_path):
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from utils.files import locked\n"
+        "for _ in range(100):\n"
+        "    with locked(sys.argv[2] + '.lock'):\n"
+        "        os.mkdir(sys.argv[2]); os.rmdir(sys.argv[2])"  # an error while another process has it
+    )
+    root = os.path.dirname(os.path.dirname(__file__))
+    others = [subprocess.Popen([sys.executable, "-c", code, root, str(tmp_path / "x")]) for _ in range(4)]
+    assert [one.wait(60) for one in others] == [0, 0, 0, 0]
+    assert os.listdir(tmp_path) == []
+
+
 def test_what_a_killed_process_left_behind_is_removed(tmp_path):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"

@@ -138,6 +138,17 @@ def test_the_default_is_every_submission_in_output_but_probabilities_and_the_vot
     assert capsys.readouterr().out.count("vote of 2 files") == 2
 
 
+def test_submissions_of_several_sweeps_are_not_mixed_unasked(tmp_path):
+    one = save(tmp_path / "output" / "output_one_seed42_epoch2_greedysoup_num3.csv", [0])
+    for name in ("one_seed42_epoch2_greedysoup_num3_SV_two_seed1_i0_epoch2", "one_auto", "all_auto", "mine"):
+        save(tmp_path / "output" / f"output_{name}.csv", [0])
+    hard_voting.main([])
+    two = save(tmp_path / "output" / "output_two_auto_flip.csv", [2])
+    with pytest.raises(InputError, match=r"several sweeps \(one, two\): name the files to vote over"):
+        hard_voting.main([])
+    hard_voting.main([one, two])
+
+
 def test_mode_and_weights_steer_the_vote(tmp_path, capsys):
     files = [save(tmp_path / f"{f}.csv", [answer]) for f, answer in enumerate([5, 1, 16])]
     for flags, expected, differing in [

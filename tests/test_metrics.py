@@ -111,6 +111,16 @@ def test_a_gain_is_paired_over_people():
     assert str(gain).startswith("+0.050 [+0.000, +0.1")
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_parts_of_a_weighted_step_make_the_whole(smoothing):
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 1])
+    loss = make_loss("CrossEntropyLoss", label_smoothing=smoothing, class_weights=torch.tensor([0.5, 1.0, 3.0]))
+    parts = [loss(logits[some], None, labels[some]).item() for some in (slice(0, 3), slice(3, 6))]
+    assert loss(logits, None, labels).item() == pytest.approx(sum(parts) / 2)
+    shares = F.one_hot(labels, 3).float()
+    assert loss(logits, None, shares).item() == pytest.approx(loss(logits, None, labels).item())
+
+
 def test_the_adjusted_loss_is_the_plain_one_of_shifted_logits():
     logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 1])
     shares = torch.tensor([0.7, 0.2, 0.1])

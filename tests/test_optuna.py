@@ -153,6 +153,14 @@ def test_the_lock_of_a_worker_killed_while_it_wrote_is_taken_away(faces, pretrai
     assert len(search(faces, pretrained, "--n-trials", 2).trials) == 2
 
 
+def test_a_line_that_a_killed_worker_left_unfinished_is_removed(faces, pretrained, fake_training):
+    search(faces, pretrained, "--n-trials", 2)
+    journal = Path("logs/optuna/search.journal")
+    os.truncate(journal, journal.stat().st_size - 20)
+    assert len(search(faces, pretrained, "--n-trials", 3).trials) >= 3
+    assert len(search(faces, pretrained, "--n-trials", 4).trials) >= 4  # and the journal can still be read
+
+
 def test_a_trial_of_a_living_worker_is_left_alone(faces, pretrained, fake_training):
     study = search(faces, pretrained, "--n-trials", 1)
     other = study.ask()

@@ -105,6 +105,18 @@ def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monke
     assert not STATE.exists()
 
 
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 20000), lambda path: torch.save({"a": 1}, path)])
+def test_a_damaged_state_is_named(faces, pretrained, monkeypatch, damage):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    damage(STATE)
+    with pytest.raises(InputError, match=f"{STATE} is damaged: remove it, or pass --overwrite to begin anew"):
+        train(faces, pretrained, "--resume")
+    assert train(faces, pretrained, "--resume", "--overwrite")[0].is_file()
+
+
 def test_a_defect_ends_the_loader_processes_too(faces, pretrained):
     code = "import finetune, utils.watch\n"
     code += "def broken(*_): raise ZeroDivisionError\n"
@@ -170,6 +182,12 @@ def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrai
         train(faces, pretrained)
     parts = torch.load(STATE, weights_only=True)["parts"]
     assert all(tensor.isfinite().all() for tensor in parts["model"].values())
+
+
+def test_a_last_step_to_infinity_leaves_no_checkpoint(faces, pretrained):
+    with pytest.raises(Diverged, match="its held-out logits are no numbers: use a lower --lr"):
+        train(faces, pretrained, "--epochs", 1, "--batch-size", 1000, "--lr", "1e38")
+    assert not list(Path("model").glob("*.pt"))
 
 
 def test_a_full_disk_leaves_the_earlier_state(faces, pretrained, monkeypatch):

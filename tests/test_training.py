@@ -207,6 +207,41 @@ def test_what_keep_top_removes_goes_with_its_earlier_epochs(faces, pretrained):
     assert len(soup(faces, "--eval-individual-models", "--random-seed", 1, 2)) == 1
 
 
+def test_keep_top_leaves_runs_that_are_under_way_alone(faces, pretrained):
+    train(faces, pretrained, "--random-seed", 1, "--save-every", 1)
+    Path("model/finetune_cp_seed1_i0_epoch2.pt").unlink()  # as if it were in its second epoch
+    train(faces, pretrained, "--random-seed", 2, "--keep-top", 1)
+    assert sorted(path.name for path in Path("model").glob("*.pt")) == [
+        "finetune_cp_seed1_i0_epoch1.pt", "finetune_cp_seed2_i0_epoch2.pt",
+    ]  # fmt: skip
+
+
+def test_a_damaged_note_is_named(faces, pretrained):
+    Path("model").mkdir()
+    Path("model/finetune_cp_seed42_i0_epoch2.dropped.json").write_text("")
+    with pytest.raises(InputError, match=r"epoch2\.dropped\.json is damaged: remove it"):
+        train(faces, pretrained)
+
+
+def test_overwrite_replaces_other_options_only(faces, pretrained, capsys):
+    train(faces, pretrained, "--epochs", 1, "--overwrite")
+    train(faces, pretrained, "--epochs", 1, "--overwrite")
+    assert "trained with the same options: skipped" in capsys.readouterr().out
+    Path("model/finetune_cp_seed42_i0_epoch1.pt").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="or is damaged"):
+        train(faces, pretrained, "--epochs", 1)
+    path, _ = train(faces, pretrained, "--epochs", 1, "--overwrite")
+    assert read_checkpoint(path).meta is not None
+
+
+def test_an_epoch_of_whole_steps_says_what_it_leaves_out(faces, pretrained, capsys):
+    train(faces, pretrained, "--epochs", 1, "--batch-size", 50)
+    assert "an epoch is 3 steps of 50: 18 photographs, other ones each time, are left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match="168 photographs to train on are less than a step of 200"):
+        train(faces, pretrained, "--epochs", 1, "--batch-size", 50, "--gradient-accumulation-steps", 4, "--name", "b")
+    assert train(faces, pretrained, "--epochs", 1, "--batch-size", 200, "--name", "c")[0].is_file()  # one of 168
+
+
 def test_an_epoch_is_what_its_sweep_was_asked_for(faces, pretrained):
     given = options("--model", "x", "--epochs", 4)
     i = next(i for i in range(1, 20) if varied(given.replace(i=i)).epochs == 3)

@@ -55,7 +55,7 @@ def test_error_rates_are_wrong_of_total_by_hand():
         ("age", "30 to 59"): (0, 2),
     }
     assert {key: (rates[key].wrong, rates[key].total) for key in by_hand} == by_hand
-    assert str(rates["mask", "not_worn"]).split() == ["mask", "not_worn", "1", "/", "2", "50.0", "%"]
+    assert str(rates["mask", "not_worn"]).split() == ["mask", "not_worn", "1", "of", "2", "wrong", "50.0", "%"]
     assert str(rates["class", "incorrect, male, under 30"]).split()[-1] == "-"
 
 

@@ -123,7 +123,7 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value")
     columns = {name: getattr(photographs, name).copy() for name in ("masks", "genders", "ages")}
     changed = Counter()
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         where = f"{path} line {number}"
         rows = _matching_rows(photographs, line["id"], where)
         name, value = _relabel_value(line["attribute"], line["value"], where)

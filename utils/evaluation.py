@@ -14,7 +14,7 @@ from utils.checkpoints import Checkpoint
 from utils.clip import CLIPClassifier, build
 from utils.data import Photographs
 from utils.engine import TRIAL_BATCH, from_main, predict
-from utils.errors import InputError
+from utils.errors import Diverged, InputError
 from utils.images import SomeSquares, cache_squares, cached_squares
 from utils.labels import Labelling
 from utils.logits import cache_key, digest_of, load_logits, store_logits
@@ -110,6 +110,11 @@ class HeldOut:
         return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
 
     def score(self, logits: np.ndarray) -> Scores:
+        """The scores of (N, C) logits. Raises `Diverged` when these are no numbers."""
+        if not np.isfinite(logits).all():
+            raise Diverged(
+                "the model diverged, its held-out logits are no numbers: use a lower --lr (with --overwrite)"
+            )
         return score(logits, self.labels, self.labelling)
 
     def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:

@@ -187,6 +187,10 @@ def cache_squares(
         if (kept := cached_squares(folder, files, size, cache, keep)) is None:
             _decode_all(folder, files, size, path, progress, keep)
             kept = cached_squares(folder, files, size, cache, keep)
+    if kept is None:
+        raise InputError(
+            f"photographs in {folder} changed while they were decoded: run it again when they are all there"
+        )
     return kept
 
 
@@ -237,7 +241,7 @@ def image_folder(folder: Path, files: Sequence[str]):
         dataset = datasets.load_dataset(
             "imagefolder", data_files={"photographs": escaped}, split="photographs", drop_labels=True
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"the datasets library cannot list {folder} ({error}): move it to a plainer path") from error
     dataset = dataset.cast_column("image", datasets.Image(decode=False))
     listed = [image["path"] for image in dataset["image"]]

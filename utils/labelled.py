@@ -116,11 +116,12 @@ def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str,
 
 def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] | None]:
     """(file, class, person) of each line; and the classes, None when the labels are class ids."""
-    columns, lines = read_dicts(path)
+    columns, numbered = read_dicts(path)
     if columns not in (["file", "label"], ["file", "label", "person"]):
         raise InputError(f"{path}: the columns are {','.join(columns)}, expected file,label or file,label,person")
-    if not lines:
+    if not numbered:
         raise InputError(f"{path} lists no images")
+    rows, lines = zip(*numbered, strict=True)
     files = [os.path.normpath(line["file"]) for line in lines]
     persons = [line.get("person", file) for line, file in zip(lines, files, strict=True)]
     labels = [line["label"].strip() for line in lines]
@@ -129,7 +130,7 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
         targets, names = [min(int(one[1]), 2**31) for one in ids], None  # no head has so many classes
     else:
         numbers = any(map(NUMBER.fullmatch, labels))
-        for row, (label, class_id) in enumerate(zip(labels, ids, strict=True), start=2):
+        for row, label, class_id in zip(rows, labels, ids, strict=True):
             if not label or (numbers and not class_id):
                 raise InputError(f"{path} row {row}: label {label!r} is no class number, as others are, nor a name")
         names, targets = np.unique(labels, return_inverse=True)

@@ -16,7 +16,8 @@ def make_loss(
 ) -> Callable:
     """A function of logits (B, C), unit-length features (B, D) and labels (B,) that returns a scalar.
 
-    For cross entropy alone the labels may be (B, C) shares of classes instead. `class_weights` (C,) weigh it.
+    For cross entropy alone the labels may be (B, C) shares of classes instead. `class_weights` (C,) weigh it; the sum
+    is divided by B and not by the batch's own weights, so that the parts of an accumulated step make the whole.
 
     `adjustment` (C,) is added to the logits: `tau * log(share of the class)` is the logit-adjusted loss (Menon et al.
     2021, "Long-tail learning via logit adjustment", equation 10).
@@ -27,7 +28,9 @@ def make_loss(
 
     def cross_entropy(logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         adjusted = logits.float() if adjustment is None else logits.float() + adjustment
-        return F.cross_entropy(adjusted, labels, class_weights, label_smoothing=label_smoothing)
+        return F.cross_entropy(
+            adjusted, labels, class_weights, reduction="sum", label_smoothing=label_smoothing
+        ) / len(labels)
 
     adjustment, class_weights = (None if one is None else one.to(device) for one in (adjustment, class_weights))
     if loss_fn == "CrossEntropyLoss":

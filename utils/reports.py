@@ -25,7 +25,7 @@ class ErrorRate:
 
     def __str__(self) -> str:
         percent = f"{100 * self.wrong / self.total:5.1f} %" if self.total else "      -"
-        return f"{self.attribute:8} {self.value:32} {self.wrong:6d} / {self.total:<6d} {percent}"
+        return f"{self.attribute:8} {self.value:32} {self.wrong:6d} of {self.total:<5d} wrong {percent}"
 
 
 def confusions(labels: np.ndarray, preds: np.ndarray, labelling: Labelling) -> dict[str, np.ndarray]:

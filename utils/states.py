@@ -84,21 +84,26 @@ def read_state(path: Path, record: dict, options: Options) -> dict | None:
     """The state on disk that a run resumes; none without `--resume`, without a file, or when it is of other options
     and `--overwrite` says so.
 
-    Raises `InputError` when it is of other options.
+    Raises `InputError` when it is of other options, and when it is damaged.
     """
     if not path.is_file():
         return None
     if not options.resume:
         log.info("%s was left by a run that was stopped: --resume goes on from it; begun anew", path)
         return None
-    stored = read_archive(path)
-    if different := differences(stored["record"], record):
-        told = f"{path} is the state of a run with other options ({different})"
-        if not options.overwrite:
-            raise InputError(f"{told}: go on with those, or pass --overwrite to begin anew")
-        log.info("%s: begun anew", told)
-        return None
-    return stored
+    try:
+        stored = read_archive(path)
+        different = differences(stored["record"], record)
+    except (InputError, KeyError):
+        told, remedy = f"{path} is damaged", "remove it"
+    else:
+        if not different:
+            return stored
+        told, remedy = f"{path} is the state of a run with other options ({different})", "go on with those"
+    if not options.overwrite:
+        raise InputError(f"{told}: {remedy}, or pass --overwrite to begin anew")
+    log.info("%s: begun anew", told)
+    return None
 
 
 def state_file(checkpoint: Path) -> Path:

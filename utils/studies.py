@@ -34,6 +34,7 @@ def open_storage(address: str) -> BaseStorage:
             journal = Path(address).resolve()  # optuna waits for ever on a killed worker's lock beside a relative path
             journal.parent.mkdir(parents=True, exist_ok=True)
             lock = JournalFileSymlinkLock(str(journal), grace_period=LOCK_GRACE)
+            _cut_unfinished(journal, lock)
             return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"--storage {address} is no journal file that can be opened: {error}") from error
@@ -45,6 +46,21 @@ def open_storage(address: str) -> BaseStorage:
         )
     except Exception as error:  # each database driver has exceptions of its own
         raise InputError(f"--storage {_without_password(address)} cannot be reached: {error}") from error
+
+
+def _cut_unfinished(journal: Path, lock: JournalFileSymlinkLock) -> None:
+    """Remove the last line when a worker was killed in the middle of it; Optuna would write the next one behind it."""
+    if not journal.is_file() or journal.read_bytes()[-1:] in (b"", b"\n"):
+        return
+    lock.acquire()  # so that nobody is in the middle of it now
+    try:
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
+            log.warning("%s: the last line, which a killed worker left unfinished, is removed", journal)
+    finally:
+        lock.release()
 
 
 def _without_password(address: str) -> str:

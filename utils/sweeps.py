@@ -137,12 +137,14 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
 
     Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
-    again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay.
+    again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
+    still under way is neither counted nor touched.
     """
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
         metas = {one: read_checkpoint(one.path).meta for one in find_sweep(model_location, name).ingredients}
-        scored = [one for one, meta in metas.items() if meta is not None and meta["scores"] is not None]
+        ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
+        scored = [one for one in ended if metas[one]["scores"] is not None]
         for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
             note = {key: metas[one][key] for key in ("options", "scores", "digest")}
             write_text(one.path.with_suffix(DROPPED), json.dumps(note, indent=1) + "\n")

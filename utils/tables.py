@@ -64,10 +64,10 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path} is no Parquet file ({error}): write it anew, or give a CSV file") from error
 
 
-def read_dicts(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and all rows of a small table."""
+def read_dicts(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns and all rows of a small table, each with its line."""
     columns, lines = open_table(path)
-    return columns, [dict(zip(columns, row, strict=True)) for _, row in lines]
+    return columns, [(number, dict(zip(columns, row, strict=True))) for number, row in lines]
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[list]) -> Path:

@@ -148,14 +148,20 @@ def starting_head(accelerator: Accelerator, task: Task) -> dict[str, torch.Tenso
 def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
     """The record of the checkpoint at `path` when the same options made it, None when it is to be trained.
 
-    A checkpoint that `--keep-top` removed counts as there for the same options, and as not there for others. Raises
-    `InputError` that shows the difference when other options made it and `overwrite` is not set.
+    A checkpoint that `--keep-top` removed counts as there for the same options, unless `overwrite` is set, and as not
+    there for others. Raises `InputError` that shows the difference when other options made it and `overwrite` is not
+    set.
     """
-    if overwrite or not path.is_file():
-        note = path.with_suffix(DROPPED)
-        dropped = None if overwrite or not note.is_file() else json.loads(note.read_text(encoding="utf-8"))
-        return dropped if dropped and not differences(dropped["options"], wanted) else None
-    meta = read_checkpoint(path).meta
+    if not path.is_file():
+        return None if overwrite else _dropped(path.with_suffix(DROPPED), wanted)
+    try:
+        meta = read_checkpoint(path).meta
+    except InputError:
+        if overwrite:
+            return None
+        raise
+    if overwrite:
+        return meta if meta and not differences(meta["options"], wanted) else None
     if meta is None:
         raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
     if different := differences(meta["options"], wanted):
@@ -164,6 +170,32 @@ def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
             "--name (NAME of training.sh), or pass --overwrite"
         )
     return meta
+
+
+def _dropped(note: Path, wanted: dict) -> dict | None:
+    """What `--keep-top` left of a checkpoint that the same options made."""
+    if not note.is_file():
+        return None
+    try:
+        left = json.loads(note.read_text(encoding="utf-8"))
+        return left if not differences(left["options"], wanted) else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{note} is damaged: remove it, and its run is trained again") from error
+
+
+def check_steps(train_set: LabelledSquares, per_step: int, parts: int) -> None:
+    """Say what an epoch of whole steps leaves out. Raises `InputError` when there is not even one, where a step is
+    made of several `parts` (processes, accumulated batches) that would weigh differently.
+    """
+    count = len(train_set)
+    if count < per_step and parts > 1:
+        raise InputError(
+            f"{count} photographs to train on are less than a step of {per_step} (--batch-size times "
+            "--gradient-accumulation-steps times processes): lower one of them"
+        )
+    if left := count > per_step and count % per_step:
+        log.info("an epoch is %d steps of %d: %d photographs, other ones each time, are left out",
+                 count // per_step, per_step, left)  # fmt: skip
 
 
 def meta(task: Task, row: dict) -> dict:
@@ -199,12 +231,12 @@ def finished(progress: Progress, options: Options) -> bool:
     return progress.epoch > options.epochs or (options.patience is not None and waited >= options.patience)
 
 
-def rehearsal(options: Options) -> Options:
+def rehearsal(options: Options, prefix: str) -> Options:
     """With `--fast-dev-run` the options of a run that leaves no checkpoint; others as they are."""
     if not options.fast_dev_run:
         return options
     folder = tempfile.mkdtemp(prefix="fast_dev_run.")
-    for made in (folder, PICTURES / f"fast_dev_run_seed{options.random_seed}_i{options.i}_epoch1"):
+    for made in (folder, PICTURES / f"{prefix}fast_dev_run_seed{options.random_seed}_i{options.i}_epoch1"):
         atexit.register(shutil.rmtree, made, ignore_errors=True)
     kept = {"pretrained_location": options.pretrained_location or options.model_location, "report_to": "none"}
     kept |= {"save_every": None, "keep_top": None, "push_to_hub": None, "resume": False}

@@ -137,7 +137,7 @@ def add_run(parser: Parser) -> None:
     """What a fine-tuning run writes beside its checkpoint, and where it reports to."""
     parser.add_argument("--save-every", type=number(int, 1), help="also save every N-th epoch's checkpoint")
     parser.add_argument("--save-img", action="store_true", help="write a sheet of augmented training images")
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint trained with other options")
+    parser.add_argument("--overwrite", action="store_true", help="replace what other options of this name left")
     parser.add_argument(
         "--checkpointing-steps", type=number(int, 1), metavar="N",
         help="keep a state to go on from every N steps too (default: after each epoch, and when stopped by SIGTERM)",

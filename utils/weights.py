@@ -108,11 +108,15 @@ def read_archive(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} was refused: it is a pickle that holds more than tensors, or is damaged") from error
-    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is what mapping a cut archive raises
+            raise
         reason = (
             "is a TorchScript archive" if "TorchScript" in str(error) else "is no PyTorch checkpoint, or is damaged"
         )
-        raise InputError(f"{path} {reason}: save its state_dict with torch.save, or download it again") from error
+        raise InputError(
+            f"{path} {reason}: save its state_dict with torch.save, download it again, or remove it"
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state_dict")
     return content
