@@ -160,16 +160,17 @@ def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
         if overwrite:
             return None
         raise
+    different = differences(meta["options"], wanted) if meta else "no record"
+    if not different:
+        return meta
     if overwrite:
-        return meta if meta and not differences(meta["options"], wanted) else None
+        return None
     if meta is None:
         raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
-    if different := differences(meta["options"], wanted):
-        raise InputError(
-            f"{path} was trained with other options, where relabel.csv counts as labels ({different}): choose another "
-            "--name (NAME of training.sh), or pass --overwrite"
-        )
-    return meta
+    raise InputError(
+        f"{path} was trained with other options, where relabel.csv counts as labels ({different}): choose another "
+        "--name (NAME of training.sh), or pass --overwrite"
+    )
 
 
 def _dropped(note: Path, wanted: dict) -> dict | None:
@@ -193,7 +194,8 @@ def check_steps(train_set: LabelledSquares, per_step: int, parts: int) -> None:
             f"{count} photographs to train on are less than a step of {per_step} (--batch-size times "
             "--gradient-accumulation-steps times processes): lower one of them"
         )
-    if left := count > per_step and count % per_step:
+    left = count % per_step
+    if left and count > per_step:
         log.info("an epoch is %d steps of %d: %d photographs, other ones each time, are left out",
                  count // per_step, per_step, left)  # fmt: skip
 
