@@ -13,46 +13,40 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from utils import options as flags
-from utils import training_options
-from utils.errors import InputError, run_script
+from utils.base import training_flags
+from utils.base.errors import InputError, run_script
+from utils.base.options import Options, Parser
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-BIAS = "classification_head.bias"
+    import numpy as np
+    import torch
+
+    from utils.training.resume_state import Progress
+    from utils.training.setup import Job
 
 log = logging.getLogger("utils.finetune")  # under the project's own logger, whose level the runtime sets
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__)
-    training_options.add_searched(parser)
-    training_options.add_training(parser)
-    flags.add_labels(parser)
-    flags.add_split(parser)
-    flags.add_locations(parser)
-    flags.add_loader(parser)
-    flags.add_cache(parser)
-    training_options.add_run(parser)
-    return parser
+def parser() -> Parser:
+    return training_flags.finetune_parser(__doc__)
 
 
-def check(options: flags.Options) -> None:
+def check(options: Options) -> None:
     """Raise `InputError` for options that contradict each other."""
     mixing = next((flag for flag in ("mixup", "half_cutmix") if getattr(options, flag)), None)
     scored = {"--keep best": options.keep == "best", "--patience": options.patience, "--keep-top": options.keep_top}
     if not options.val_ratio and any(scored.values()):
         asked = next(flag for flag, given in scored.items() if given)
         raise InputError(f"{asked} goes by held-out scores, and --val-ratio 0 leaves nobody to score on")
-    if mixing and options.loss_fn == "ContrastiveLoss":
-        raise InputError(
-            f"--loss-fn ContrastiveLoss needs one label per photograph: leave out --{mixing.replace('_', '-')}"
-        )
+    if mixing and not training_flags.takes_mixed_labels(options.loss_fn):
+        flag = mixing.replace("_", "-")
+        raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out --{flag}")
 
 
 def run(
-    options: flags.Options,
+    options: Options,
     attributes: tuple[str, ...] = ("mask", "gender", "age"),
     prefix: str = "",
     after_epoch: Callable[[int, dict], None] = lambda epoch, scores: None,
@@ -64,182 +58,127 @@ def run(
     run (a tuner does); a resumed run shows it the earlier epochs first.
     """
     # torch and what builds on it take seconds to import, and --help should not wait for them
-    import torch
-    from torch.utils.data import DataLoader
-    from transformers import get_cosine_schedule_with_warmup
-
-    from utils import engine, exports, losses, training
-    from utils.checkpoints import differences, save_checkpoint
-    from utils.files import require_writable
-    from utils.history import draw_history, save_history
-    from utils.labels import Labelling
-    from utils.states import State, read_state, state_file
-    from utils.trainable import averaged, class_weights, parameter_groups, trainable
-    from utils.transforms import EpochSampler, normalised
-    from utils.variations import varied
-    from utils.watch import watched
-    from utils.weights import digest
+    from utils.base.files import CACHE, LOGS, PICTURES, require_writable
+    from utils.data.labels import Labelling
+    from utils.models.checkpoints import differences
+    from utils.models.exports import require_hub
+    from utils.training import records, setup
+    from utils.training.index_options import options_of_index
+    from utils.training.resume_state import read_state
+    from utils.training.task import read_task
 
     # Runtime
     check(options)
-    asked, options = options, varied(options)
+    asked, options = options, options_of_index(options)
     drawn = differences(asked.as_dict(), options.as_dict())
-    options = training.rehearsal(options, prefix)
-    accelerator = engine.start_training(options)
+    options = records.fast_dev_run_options(options, prefix)
+    files = records.RunFiles(options, prefix)
+    accelerator = setup.start_training(options, files.log_name)
     if drawn:
-        log.info("index %d draws its own recipe: %s", options.i, drawn)
-    require_writable(options.model_location, flags.LOGS, flags.CACHE, flags.PICTURES)
+        log.info("index %d draws its own options: %s", options.i, drawn)
+    require_writable(options.model_location, LOGS, CACHE, PICTURES)
     if options.push_to_hub:
-        exports.require_hub(options.push_to_hub)
-    file_of = training.checkpoint_file(options, prefix)
-    final = file_of(options.epochs)
+        require_hub(options.push_to_hub)
 
     # Data
-    task = training.read_task(accelerator, options, asked.epochs, Labelling(attributes, options.age_limits))
-    held_out, recipe = task.held_out, task.preprocessing
-    saved_epochs = training.saved_epochs(options)
-    done = [training.already_done(file_of(epoch), task.record, options.overwrite) for epoch in saved_epochs]
-    if done[-1] is not None:
-        there = "is there already" if final.is_file() else "was removed by --keep-top"
-        log.info("%s %s, trained with the same options: skipped", final, there)
-        if accelerator.is_main_process and final.is_file():
-            state_file(final).unlink(missing_ok=True)
-            training.publish(options, final, not prefix)
-        return final, done[-1]["scores"]
-    record = task.record | {"processes": accelerator.num_processes}
-    stored = read_state(state_file(final), record, options)
-    train_set = training.train_set(task, options)
-    log.info(
-        "%d photographs to train on, %d held out (split %s)", len(train_set), len(held_out.rows), task.split.digest
-    )
-    if options.save_img and accelerator.is_main_process:
-        log.info("augmented photographs: %s", training.save_augmented(train_set, task.labelling, final.stem))
+    task = read_task(accelerator, options, asked.epochs, Labelling(attributes, options.age_limits))
+    if (done := files.already_done(task.record)) is not None:
+        if accelerator.is_main_process:
+            files.publish()
+        return files.final, done["scores"]
+    stored = read_state(files.state, task.record_of(accelerator), options)
 
     # Model
-    head = training.starting_head(accelerator, task)
-    weights = class_weights(train_set.labels, options.class_weights, task.labelling.num_classes)
-    adjustment = training.logit_adjustment(train_set, options, task.labelling.num_classes, weights)
-    head = {**head, BIAS: head[BIAS] - adjustment}  # the loss adds it again, so training starts from the same head
-    bare = trainable(accelerator, task.start, head, options)
-    ema = averaged(bare, options.ema_decay)
-    shown = ema.module if ema else bare  # whose weights are evaluated and saved
-    of_loss = options.loss_fn, options.contrastive_weight, options.label_smoothing
-    loss_fn = losses.make_loss(*of_loss, adjustment, weights, accelerator.device)
-    batch_size = engine.fitting_batch_size(accelerator, bare, options)
-    workers = engine.loader_workers(accelerator, options.workers)
-    per_batch = batch_size * accelerator.num_processes
-    per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
-    training.check_steps(train_set, per_step, per_step // options.batch_size)
-    drawn_by = training.sampling_weights(train_set, options)
-    sampler = EpochSampler(len(train_set), options.random_seed, drawn_by, per_step)
-    loader = DataLoader(
-        train_set,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        worker_init_fn=engine.linger,
-        persistent_workers=workers > 0,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    groups = parameter_groups(bare, options.lr, options.wd, options.layer_decay)
-    optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
-    if options.compile:
-        bare.compile()
-    model, optimizer, loader = accelerator.prepare(bare, optimizer, loader)
-    steps = options.epochs * -(-len(loader) // accelerator.gradient_accumulation_steps)
-    schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
-    if len(held_out.rows):  # a broken evaluation fails now and not after the first epoch
-        engine.predict(accelerator, bare, held_out.squares, held_out.rows[:2], recipe, batch_size=1)
+    job = setup.prepare(accelerator, task, files, options)
 
     # Loop
-    parts = {"model": bare, "optimizer": optimizer, "schedule": schedule, "ema": ema, "scaler": accelerator.scaler}
-    state = State(state_file(final), record, accelerator, parts)
+    row = train(job, stored, after_epoch)
+
+    # Result
+    if options.fast_dev_run:
+        log.info("fast dev run: everything works; no checkpoint is kept")
+    else:
+        log.info("saved %s", files.final)
+        if accelerator.is_main_process:
+            files.publish()
+    return files.final, records.scores_of(row)
+
+
+def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None]) -> dict:
+    """Train from the beginning or from a `stored` state, evaluate after each epoch, and save.
+
+    Returns the row of the epoch whose weights are saved.
+    """
+    import torch
+
+    from utils.base.terminal import ProgressBar
+    from utils.data.preprocessing import normalised
+    from utils.training.guard import guarded
+    from utils.training.tracking import tracked_run
+
+    accelerator, model, optimizer, options = job.accelerator, job.model, job.optimizer, job.options
+    mean, std = job.task.preprocessing["mean"], job.task.preprocessing["std"]
+    state = job.state
     progress = state.load(stored)
-    del stored  # and with it the file that is mapped
-
-    def photographs_of(epoch: int, first: int, last: int) -> str:
-        return training.images_in(task, train_set, sampler.order(epoch)[first:last])
-
     for row in progress.history:
         after_epoch(row["epoch"], row)
-    tracker = engine.tracker(accelerator, options, final.stem, progress.tracker)
-    with tracker, watched(state, progress, options.checkpointing_steps, photographs_of) as watch:
-        while not training.finished(progress, options):
+    guarding = guarded(state, progress, options.checkpointing_steps, job.name_photographs)
+    bar = ProgressBar(what=job.files.final.stem, total=job.batches, unit="batch", speaks=accelerator.is_main_process)
+    with tracked_run(accelerator, options, job.files.final.stem, progress.tracker), guarding as guard, bar:
+        while not progress.finished(options.epochs, options.patience):
             model.train()
-            loader.set_epoch(progress.epoch)
-            first, begin = progress.seen, time.perf_counter()
-            sampler.skip = first
+            job.loader.set_epoch(progress.epoch)
+            job.sampler.skip = first = seen = progress.seen
+            bar.begin_at((progress.epoch - 1) * len(job.loader) + first // job.per_batch)
             total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
-            seen, what = first, f"epoch {progress.epoch}/{options.epochs}"
-            for squares, targets, *ages in engine.bar(accelerator, loader, what, first // per_batch):
-                seen = min(seen + per_batch, len(sampler))
+            begin = time.perf_counter()
+            for squares, targets, *ages in job.loader:
+                seen = min(seen + job.per_batch, len(job.sampler))
                 with accelerator.accumulate(model):
-                    logits, features = model(normalised(squares, recipe["mean"], recipe["std"]))
-                    loss = loss_fn(logits, features, targets)
+                    logits, features = model(normalised(squares, mean, std))
+                    loss = job.loss_fn(logits, features, targets)
                     if ages:
-                        predicted = bare.age_regression(features.float())[:, 0]
+                        predicted = job.bare.age_regression(features.float())[:, 0]
                         loss = loss + options.age_regression * torch.nn.functional.smooth_l1_loss(predicted, ages[0])
                     accelerator.backward(loss)
                     total_loss += loss.detach() * len(targets)
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
-                        watch.before_step(seen, total_loss if accelerator.scaler else norm)
+                        guard.before_step(seen, total_loss if accelerator.scaler else norm)
                     optimizer.step()
                     if accelerator.sync_gradients:
-                        schedule.step()
+                        job.schedule.step()
                     optimizer.zero_grad()
                 if accelerator.sync_gradients:
-                    if ema:
-                        ema.update_parameters(bare)
+                    if job.ema:
+                        job.ema.update_parameters(job.bare)
                     progress.step_done(seen, total_loss)
-                    watch.after_step()
-            watch.save()  # before the evaluation, which may take long
-            speed = f", {(seen - first) / (time.perf_counter() - begin):.1f} images/s" if seen > first else ""
-
-            row = {"epoch": progress.epoch, "step": progress.step, "lr": schedule.get_last_lr()[-1]}
-            row["train_loss"] = accelerator.reduce(total_loss, "sum").item() / progress.seen
-            if len(held_out.rows):
-                held_out_logits = held_out.predict(shown)
-                scores = held_out.score(held_out_logits)
-                row |= scores.record()
-                progress.note_best(row, options.metric, shown if options.keep == "best" else None)
-            told = scores if len(held_out.rows) else "nobody"
-            log.info("epoch %d: train loss %.4f%s, held out: %s", row["epoch"], row["train_loss"], speed, told)
-            accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
+                    guard.after_step()
+                bar.update()
+            guard.save()  # before the evaluation, which may take long
+            speed = (seen - first) / (time.perf_counter() - begin)
+            row, logits = evaluate(job, progress, total_loss, speed)
             after_epoch(row["epoch"], row)
             progress.epoch_done(row)
-            if accelerator.is_main_process and options.report_to != "none":
-                history = save_history(final.stem, progress.history)
-            if accelerator.is_main_process and row["epoch"] in saved_epochs[:-1]:
-                save_checkpoint(file_of(row["epoch"]), training.saved_tensors(shown), training.meta(task, row))
+            job.save_epoch(progress)
+        row = job.save(progress, logits)
+    return row
 
-        # Result
-        if options.keep == "best" and progress.best.get("epoch", row["epoch"]) != row["epoch"]:
-            shown.load_state_dict(progress.best["weights"])
-            row = progress.history[progress.best["epoch"] - 1]
-            held_out_logits = held_out.predict(shown)
-            log.info(
-                "kept epoch %d of %d: %s %.4f", row["epoch"], progress.epoch - 1, options.metric, row[options.metric]
-            )
-        if accelerator.is_main_process:
-            state_dict = training.saved_tensors(shown)
-            if len(held_out.rows):
-                held_out.keep(digest(state_dict), held_out_logits)
-                sheet = training.save_predictions(held_out, held_out_logits, final.stem)
-                engine.log_picture(accelerator, "held_out_predictions", sheet)
-                log.info("held-out predictions: %s", sheet)
-            if options.report_to != "none":
-                log.info("epochs: %s, %s", history, draw_history(final.stem, progress.history))
-            save_checkpoint(final, state_dict, training.meta(task, row))  # the last file: with it the run is done
-            state.path.unlink(missing_ok=True)
-        accelerator.wait_for_everyone()
-    if options.fast_dev_run:
-        log.info("fast dev run: everything works; no checkpoint is kept")
-        return final, training.scores_of(row)
-    log.info("saved %s", final)
-    if accelerator.is_main_process:
-        training.publish(options, final, not prefix)
-    return final, training.scores_of(row)
+
+def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: float) -> tuple[dict, np.ndarray | None]:
+    """The row of an epoch, with held-out scores when anybody is held out, and then their (N, C) logits."""
+    held_out, logits, told = job.task.held_out, None, "nobody"
+    row = {"epoch": progress.epoch, "step": progress.step, "lr": job.schedule.get_last_lr()[-1]}
+    row["train_loss"] = job.accelerator.reduce(total_loss, "sum").item() / progress.seen
+    if len(held_out.rows):
+        logits = held_out.predict(job.shown)
+        told = held_out.score(logits)
+        row |= told.record()
+        progress.note_best(row, job.options.metric, job.shown if job.options.keep == "best" else None)
+    fast = f", {speed:.1f} images/s" if speed else ""
+    job.tell_epoch("epoch %d: train loss %.4f%s, held out: %s", row["epoch"], row["train_loss"], fast, told)
+    job.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
+    return row, logits
 
 
 def main(argv: list[str] | None = None) -> None:

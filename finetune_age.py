@@ -8,17 +8,17 @@ a head of its own. Writes `model/Age_{name}_seed{seed}_i{i}_epoch{epoch}.pt`, wh
 
 from finetune import parser as finetune_parser
 from finetune import run as finetune
-from utils import options as flags
-from utils.errors import run_script
+from utils.base.errors import run_script
+from utils.base.options import Options, Parser
 
 
-def parser() -> flags.Parser:
+def parser() -> Parser:
     parser = finetune_parser()
     parser.description = __doc__
     return parser
 
 
-def run(options: flags.Options):
+def run(options: Options):
     """Train one age specialist; returns its path and held-out scores."""
     return finetune(options, attributes=("age",), prefix="Age_")
 

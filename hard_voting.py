@@ -12,16 +12,17 @@ agreement of each two files, to `disagreements.png` and `agreement.png` in `val_
 import re
 from pathlib import Path
 
-from utils import options as flags
-from utils.errors import InputError, run_script
+from utils.base import files
+from utils.base.errors import InputError, run_script
+from utils.base.options import Options, Parser, number
 
-SHEET, MATRIX = (flags.PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
+SHEET, MATRIX = (files.PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
 MAX_PICTURES, PIXELS = 32, 128
 SWEEP = re.compile(r"output_(.+?)_(?:seed\d+_|auto(?:_|$))")  # in the name of a submission, as inference.py writes it
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
     parser.add_argument(
         "--mode",
@@ -30,11 +31,11 @@ def parser() -> flags.Parser:
         help="vote on mask, gender and age apart, or on the class",
     )
     parser.add_argument(
-        "--output", type=Path, default=flags.OUTPUT / "hard_voting.csv", help="file of the voted submission"
+        "--output", type=Path, default=files.OUTPUT / "hard_voting.csv", help="file of the voted submission"
     )
     parser.add_argument(
         "--weights",
-        type=flags.number(float, 0, above=True),
+        type=number(float, 0, above=True),
         nargs="+",
         metavar="W",
         help="weight of each file's vote, in the order of the files (default: all 1)",
@@ -48,12 +49,12 @@ def parser() -> flags.Parser:
     return parser
 
 
-def find_inputs(options: flags.Options) -> list[Path]:
+def find_inputs(options: Options) -> list[Path]:
     """The files given, or the submissions in `output/` in sorted order; the voted file is never one of them.
 
     Raises `InputError` when none are given and those are of several sweeps.
     """
-    from utils.submissions import find_submissions
+    from utils.data.submissions import find_submissions
 
     voted = options.output.resolve()
     if options.csv:
@@ -64,18 +65,19 @@ def find_inputs(options: flags.Options) -> list[Path]:
     sweeps = sorted({parts[1] for path in paths if (parts := SWEEP.match(path.stem))} - {"all"})
     if len(sweeps) > 1:
         raise InputError(
-            f"{flags.OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name the files to vote over"
+            f"{files.OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name the files to vote over"
         )
     if not paths:
         raise InputError(
-            f"no submissions output_*.csv in {flags.OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"
+            f"no submissions output_*.csv in {files.OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"
         )
     return paths
 
 
-def run(options: flags.Options) -> Path:
+def run(options: Options) -> Path:
     """Write the voted submission; returns its path."""
-    from utils import agreement, submissions, votes
+    from utils.data import submissions
+    from utils.ensembles import agreement, votes
 
     # Data
     paths = find_inputs(options)
@@ -91,10 +93,10 @@ def run(options: flags.Options) -> Path:
     # Result
     names, same = list(map(str, paths)), agreement.agreement(answers)
     print(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows")
-    print("\n".join(agreement.describe(names, asked, answers, preds)))
+    print("\n".join(agreement.file_lines(names, asked, answers, preds)))
     print(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
     if len(paths) > 1:
-        print("\n".join(agreement.compare(same, len(preds))))
+        print("\n".join(agreement.comparison_lines(same, len(preds))))
     if options.show_disagreements:
         rows = votes.most_disputed(answers, weights, MAX_PICTURES)
         if len(rows):
@@ -103,7 +105,7 @@ def run(options: flags.Options) -> Path:
         else:
             print("the files agree on every row: no sheet of disagreements")
         if len(paths) > 1:
-            from utils.pictures import save_agreement
+            from utils.base.pictures import save_agreement
 
             print(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
     earlier = ", in place of an earlier file" if options.output.exists() else ""
@@ -118,9 +120,9 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
 
     import numpy as np
 
-    from utils.labels import Labelling
-    from utils.pictures import save_sheet
-    from utils.unlabelled import read_test_images
+    from utils.base.pictures import save_sheet
+    from utils.data.labels import Labelling
+    from utils.data.unlabelled import read_test_images
 
     test = read_test_images(data_location, skip_bad=True)
     unknown = sorted(set(images) - set(test.files()))
@@ -141,7 +143,7 @@ def picture(path: Path):
     """(S, S, 3) uint8 of a photograph, or grey when it cannot be read."""
     import numpy as np
 
-    from utils.images import decode
+    from utils.data.images import decode
 
     try:
         return decode(path, PIXELS)

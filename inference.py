@@ -14,34 +14,36 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils import options as flags
-from utils.errors import InputError, run_script
+from utils.base import files, flags
+from utils.base.errors import InputError, run_script
+from utils.base.options import Options, Parser, number
 
 FALLBACK = 4  # the most frequent class of the competition's training set
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     flags.add_model_name(parser)
     flags.add_ensembles(parser, one_only=True)
     parser.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
-    parser.add_argument("--output-dir", type=Path, default=flags.OUTPUT, help="folder of the submission")
+    parser.add_argument("--output-dir", type=Path, default=files.OUTPUT, help="folder of the submission")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the files written")
     parser.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
     parser.add_argument(
-        "--skip-bad", type=flags.number(int, 0, 17), nargs="?", const=FALLBACK, metavar="CLASS",
+        "--skip-bad", type=number(int, 0, 17), nargs="?", const=FALLBACK, metavar="CLASS",
         help=f"answer images that cannot be read with this class, {FALLBACK} (worn, female, 30 to 59) if none is "
         "named, and list them in a file; without it the first is an error",
     )  # fmt: skip
     flags.add_locations(parser)
     flags.add_loader(parser, "images per step and process")
     flags.add_preprocessing(parser)
+    flags.add_verbose(parser)
     flags.add_demo(parser)
     return parser
 
 
-def run(options: flags.Options) -> Path | None:
+def run(options: Options) -> Path | None:
     """Write the submission; returns its path, or None after `--demo`."""
     flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std")
     if options.no_bias and not options.ensemble:
@@ -51,25 +53,29 @@ def run(options: flags.Options) -> Path | None:
 
     import numpy as np
 
-    from utils import chosen, engine, ensembles, page, shards, submissions, unlabelled
-    from utils.checkpoints import find_checkpoint, versions
-    from utils.files import require_writable
+    from utils.base import runtime
+    from utils.base.files import require_writable
+    from utils.data import submissions, unlabelled
+    from utils.ensembles import auto_ensemble, combining, members
+    from utils.evaluation import shards
+    from utils.models.checkpoints import find_checkpoint, versions
+    from utils.reports import demo_page
 
     # Runtime
-    accelerator = engine.start()
+    accelerator = runtime.start_runtime("inference", options.verbose)
     if options.demo:
-        page.check_ready(accelerator)
+        demo_page.check_ready(accelerator)
     else:
-        require_writable(options.output_dir, flags.CACHE)
+        require_writable(options.output_dir, files.CACHE)
 
     # Models
     if options.ensemble:
-        ensemble = chosen.read_chosen(options.ensemble, options)
+        ensemble = auto_ensemble.read_auto_ensemble(options.ensemble, options)
     else:
         path = find_checkpoint(options.model_name, options.model_location)
-        ensemble = ensembles.read_ensemble(path, options)
+        ensemble = members.read_ensemble(path, options)
     if options.demo:
-        return page.serve(accelerator, ensemble, options.demo)
+        return demo_page.serve(accelerator, ensemble, options.demo)
 
     # Data
     skip_bad = options.skip_bad is not None
@@ -83,7 +89,7 @@ def run(options: flags.Options) -> Path | None:
     def scores() -> Iterator[np.ndarray]:
         """(n, 18) of each shard; NaN in the rows of images that cannot be read."""
         for shard in range(len(test.shard_sizes)):
-            yield ensembles.combine_readable(ensemble, [one[shard] for one in kept])
+            yield members.combine_readable(ensemble, [one[shard] for one in kept])
 
     # Result
     output = options.output_dir / f"output_{ensemble.name}.{options.format}"
@@ -106,7 +112,7 @@ def run(options: flags.Options) -> Path | None:
         saved = output.with_stem(f"{output.stem}_probs")
         saved.unlink(missing_ok=True)  # those of an earlier submission
         if options.save_probs:
-            probs = (row for one in scores() for row in ensembles.as_probs(one, ensemble.rule))
+            probs = (row for one in scores() for row in combining.as_probs(one, ensemble.rule))
             submissions.write_probs(saved, test.files(), probs)
             log.info("probabilities: %s", saved)
     accelerator.end_training()

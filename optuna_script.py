@@ -14,33 +14,34 @@ import os
 import warnings
 
 import finetune
-from utils import options as flags
-from utils import training_options
-from utils.errors import Diverged, InputError, Interrupted, NoRoom, run_script
+from utils.base import files, flags, training_flags
+from utils.base.errors import Diverged, InputError, Interrupted, NoRoom, run_script
+from utils.base.options import Options, Parser, number, run_name
 
 log = logging.getLogger("utils.optuna")  # under the project's own logger, whose level the runtime sets
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__)
-    parser.add_argument("--study-name", type=flags.run_name, default="search", help="name of study and checkpoints")
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument("--study-name", type=run_name, default="search", help="name of study and checkpoints")
     parser.add_argument("--storage", help="journal file or Optuna storage URL (default: logs/optuna/{study}.journal)")
-    parser.add_argument("--n-trials", type=flags.number(int, 1), default=30, help="trials of the study in all")
-    parser.add_argument("--best", type=flags.number(int, 1), default=5, help="how many of the best trials to name")
-    training_options.add_search_space(parser)
-    training_options.add_training(parser)
+    parser.add_argument("--n-trials", type=number(int, 1), default=30, help="trials of the study in all")
+    parser.add_argument("--best", type=number(int, 1), default=5, help="how many of the best trials to name")
+    training_flags.add_search_space(parser)
+    training_flags.add_training(parser)
     flags.add_labels(parser)
     flags.add_split(parser)
     flags.add_locations(parser)
     flags.add_workers(parser)
     flags.add_cache(parser)
-    training_options.add_report(parser)
+    training_flags.add_report(parser)
+    flags.add_verbose(parser)
     return parser
 
 
-def search_space(options: flags.Options) -> dict:
+def search_space(options: Options) -> dict:
     """What is searched, as plain values: limits of numbers, lists of choices."""
-    from utils.start import present_indices
+    from utils.models.pretrained import present_indices
 
     names = ("lr_limits", "wd_limits", "epochs_limits", "aug_strength_limits", "label_smoothing_limits", "batch_sizes")
     space = {name: list(getattr(options, name)) for name in names}
@@ -78,7 +79,7 @@ def suggest(trial, space: dict) -> dict:
     }
 
 
-def run(options: flags.Options):
+def run(options: Options):
     """Search until the study has its trials; returns the study."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
@@ -89,22 +90,22 @@ def run(options: flags.Options):
     import optuna
     import torch
 
-    from utils import engine, studies
-    from utils.data import read_photographs
-    from utils.files import require_writable
-    from utils.labels import Labelling
-    from utils.logits import digest_of
-    from utils.splits import make_split
-    from utils.training import steering
+    from utils.base.digests import digest_of
+    from utils.base.files import require_writable
+    from utils.data.labels import Labelling
+    from utils.data.photographs import read_photographs
+    from utils.data.splits import make_split
+    from utils.training import setup, studies, tracking
+    from utils.training.records import steering
 
     # Runtime
     common = finetune.parser().parse([])
     shared = {name: value for name, value in vars(options).items() if name in vars(common) and name != "_frozen"}
     common = common.replace(**shared, name=options.study_name)
-    accelerator = engine.start_training(common)
+    accelerator = setup.start_training(common, f"optuna_{options.study_name}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing trial's traceback is not for users
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    require_writable(options.model_location, flags.LOGS, flags.PICTURES)
+    require_writable(options.model_location, files.LOGS, files.PICTURES)
 
     # Data
     photographs = read_photographs(options.data_location, options.relabel)
@@ -114,7 +115,7 @@ def run(options: flags.Options):
     # Study
     space = search_space(options)
     fixed = {name: value for name, value in steering(common).items() if name in shared}
-    storage = options.storage or str(flags.LOGS / "optuna" / f"{options.study_name}.journal")
+    storage = options.storage or str(files.LOGS / "optuna" / f"{options.study_name}.journal")
     study = studies.open_study(
         options.study_name,
         studies.open_storage(storage),
@@ -154,17 +155,17 @@ def run(options: flags.Options):
         log.info("trial %d: %s %.4f", number, options.metric, scores[options.metric])
         return scores[options.metric]
 
-    for number in studies.take_up_again(study):
-        log.info("trial %d was left by a worker that is gone: taken up again", number)
+    for taken in studies.take_up_again(study):
+        log.info("trial %d was left by a worker that is gone: taken up again", taken)
     while studies.counted(study) < options.n_trials:
         study.optimize(objective, n_trials=1)
 
     # Result
-    pictures = studies.save_pictures(study, flags.PICTURES / f"optuna_{options.study_name}", options.metric)
+    pictures = studies.save_pictures(study, files.PICTURES / f"optuna_{options.study_name}", options.metric)
     public = options.replace(storage=None)  # its address may hold a password
-    with engine.tracker(accelerator, public, f"{options.study_name}_study"):
+    with tracking.tracked_run(accelerator, public, f"{options.study_name}_study"):
         for name, picture in pictures.items():
-            engine.log_picture(accelerator, name, picture)
+            tracking.log_picture(accelerator, name, picture)
             log.info("%s: %s", name, picture)
     best = studies.best_trials(study, options.best)
     for trial in best:

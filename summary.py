@@ -9,42 +9,43 @@ Reads the scores that main.py and validation.py left in `logs/`. With `--truth`,
 
 from pathlib import Path
 
-from utils import options as flags
-from utils.errors import InputError, run_script
+from utils.base import files
+from utils.base.errors import InputError, run_script
+from utils.base.options import Options, Parser, run_name
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument(
         "csv", type=Path, nargs="*", metavar="CSV", help="with --truth: submissions (default: those in output/)"
     )
-    parser.add_argument("--name", type=flags.run_name, help="name of the sweep (default: none, only --truth)")
+    parser.add_argument("--name", type=run_name, help="name of the sweep (default: none, only --truth)")
     parser.add_argument("--truth", type=Path, help="CSV of the right answers: ImageID,ans,person")
     return parser
 
 
-def run(options: flags.Options) -> None:
+def run(options: Options) -> None:
     """Print the tables."""
-    from utils import results
-    from utils.submissions import find_submissions
+    from utils.data.submissions import find_submissions
+    from utils.evaluation import results
 
     if not options.name and not options.truth:
         raise InputError("nothing to sum up: give --name, --truth or both")
     if options.csv and not options.truth:
         raise InputError("submissions are scored against the right answers: give --truth")
     if options.name:
-        print(f"\n{results.table(results.latest_rows(options.name))}")
+        print(f"\n{results.score_table(results.latest_rows(options.name))}")
     if options.truth:
-        voted = flags.OUTPUT / "hard_voting.csv"
+        voted = files.OUTPUT / "hard_voting.csv"
         there = [*find_submissions(), *([voted] if voted.is_file() else [])]
         submissions = options.csv or results.of_these_images(options.truth, there)
         if not submissions:
             raise InputError(
-                f"{flags.OUTPUT.resolve()} has no submissions of the images of {options.truth}: run inference.py, "
+                f"{files.OUTPUT.resolve()} has no submissions of the images of {options.truth}: run inference.py, "
                 "or give CSV files"
             )
         rows, gains = results.score_submissions(options.truth, submissions)
-        print(f"\n{results.table(rows)}")
+        print(f"\n{results.score_table(rows)}")
         if gains:
             print(f"\nabove {submissions[0].name}, on the same resamplings of people", *gains, sep="\n")
 

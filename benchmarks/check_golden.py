@@ -14,8 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.clip import build
-from utils.weights import read_weights
+from utils.models.clip import build
+from utils.models.weights import read_weights
 
 TOLERANCE = 1e-4
 

@@ -21,7 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.unlabelled import SHARD  # noqa: E402
+from utils.data.unlabelled import SHARD
 
 DISTINCT, TOWER = 1000, REPOSITORY / "demo" / "tower.pt"
 COMMAND = [sys.executable, str(REPOSITORY / "inference.py"), "--data-location"]

@@ -25,12 +25,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.full_size import REPOSITORY, draw_people
-from utils.clip import build
-from utils.data import read_photographs
-from utils.images import FileImages, cache_squares
-from utils.labels import Labelling
-from utils.transforms import LabelledSquares, normalised, pipeline
-from utils.weights import read_weights
+from utils.data.augmentation import LabelledSquares, pipeline
+from utils.data.images import FileImages, cache_squares
+from utils.data.labels import Labelling
+from utils.data.photographs import read_photographs
+from utils.data.preprocessing import normalised
+from utils.models.clip import build
+from utils.models.weights import read_weights
 
 BATCH = 64
 OPEN = """

@@ -18,13 +18,16 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from utils import options as flags  # noqa: E402
-from utils.checkpoints import read_checkpoint  # noqa: E402
+from utils.base import (
+    flags,
+)
+from utils.base.options import Options, Parser
+from utils.models.checkpoints import read_checkpoint
 
 KILLS, RECIPE = 10, "greedy-replacement"
 
 
-def run(options: flags.Options) -> None:
+def run(options: Options) -> None:
     data, model = options.data_location.resolve(), options.model_location.resolve()
     command = [
         sys.executable,
@@ -91,7 +94,7 @@ def clear() -> None:
 
 
 def main() -> None:
-    parser = flags.Parser(__doc__)
+    parser = Parser(__doc__)
     flags.add_locations(parser)
     flags.add_relabel(parser)
     run(parser.parse())

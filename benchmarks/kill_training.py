@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.full_size import REPOSITORY
 from demo import faces
-from utils.checkpoints import read_checkpoint
-from utils.states import state_file
-from utils.weights import read_archive
+from utils.models.checkpoints import read_checkpoint
+from utils.models.weights import read_archive
+from utils.training.resume_state import state_file
 
 FINETUNE = f"""{REPOSITORY}/finetune.py --model {REPOSITORY}/demo/tower.pt --lr 2e-4 --epochs 24 --batch-size 8
     --workers 2 --mixup 0.2 --ema-decay 0.9 --gradient-accumulation-steps 2 --checkpointing-steps 3

@@ -21,10 +21,10 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
-from full_size import release_state  # noqa: E402
+from full_size import release_state
 
-from utils.soups import average  # noqa: E402
-from utils.weights import from_openai, read_weights, save_archive  # noqa: E402
+from utils.models.averaging import average
+from utils.models.weights import from_openai, read_weights, save_archive
 
 DISTINCT, COUNTS, REPEATS = 4, (4, 40), 3
 

@@ -25,21 +25,27 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks"), str(REPOSITORY / "demo")]
 
-import faces  # noqa: E402
-from full_size import release_state  # noqa: E402
+import faces
+from full_size import release_state
 
-import main as soup_script  # noqa: E402
-from utils import options as flags  # noqa: E402
-from utils.checkpoints import preprocessing, read_checkpoint, save_checkpoint  # noqa: E402
-from utils.clip import build  # noqa: E402
-from utils.data import read_photographs  # noqa: E402
-from utils.images import decode  # noqa: E402
-from utils.labels import Labelling  # noqa: E402
-from utils.metrics import METRICS, confusion_matrix  # noqa: E402
-from utils.splits import make_split, recorded_split  # noqa: E402
-from utils.sweeps import find_sweep  # noqa: E402
-from utils.transforms import normalised  # noqa: E402
-from utils.weights import from_openai  # noqa: E402
+import main as soup_script
+from utils.base import (
+    flags,
+)
+from utils.base.options import Options, Parser, number
+from utils.data.images import decode
+from utils.data.labels import Labelling
+from utils.data.photographs import read_photographs
+from utils.data.preprocessing import (
+    normalised,
+    preprocessing,
+)
+from utils.data.splits import make_split, recorded_split
+from utils.evaluation.scores import METRICS, confusion_matrix
+from utils.models.checkpoints import read_checkpoint, save_checkpoint
+from utils.models.clip import build
+from utils.models.sweeps import find_sweep
+from utils.models.weights import from_openai
 
 BATCH = 64
 STREWN = {  # standard deviations that the weights of each ingredient lie off the common tower
@@ -53,12 +59,12 @@ CONFIG = {
 }  # fmt: skip
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     flags.add_locations(parser)
     flags.add_relabel(parser)
     parser.add_argument("--metric", choices=flags.METRICS, default="accuracy", help="what the soup must raise")
-    parser.add_argument("--repeats", type=flags.number(int, 1), default=3, help="times that each is run")
+    parser.add_argument("--repeats", type=number(int, 1), default=3, help="times that each is run")
     parser.add_argument("--full-size", choices=STREWN, help="make six random ViT-B/32 and drawn faces instead")
     return parser
 
@@ -100,7 +106,7 @@ def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]
     return [path.stem for path in members]
 
 
-def ours(options: flags.Options, step: str) -> tuple[list[str], str] | None:
+def ours(options: Options, step: str) -> tuple[list[str], str] | None:
     """A step of `main.py`; of the greedy soup returns the members in order and what it says of its effort."""
     arguments = [step, "--metric", options.metric, "--workers", "0", "--data-location", str(options.data_location)]
     arguments += ["--model-location", str(options.model_location)]
@@ -159,7 +165,7 @@ def make_full_size(folder: Path, strewn_by: tuple[float, ...]) -> dict:
     return {"data_location": data, "model_location": model_location, "relabel": None}
 
 
-def run(options: flags.Options) -> None:
+def run(options: Options) -> None:
     """Time the three in turn and print medians and ratios."""
     with tempfile.TemporaryDirectory() as folder:
         if options.full_size:
@@ -179,7 +185,7 @@ def run(options: flags.Options) -> None:
             begin = time.perf_counter()
             expected = plain(paths, photographs, rows, METRICS[options.metric])
             times["plain"].append(time.perf_counter() - begin)
-            place = Path(folder) / "kitchen"
+            place = Path(folder) / "sweep"
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             os.chdir(place)

@@ -20,9 +20,9 @@ from timm.scheduler import create_scheduler_v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.data import read_photographs
-from utils.labels import Labelling
-from utils.splits import make_split
+from utils.data.labels import Labelling
+from utils.data.photographs import read_photographs
+from utils.data.splits import make_split
 
 
 class Images(torch.utils.data.Dataset):

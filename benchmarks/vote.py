@@ -2,9 +2,10 @@
 
     python benchmarks/vote.py [--repeats 5]
 
-Random answers that agree in most rows, in a temporary folder. The vote by itself is that of `utils.votes`, and of
-pandas `row.value_counts().idxmax()` for each row, on answers that are read and aligned already; the command is
-`python hard_voting.py` from its start to its end, with the agreement of the files, and the reading of what it wrote.
+Random answers that agree in most rows, in a temporary folder. The vote by itself is that of
+`utils.ensembles.votes`, and of pandas `row.value_counts().idxmax()` for each row, on answers that are read and
+aligned already; the command is `python hard_voting.py` from its start to its end, with the agreement of the files,
+and the reading of what it wrote.
 They take turns and give the same classes. Prints medians, ranges, and ratios of one round. Measured: see the README.
 """
 
@@ -22,9 +23,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.labels import Labelling
-from utils.submissions import read_submission
-from utils.votes import attribute_votes, class_votes, whole_weights
+from utils.data.labels import Labelling
+from utils.data.submissions import read_submission
+from utils.ensembles.votes import attribute_votes, class_votes, whole_weights
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILES, ROWS = 20, 12_600

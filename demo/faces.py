@@ -23,9 +23,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import InputError, run_script
-from utils.files import atomic
-from utils.labels import GENDERS, Labelling, age_group
+from utils.base.errors import InputError, run_script
+from utils.base.files import atomic
+from utils.data.labels import GENDERS, Labelling, age_group
 
 WIDTH, HEIGHT = 96, 128  # pixels
 SUPERSAMPLING = 3  # drawn this much larger and scaled down, for smooth edges

@@ -23,10 +23,11 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.faces import MASKS, STEMS, Person, draw, people
-from utils.checkpoints import save_checkpoint
-from utils.clip import CLIPClassifier
-from utils.images import squash
-from utils.transforms import normalised, pipeline
+from utils.data.augmentation import pipeline
+from utils.data.images import squash
+from utils.data.preprocessing import normalised
+from utils.models.checkpoints import save_checkpoint
+from utils.models.clip import CLIPClassifier
 
 PEOPLE, SEED = 1500, 1_000_000  # far from the demo's seeds
 EPOCHS, BATCH, LR = 8, 128, 1e-3

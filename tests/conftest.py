@@ -1,5 +1,6 @@
 """Small faces and small backbones that every test can make for itself in a second."""
 
+import csv
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ import finetune
 import finetune_age
 import inference
 import main
+import validation
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs two processes
@@ -147,6 +149,11 @@ def pretrained(tmp_path_factory) -> Path:
     return folder
 
 
+# models of the fixture `trained`
+SOUP = "finetune_cp_seed42_epoch2_greedysoup_num3"
+AGE = "Age_finetune_cp_seed42_i0_epoch2"
+OTHER = "finetune_cp_seed42_i1_epoch2"
+
 FAST = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
 
 
@@ -161,6 +168,21 @@ def soup(faces, *extra):
 
 def infer(faces, *extra):
     return inference.run(inference.parser().parse(["--data-location", str(faces), "--workers", "0", *map(str, extra)]))
+
+
+def validate(faces, *extra):
+    options = ["--data-location", str(faces), "--workers", "0", *map(str, extra)]
+    return validation.run(validation.parser().parse(options))
+
+
+def answers(path):
+    with open(path) as file:
+        return {row["ImageID"]: int(row["ans"]) for row in csv.DictReader(file)}
+
+
+def probs_of(path):
+    with open(path.with_name(f"{path.stem}_probs.csv")) as file:
+        return np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
 
 
 def command(script, *arguments, processes=1, limit=None, **env):
@@ -180,11 +202,11 @@ def command(script, *arguments, processes=1, limit=None, **env):
 
 
 @pytest.fixture(scope="session")
-def kitchen(faces, pretrained, tmp_path_factory):
+def trained(faces, pretrained, tmp_path_factory):
     """A folder with three trained ingredients, an age specialist, both soups and their logs; tests copy what they
     change. With it come the scores that main.py returned.
     """
-    folder = tmp_path_factory.mktemp("kitchen")
+    folder = tmp_path_factory.mktemp("trained")
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -197,9 +219,9 @@ def kitchen(faces, pretrained, tmp_path_factory):
     return folder, results
 
 
-def in_a_copy(kitchen, monkeypatch):
-    shutil.copytree(kitchen[0], "kitchen")
-    monkeypatch.chdir("kitchen")
+def in_a_copy(trained, monkeypatch):
+    shutil.copytree(trained[0], "trained")
+    monkeypatch.chdir("trained")
 
 
 def files(folder="."):

@@ -1,0 +1,92 @@
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from utils.base.errors import InputError, one_line
+from utils.base.files import atomic, require_writable, write_text
+from utils.evaluation.logit_cache import store_logits
+from utils.models.weights import save_archive
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    write_text(path, "first")
+
+    def fail_half_way():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert path.read_text() == "first"
+    assert os.listdir(path.parent) == ["x.txt"]
+
+
+def test_a_lock_keeps_all_others_out(tmp_path):
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from utils.base.files import locked\n"
+        "for _ in range(100):\n"
+        "    with locked(sys.argv[2] + '.lock'):\n"
+        "        os.mkdir(sys.argv[2]); os.rmdir(sys.argv[2])"  # an error while another process has it
+    )
+    root = os.path.dirname(os.path.dirname(__file__))
+    others = [subprocess.Popen([sys.executable, "-c", code, root, str(tmp_path / "x")]) for _ in range(4)]
+    assert [one.wait(60) for one in others] == [0, 0, 0, 0]
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_left_behind_is_removed(tmp_path):
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from utils.base.files import atomic\n"
+        "with atomic(sys.argv[2]) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    path = tmp_path / "x.txt"
+    root = os.path.dirname(os.path.dirname(__file__))
+    subprocess.run([sys.executable, "-c", code, root, str(path)], check=False)
+    assert len(os.listdir(tmp_path)) == 1
+    write_text(path, "whole")
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write into .*file"):
+        require_writable(tmp_path / "file" / "folder")
+    require_writable(tmp_path / "fine")
+    assert os.listdir(tmp_path / "fine") == []
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, "x" * 200_000),
+        lambda path: save_archive(path, {"x": torch.zeros(50_000)}),
+        lambda path: store_logits(path.parent, "big", np.zeros((5_000, 18)), np.arange(5_000)),
+    ],
+)
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, write):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="nothing was written") as error:
+            write(tmp_path / "big")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(tmp_path / "big") in str(error.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_loader_process_failing_is_one_line():
+    told = "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    told += "  File x\nutils.base.errors.InputError: cannot decode image a.jpg"
+    assert one_line(InputError(told)) == "cannot decode image a.jpg"
+    assert one_line(FileNotFoundError(2, "No such file", "x.txt")) == "No such file: x.txt"

@@ -1,0 +1,237 @@
+import logging
+import os
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from conftest import make_eval, make_people
+from PIL import Image, ImageOps
+
+from utils.base.errors import InputError
+from utils.data import images
+from utils.data.images import SquareImages, cache_squares, check_complete, decode
+from utils.data.labels import Labelling
+from utils.data.photographs import read_photographs
+from utils.data.unlabelled import read_test_images
+
+
+@pytest.fixture
+def small(tmp_path):
+    return make_people(tmp_path / "data", 6)
+
+
+def test_photographs_are_sorted_and_labelled_from_their_names(small):
+    photographs = read_photographs(small)
+    assert len(photographs) == 42
+    assert list(photographs.ids) == sorted(photographs.ids)
+    first = photographs.labels(Labelling())[photographs.persons == "000000_male_Asian_22"]
+    assert first.tolist() == [6, 0, 0, 0, 0, 0, 12]  # incorrect_mask, mask1..5, normal of a young man
+
+
+@pytest.mark.parametrize("inside", [".", "train", "train/images"])
+def test_any_level_of_the_data_folder_will_do(small, inside):
+    assert len(read_photographs(small / inside)) == 42
+
+
+def test_dot_files_and_unknown_names_are_skipped_and_counted(small, caplog):
+    person = small / "train" / "images" / "000000_male_Asian_22"
+    (person / "._mask1.jpg").write_bytes(b"")
+    (person / "mask6.jpg").write_bytes(b"")
+    (small / "train" / "images" / ".DS_Store").write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        assert len(read_photographs(small)) == 42
+    assert "2 dot files, 1 unknown names" in caplog.text
+
+
+def test_training_photographs_are_not_predicted_by_mistake(small):
+    with pytest.raises(InputError, match="no folder eval: name those to predict"):
+        read_test_images(small)
+    assert read_test_images(small / "train" / "images").count == 42  # asked for by name
+
+
+def test_missing_and_empty_folders_are_errors(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        read_photographs(tmp_path / "nowhere")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match="no photographs"):
+        read_photographs(tmp_path)
+
+
+def test_a_person_folder_that_does_not_parse_is_an_error(small):
+    (small / "train" / "images" / "000009_unknown_Asian_33").mkdir()
+    with pytest.raises(InputError, match="000009_unknown_Asian_33"):
+        read_photographs(small)
+
+
+def test_two_files_of_one_photograph_are_an_error(small):
+    person = small / "train" / "images" / "000000_male_Asian_22"
+    Image.open(person / "mask1.jpg").save(person / "mask1.png")
+    with pytest.raises(InputError, match=r"both mask1.jpg and mask1.png"):
+        read_photographs(small)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_image_is_seen_while_listing(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)).save(path)
+    check_complete(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut short|cannot decode"):
+        check_complete(path)
+    path.write_bytes(whole + b"trailing bytes of a camera")
+    check_complete(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="cut short"):
+        check_complete(path)
+
+
+def relabel(folder, *lines, header="id,attribute,value"):
+    path = folder / "train" / "relabel.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def test_relabelling_by_person_and_by_photograph(small, caplog):
+    relabel(small, "000000,gender,female", "000001_female_Asian_23/normal,mask,incorrect", "000002,age,61")
+    with caplog.at_level(logging.INFO):
+        photographs = read_photographs(small)
+    of = {
+        name: photographs.labels(Labelling())[photographs.ids == name].item()
+        for name in ("000000_male_Asian_22/mask1", "000001_female_Asian_23/normal", "000002_male_Asian_47/normal")
+    }
+    assert list(of.values()) == [3, 6 + 3, 12 + 2]
+    assert "7 of age, 7 of gender, 1 of mask" in caplog.text
+    assert np.array_equal(photographs.strata, read_photographs(make_people(small.parent / "again", 6)).strata)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("999999,gender,male", "line 2: no photograph has the id '999999'"),
+        ("000000/mask9,mask,worn", "no photograph has the id"),
+        ("000000,hair,long", "attribute 'hair'"),
+        ("000000,mask,maybe", "mask 'maybe'"),
+        ("000000,age,old", "age 'old'"),
+        ("\n\n000000,age,old", "line 4: .*age 'old'"),
+    ],
+)
+def test_a_wrong_relabel_line_is_named(small, line, message):
+    relabel(small, line)
+    with pytest.raises(InputError, match=message):
+        read_photographs(small)
+
+
+def test_relabel_columns_and_missing_file_are_errors(small):
+    with pytest.raises(InputError, match=r"none\.csv does not exist"):
+        read_photographs(small, small / "none.csv")
+    with pytest.raises(InputError, match="expected id,attribute,value"):
+        read_photographs(small, relabel(small, "000000,male", header="id,gender"))
+
+
+def test_an_id_that_fits_two_people_is_an_error(small):
+    shutil.copytree(
+        small / "train" / "images" / "000000_male_Asian_22", small / "train" / "images" / "000000_male_White_22"
+    )
+    relabel(small, "000000,gender,female")
+    with pytest.raises(InputError, match="give the folder's whole name"):
+        read_photographs(small)
+
+
+def test_test_images_keep_the_order_of_info_csv(tmp_path):
+    data = make_eval(tmp_path / "data", 5)
+    assert list(read_test_images(data).files()) == ["000.jpg", "002.jpg", "004.jpg", "001.jpg", "003.jpg"]
+    assert list(read_test_images(data / "eval").files()) == list(read_test_images(data).files())
+
+
+def test_a_plain_folder_of_images_is_sorted(tmp_path):
+    data = make_eval(tmp_path / "data", 3)
+    (data / "eval" / "info.csv").unlink()
+    (data / "eval" / "images" / ".hidden.jpg").write_bytes(b"x")
+    assert list(read_test_images(data / "eval" / "images").files()) == ["000.jpg", "001.jpg", "002.jpg"]
+    assert list(read_test_images(data).files()) == ["000.jpg", "001.jpg", "002.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("ImageID,ans\n000.jpg,0\nnone.jpg,0\n", "names 1 images that are not in .*none.jpg"),
+        ("ImageID,ans\n000.jpg,0\n000.jpg,0\n", "twice, the first: 000.jpg"),
+        ("name,ans\n000.jpg,0\n", "no column ImageID"),
+        ("ImageID,ans\n", "lists no images"),
+        ("ImageID,ans\n000.jpg,0,\n", "line 2: 3 fields, expected the header's 2"),
+        ("ans,ImageID\n0\n", "line 2: 1 fields, expected the header's 2"),
+    ],
+)
+def test_a_wrong_info_csv_is_an_error(tmp_path, content, message):
+    data = make_eval(tmp_path / "data", 3)
+    (data / "eval" / "info.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_test_images(data)
+
+
+def test_damaged_metadata_is_an_error_that_names_the_file(small, monkeypatch):
+    def broken(image):
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", broken)
+    with pytest.raises(InputError, match=r"cannot decode image .*mask1\.jpg"):
+        decode(next((small / "train" / "images").glob("*/mask1.jpg")), 8)
+
+
+def test_squares_are_what_pillow_decodes_and_are_decoded_once(small, tmp_path, monkeypatch):
+    photographs = read_photographs(small)
+    files = list(photographs.files)
+    squares = cache_squares(photographs.folder, files, 32, tmp_path / "cache", progress=False)
+    with Image.open(photographs.folder / files[3]) as image:
+        expected = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(squares[3], expected)
+    np.testing.assert_array_equal(decode(photographs.folder / files[3], 32), expected)
+
+    monkeypatch.setattr("utils.data.images.image_folder", None)  # a second opening must not decode
+    again = cache_squares(photographs.folder, files, 32, tmp_path / "cache", progress=False)
+    assert again.path == squares.path
+    assert isinstance(again, SquareImages)
+
+
+def test_a_changed_photograph_is_decoded_again(small, tmp_path):
+    photographs = read_photographs(small)
+    files = list(photographs.files)
+    before = cache_squares(photographs.folder, files, 16, tmp_path / "cache", progress=False)
+    Image.new("RGB", (48, 64), "red").save(photographs.folder / files[0])
+    after = cache_squares(photographs.folder, files, 16, tmp_path / "cache", progress=False)
+    assert after.path != before.path
+    assert after[0][8, 8, 0] > 200
+
+
+def test_a_photograph_that_changes_while_it_is_decoded_is_an_error(small, tmp_path, monkeypatch):
+    photographs = read_photographs(small)
+    first = photographs.folder / photographs.files[0]
+    plain = images.decode
+    monkeypatch.setattr(images, "decode", lambda path, size: os.utime(first, (1, 1)) or plain(path, size))
+    with pytest.raises(InputError, match="changed while they were decoded"):
+        cache_squares(photographs.folder, list(photographs.files), 16, tmp_path / "cache", progress=False)
+
+
+def test_a_folder_that_is_not_named_in_utf8_is_an_error(tmp_path):
+    data = make_people(tmp_path / "data", 1)
+    person = next((data / "train" / "images").iterdir())
+    os.rename(person, os.fsencode(person.parent) + b"/000999_female_\xc7\xd1_20")
+    photographs = read_photographs(data)
+    with pytest.raises(InputError, match="the datasets library cannot list"):
+        cache_squares(photographs.folder, list(photographs.files), 16, tmp_path / "cache", progress=False)
+
+
+def test_paths_that_a_glob_would_misread_are_listed(tmp_path):
+    data = make_people(tmp_path / "test [1] *eval*", 1)
+    photographs = read_photographs(data)
+    assert len(cache_squares(photographs.folder, list(photographs.files), 16, tmp_path / "cache", progress=False)) == 7
+
+
+def test_an_image_that_does_not_decode_is_named_and_leaves_no_cache(small, tmp_path):
+    photographs = read_photographs(small)
+    (photographs.folder / photographs.files[5]).write_bytes(b"not an image\xff\xd9")
+    with pytest.raises(InputError, match=r"cannot decode image .*mask5.jpg"):
+        cache_squares(photographs.folder, list(photographs.files), 16, tmp_path / "cache", progress=False)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -1,0 +1,161 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from utils.base.errors import InputError
+from utils.data.labels import Labelling
+from utils.ensembles import age_weight, combining, members
+from utils.evaluation.scores import accuracy, confusion_matrix
+
+LABELLING = Labelling()
+EVERY, AGE = ("mask", "gender", "age"), ("age",)
+
+
+def random_logits(count=60, classes=18, seed=0):
+    return np.random.default_rng(seed).normal(0, 2, (count, classes)).astype(np.float32)
+
+
+def checkpoint(name="m", attributes=EVERY, limits=(30, 60), digest="d", split="s"):
+    path = SimpleNamespace(name=f"{name}.pt", stem=name)
+    split = split and {"digest": split}
+    return SimpleNamespace(path=path, name=name, labelling=Labelling(attributes, limits), digest=digest, split=split)
+
+
+def test_weight_zero_leaves_the_model_as_it_is():
+    logits = random_logits()
+    scores = combining.age_corrected(logits, random_logits(classes=3, seed=1), 0.0, LABELLING)
+    np.testing.assert_allclose(combining.as_probs(scores), combining.as_probs(logits))
+
+
+def test_an_age_specialist_moves_age_and_by_a_large_weight_decides_it():
+    logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
+    preds = combining.age_corrected(logits, age_logits, 1e6, LABELLING).argmax(-1)
+    assert (LABELLING.decode(preds)["age"] == age_logits.argmax(-1)).all()
+    one = combining.age_corrected(logits[:1], age_logits[:1], 0.5, LABELLING)[0]
+    by_hand = np.log(combining.as_probs(logits))[0, 13] + 0.5 * np.log(combining.as_probs(age_logits))[0, 1]
+    assert one[13] == pytest.approx(by_hand)  # class 13: not worn, male, middle age
+
+
+def test_the_tuned_weight_never_scores_below_the_model_alone_and_ties_take_the_smallest():
+    labels = np.random.default_rng(2).integers(0, 18, 60)
+    logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
+
+    def score(weight):
+        preds = combining.age_corrected(logits, age_logits, weight, LABELLING).argmax(-1)
+        return accuracy(confusion_matrix(labels, preds, 18))
+
+    weight = age_weight.tune_age_weight(logits, age_logits, labels, LABELLING, "accuracy")
+    assert score(weight) == max(map(score, age_weight.AGE_WEIGHTS))
+    assert weight == min(w for w in age_weight.AGE_WEIGHTS if score(w) == score(weight))
+    perfect = np.eye(18, dtype=np.float32)[labels] * 50
+    assert age_weight.tune_age_weight(perfect, age_logits, labels, LABELLING, "macro_f1") == 0
+
+
+def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
+    persons = np.repeat([f"p{k}" for k in range(12)], 5)
+    logits, age_logits, labels = random_logits(), random_logits(classes=3, seed=1), np.arange(60)
+    seen = []
+
+    def tune(logits, age_logits, labels, labelling, metric):
+        seen.append(set(persons[labels]))  # the labels of this test are row numbers
+        return float(len(seen))
+
+    monkeypatch.setattr(age_weight, "tune_age_weight", tune)
+    preds = age_weight.cross_fitted_preds(logits, age_logits, labels, persons, LABELLING, "accuracy")
+    assert len(seen) == splits.FOLDS
+    held_out = [set(persons) - people for people in seen]
+    assert set().union(*held_out) == set(persons)
+    assert sum(map(len, held_out)) == 12
+    for weight, people in enumerate(held_out, start=1):
+        rows = np.isin(persons, list(people))
+        expected = combining.age_corrected(logits[rows], age_logits[rows], weight, LABELLING).argmax(-1)
+        assert (preds[rows] == expected).all()
+
+
+def test_min_max_scaling_by_hand():
+    probs = np.array([[0.1, 0.3, 0.6], [0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(combining.min_max_scaled(probs), [[0, 0.4, 1], [0, 0, 1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("rule", combining.RULES)
+def test_soft_voting_of_copies_is_the_model_and_order_plays_no_part(rule):
+    logits, other = random_logits(), random_logits(seed=3)
+    assert (combining.soft_vote([logits] * 3, rule).argmax(-1) == logits.argmax(-1)).all()
+    np.testing.assert_allclose(combining.soft_vote([logits, other], rule), combining.soft_vote([other, logits], rule))
+
+
+def test_the_rules_of_soft_voting_differ_as_they_should():
+    sure, unsure = np.log([[0.98, 0.01, 0.01]]), np.log([[0.2, 0.42, 0.38]])
+    assert combining.soft_vote([sure, unsure], "mean").argmax() == 0
+    assert combining.soft_vote([sure, unsure, unsure], "minmax").argmax() == 1  # each vote counts from 0 to 1
+    np.testing.assert_allclose(combining.soft_vote([sure, unsure], "log"), (sure + unsure) / 2)
+
+
+@pytest.mark.parametrize("rule", combining.RULES)
+def test_probabilities_add_up_and_keep_the_order(rule):
+    scores = combining.soft_vote([random_logits(), random_logits(seed=4)], rule)
+    probs = combining.as_probs(scores, rule)
+    np.testing.assert_allclose(probs.sum(-1), 1)
+    assert (probs.argmax(-1) == scores.argmax(-1)).all()
+
+
+def test_what_does_not_fit_together_is_named():
+    model, age = checkpoint(), checkpoint("Age_m", AGE)
+    members.check_ensemble(model, age, AGE)
+    for other, attributes, message in (
+        (checkpoint("x"), AGE, "is a model of 18 classes, not an age specialist of 3 classes: finetune_age.py"),
+        (age, EVERY, "is an age specialist of 3 classes, not a model of 18 classes: --weighted-ensemble takes one"),
+        (checkpoint("Age_x", AGE, limits=(29, 57)), AGE, "m.pt and Age_x.pt have other age limits"),
+        (checkpoint("Age_x", AGE, split="t"), AGE, "trained on different splits"),
+    ):
+        with pytest.raises(InputError, match=message):
+            members.check_ensemble(model, other, attributes)
+
+
+def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
+    model, age = checkpoint(), checkpoint("Age_m", AGE)
+    assert age_weight.load_age_weight(model, [age]) == 1.0
+    assert "1.0 is taken" in caplog.text
+    path = age_weight.save_age_weight(model, [age], {"weight": 0.35, "metric": "accuracy"})
+    assert age_weight.load_age_weight(model, [age]) == 0.35
+    caplog.clear()
+    assert age_weight.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
+    assert "tuned for other weights" in caplog.text
+    path.write_text(json.dumps({"weight": "heavy"}))
+    with pytest.raises(InputError, match="cannot be read"):
+        age_weight.load_age_weight(model, [age])
+
+
+def test_a_weight_tuned_with_one_age_specialist_is_not_that_of_several():
+    model, ages = checkpoint(), [checkpoint("Age_m", AGE), checkpoint("Age_n", AGE, digest="e")]
+    one = age_weight.save_age_weight(model, ages[:1], {"weight": 0.35})
+    both = age_weight.save_age_weight(model, ages, {"weight": 0.7})
+    assert [path.name for path in (one, both)] == ["ensemble_m_WE_Age_m.json", "ensemble_m_WE_Age_m_Age_n.json"]
+    assert age_weight.load_age_weight(model, ages[:1]) == 0.35
+    assert age_weight.load_age_weight(model, ages) == 0.7
+    assert age_weight.load_age_weight(model, [ages[0], checkpoint("Age_n", AGE, digest="retrained")]) == 1.0
+
+
+def test_an_age_specialist_adds_to_every_class_of_an_age_alike():
+    logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
+    spread = combining.class_log_probs(age_logits, Labelling(AGE, (29, 57)))
+    both = combining.weighted_mean([combining.class_log_probs(logits, LABELLING), spread], [1.0, 0.5])
+    np.testing.assert_allclose(both, combining.age_corrected(logits, age_logits, 0.5, LABELLING))
+    by_hand = np.log(combining.as_probs(age_logits))
+    np.testing.assert_allclose(spread[:, [2, 5, 17]], by_hand[:, [2, 2, 2]])
+
+
+def test_a_weighted_mean_of_equal_weights_is_the_vote_of_log_probabilities():
+    every = [random_logits(), random_logits(seed=3), random_logits(seed=4)]
+    log_probs = [combining.class_log_probs(one, LABELLING) for one in every]
+    np.testing.assert_allclose(combining.weighted_mean(log_probs, [1 / 3] * 3), combining.soft_vote(every, "log"))
+    np.testing.assert_array_equal(combining.weighted_mean(log_probs, [0, 1, 0]), log_probs[1])
+
+
+def test_names_of_many_models_stay_short():
+    many = [checkpoint("finetune_cp_seed42_i0_epoch20" + "x" * 20)] * 12
+    assert len(members.soft_voting_name(many[0], many[1:])) < 120
+    assert len(members.weighted_name(many[0], many[1:])) < 120
+    assert members.soft_voting_name(checkpoint("a"), [checkpoint("b"), checkpoint("c")]) == "a_SV_b_c"

@@ -1,0 +1,171 @@
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import release_state
+
+from utils.base.errors import InputError
+from utils.data.labels import Labelling
+from utils.data.preprocessing import preprocessing
+from utils.models.checkpoints import check_same_kind, find_checkpoint, read_checkpoint, save_checkpoint, soup_meta
+from utils.models.sweeps import find_sweep
+from utils.models.weights import digest, read_weights
+
+
+def backbone():
+    torch.save(release_state(0, num_classes=18), "release.pt")
+    return read_weights("release.pt")
+
+
+def record(config, **changes):
+    return {
+        "model": config,
+        "labelling": Labelling().record(),
+        "preprocessing": preprocessing(config["image_size"]),
+        "options": {"lr": 1e-5},
+        "split": {"by": "person", "digest": "abc", "train_ids": ["p"], "held_out_ids": ["q"]},
+        "family": {"anchor": "x", "head_init": "probe", "inputs": "y"},
+        "scores": {"accuracy": 0.5},
+        "made_from": [],
+        **changes,
+    }
+
+
+def saved(name="model/a_seed42_i0_epoch1.pt", shift=0.0, **changes):
+    weights = backbone()
+    state = {key: tensor + shift for key, tensor in weights.state_dict.items()}
+    save_checkpoint(Path(name), state, record(weights.config, **changes))
+    return Path(name)
+
+
+def test_a_checkpoint_comes_back_as_it_was():
+    path = saved()
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.labelling == Labelling()
+    assert checkpoint.meta["scores"] == {"accuracy": 0.5}
+    assert set(checkpoint.meta["versions"]) >= {"torch", "transformers"}
+    assert checkpoint.digest == digest(checkpoint.state_dict()) == digest(backbone().state_dict)
+    assert all(tensor.dtype == torch.float32 for tensor in checkpoint.state_dict().values())
+    names = set(checkpoint.state_dict())
+    assert {"visual_projection.weight", "classification_head.weight", "vision_model.pre_layrnorm.bias"} <= names
+    archive = torch.load(path, weights_only=True, mmap=True)
+    assert set(archive) == {"state_dict", "meta"}
+
+
+@pytest.mark.parametrize(("classes", "attributes"), [(18, ("mask", "gender", "age")), (3, ("age",))])
+def test_the_originals_files_are_read_with_a_warning(caplog, classes, attributes):
+    torch.save(release_state(0, num_classes=classes), "a_seed1_i0_epoch2.pt")
+    with caplog.at_level(logging.WARNING):
+        checkpoint = read_checkpoint(Path("a_seed1_i0_epoch2.pt"), mean=(0.56, 0.524, 0.501))
+    assert checkpoint.labelling.attributes == attributes
+    assert checkpoint.split is None
+    assert checkpoint.preprocessing["mean"] == [0.56, 0.524, 0.501]
+    assert "has no record" in caplog.text
+
+
+def test_other_class_counts_and_missing_heads_are_errors():
+    torch.save(release_state(0, num_classes=7), "a.pt")
+    with pytest.raises(InputError, match="head of 7 classes, expected 18"):
+        read_checkpoint(Path("a.pt"))
+    torch.save({k: v for k, v in release_state(0).items() if "head" not in k}, "b.pt")
+    with pytest.raises(InputError, match="no classification head"):
+        read_checkpoint(Path("b.pt"))
+    with pytest.raises(InputError, match="reads format 1"):
+        read_checkpoint(saved("c.pt", format=2))
+
+
+def test_what_may_go_into_one_soup():
+    first = read_checkpoint(saved())
+    check_same_kind([first, read_checkpoint(saved("model/b.pt", shift=0.1))])
+    for changes, message in (
+        ({"split": {**record(first.config)["split"], "digest": "def"}}, "different splits"),
+        ({"family": {"anchor": "x", "head_init": "probe", "inputs": "z"}}, "do not share a start"),
+        ({"labelling": Labelling(age_limits=(29, 60)).record()}, "other age limits"),
+        ({"preprocessing": preprocessing(32, mean=(0.5, 0.5, 0.5))}, "other preprocessing"),
+        ({"model": {**first.config, "hidden_act": "gelu"}}, "other model configurations"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_same_kind([first, read_checkpoint(saved("model/b.pt", **changes))])
+    torch.save(release_state(0, num_classes=3), "three.pt")
+    with pytest.raises(InputError, match=r"classification_head.bias is \(18,\) and \(3,\)"):
+        check_same_kind([first, read_checkpoint(Path("three.pt"))])
+    torch.save(release_state(0, num_classes=18), "original.pt")
+    check_same_kind([first, read_checkpoint(Path("original.pt"))])  # no record: nothing to compare but the tensors
+
+
+def test_a_soup_records_what_it_was_made_of():
+    members = [read_checkpoint(saved()), read_checkpoint(saved("model/b.pt", shift=0.5))]
+    meta = soup_meta(members, [0.25, 0.75], {"recipe": "learned"}, {})
+    assert [one["digest"] for one in meta["made_from"]] == [member.digest for member in members]
+    assert [one["weight"] for one in meta["made_from"]] == [0.25, 0.75]
+    assert meta["split"] == members[0].split
+    torch.save(release_state(0, num_classes=18), "other.pt")
+    foreign = soup_meta([read_checkpoint(Path("other.pt"))] * 2, [1, 1], {}, {})  # a soup of files without a record
+    save_checkpoint(Path("foreign.pt"), backbone().state_dict, foreign)
+    mixed = [read_checkpoint(Path("foreign.pt")), members[0]]
+    assert soup_meta(mixed, [1, 1], {}, {})["split"] == members[0].split  # whom a part was trained on is not forgotten
+
+
+def touch(*names):
+    Path("model").mkdir(exist_ok=True)
+    for name in names:
+        (Path("model") / f"{name}.pt").touch()
+
+
+def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else(monkeypatch):
+    touch(
+        "a_seed34_i0_epoch20",
+        "a_seed42_i0_epoch5",
+        "a_seed42_i0_epoch20",
+        "a_seed42_i10_epoch20",
+        "a_seed42_i2_epoch20",
+    )
+    touch(
+        "Age_a_seed42_i0_epoch20", "a_seed42_epoch20_greedysoup_num3", "model_0", "model_17", ".hidden_seed1_i0_epoch1"
+    )
+    sweep = find_sweep(Path("model"))
+    assert [(one.seed, one.i, one.epoch) for one in sweep.ingredients] == [
+        (34, 0, 20),
+        (42, 0, 20),
+        (42, 2, 20),
+        (42, 10, 20),
+    ]
+    assert sweep.soup_file(Path("model"), "greedy") == Path("model/a_seed34-42_epoch20_greedysoup_num4.pt")
+    assert sweep.log_name() == "a_seed34-42_num4_epoch20"
+    monkeypatch.setattr("utils.models.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=None))
+    assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
+    earlier = {"options": {"epochs": 5}}  # of a program that drew no epochs
+    monkeypatch.setattr("utils.models.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=earlier))
+    assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
+    assert len(find_sweep(Path("model"), seeds=[42]).ingredients) == 3
+
+
+def test_a_sweep_that_is_not_clear_is_an_error():
+    with pytest.raises(InputError, match="model does not exist"):
+        find_sweep(Path("model"))
+    touch("a_seed42_i0_epoch20", "a_seed42_i2_epoch20")
+    with pytest.raises(InputError, match="seed 42 has no index 1"):
+        find_sweep(Path("model"), indices=[0, 1, 2])
+    with pytest.raises(InputError, match="--random-seed 7"):
+        find_sweep(Path("model"), seeds=[7, 42])
+    with pytest.raises(InputError, match="no ingredients"):
+        find_sweep(Path("model"), name="other")
+    touch("b_seed42_i0_epoch20")
+    with pytest.raises(InputError, match="choose one with --name: a, b"):
+        find_sweep(Path("model"))
+
+
+def test_the_checkpoint_for_inference():
+    touch("a_seed42_i0_epoch20")
+    assert find_checkpoint(None, Path("model")).stem == "a_seed42_i0_epoch20"
+    touch("a_seed42_i1_epoch20")
+    with pytest.raises(InputError, match="several checkpoints, choose one with --model-name"):
+        find_checkpoint(None, Path("model"))
+    touch("a_seed42_epoch20_greedysoup_num2")
+    assert find_checkpoint(None, Path("model")).stem == "a_seed42_epoch20_greedysoup_num2"
+    for name in ("a_seed42_i1_epoch20", "a_seed42_i1_epoch20.pt", "model/a_seed42_i1_epoch20.pt"):
+        assert find_checkpoint(name, Path("model")).stem == "a_seed42_i1_epoch20"
+    with pytest.raises(InputError, match="no checkpoint nothing"):
+        find_checkpoint("nothing", Path("model"))

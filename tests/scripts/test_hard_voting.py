@@ -1,0 +1,308 @@
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, make_eval
+from PIL import Image
+
+import hard_voting
+from utils.base import pictures
+from utils.base.errors import InputError
+from utils.data.images import decode
+from utils.ensembles.votes import attribute_votes, class_votes, most_disputed, whole_weights
+
+VOTES = pytest.mark.parametrize("vote", [class_votes, attribute_votes])
+
+
+def ones(answers):
+    return np.ones(len(answers), np.int64)
+
+
+def save(path, answers, ids=None, header="ImageID,ans"):
+    """A submission whose rows are `0.jpg`, `1.jpg`, ... or `ids`."""
+    ids = [f"{k}.jpg" for k in range(len(answers))] if ids is None else ids
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "".join(f"{line}\n" for line in [header, *(f"{i},{a}" for i, a in zip(ids, answers, strict=True))])
+    )
+    return str(path)
+
+
+def load(path):
+    with open(path, newline="") as file:
+        return [(row["ImageID"], int(row["ans"])) for row in csv.DictReader(file)]
+
+
+def plain_vote(values, weights):
+    """One row, as one would count by hand: the most weight; among equals the earliest file's value."""
+    sums = {}
+    for value, weight in zip(values, weights, strict=True):
+        sums[value] = sums.get(value, 0) + weight
+    return next(value for value in values if sums[value] == max(sums.values()))
+
+
+def plain_attribute_vote(values, weights):
+    parts = [[v // 6 for v in values], [v // 3 % 2 for v in values], [v % 3 for v in values]]
+    mask, gender, age = (plain_vote(part, weights) for part in parts)
+    return mask * 6 + gender * 3 + age
+
+
+@VOTES
+def test_unanimous_files_keep_their_answers(vote):
+    answers = np.tile(np.arange(18), (5, 1))
+    np.testing.assert_array_equal(vote(answers, np.array([1, 9, 2, 3, 1])), np.arange(18))
+    np.testing.assert_array_equal(vote(answers[:1], np.array([3])), np.arange(18))
+
+
+@VOTES
+def test_order_of_files_does_not_matter_without_ties(vote):
+    rng = np.random.default_rng(0)
+    answers, weights = rng.integers(0, 18, (6, 500)), np.array([1, 2, 4, 8, 16, 32])  # no two sums are equal
+    order = rng.permutation(6)
+    np.testing.assert_array_equal(vote(answers[order], weights[order]), vote(answers, weights))
+
+
+def test_a_tie_goes_to_the_value_with_more_weight():
+    answers = np.array([[4], [4], [9], [9]])
+    assert class_votes(answers, np.array([1, 2, 2, 2])).tolist() == [9]
+    assert class_votes(answers, np.array([2, 2, 1, 2])).tolist() == [4]
+
+
+def test_a_tie_of_equal_weight_goes_to_the_first_file_of_the_tied_values():
+    answers = np.array([[0, 9, 17], [9, 4, 2], [4, 4, 2], [9, 9, 5], [4, 17, 17]])
+    assert class_votes(answers, ones(answers)).tolist() == [9, 9, 17]  # file 0 says 0, which is not among the tied
+
+
+@VOTES
+def test_decimal_weights_tie_exactly(vote):
+    answers = np.array([[17], [0], [0]])
+    assert 0.1 + 0.2 > 0.3
+    assert vote(answers, whole_weights([0.3, 0.1, 0.2], 3)).tolist() == [17]
+    assert whole_weights([0.3, 0.1, 0.2], 3).tolist() == [3, 1, 2]
+    assert whole_weights([4, 2.0, 6], 3).tolist() == [2, 1, 3]
+
+
+def test_attribute_voting_recombines_and_may_find_a_class_that_no_file_gives():
+    answers = np.array([[0 * 6 + 1 * 3 + 2], [0 * 6 + 0 * 3 + 1], [2 * 6 + 1 * 3 + 1]])
+    assert attribute_votes(answers, ones(answers)).tolist() == [0 * 6 + 1 * 3 + 1]
+    assert class_votes(answers, ones(answers)).tolist() == [0 * 6 + 1 * 3 + 2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("vote", "plain"), [(class_votes, plain_vote), (attribute_votes, plain_attribute_vote)], ids=["class", "attribute"]
+)
+def test_votes_equal_a_plain_count_row_by_row(vote, plain, seed):
+    rng = np.random.default_rng(seed)
+    answers = rng.choice(rng.choice(18, 4), (rng.integers(1, 8), 300))  # few classes, many ties
+    weights = rng.integers(1, 4, len(answers))
+    expected = [plain(column, weights.tolist()) for column in answers.T.tolist()]
+    assert vote(answers, weights).tolist() == expected
+
+
+def test_most_disputed_rows_come_first_and_unanimous_ones_not_at_all():
+    answers = np.array([[1, 1, 1, 1, 7], [1, 2, 2, 1, 7], [1, 2, 3, 4, 7]])
+    assert most_disputed(answers, ones(answers), 9).tolist() == [2, 1, 3]
+    assert most_disputed(answers, ones(answers), 2).tolist() == [2, 1]
+    assert most_disputed(answers, np.array([1, 1, 2]), 9).tolist() == [2, 3, 1]
+
+
+def test_rows_are_matched_by_id_and_the_first_file_gives_order_and_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = {f"{k}.jpg": k % 18 for k in range(50)}
+    files = []
+    for f in range(3):
+        ids = [f"{k}.jpg" for k in rng.permutation(50)]
+        files.append(tmp_path / f"{f}.csv")
+        files[f].write_text("ans,note,ImageID\n" + "".join(f'{truth[i]},"of {f}, kept",{i}\n' for i in ids))
+    output = hard_voting.run(hard_voting.parser().parse([*map(str, files), "--output", str(tmp_path / "vote.csv")]))
+    assert output.read_bytes() == files[0].read_bytes()
+
+
+def test_the_default_is_every_submission_in_output_but_probabilities_and_the_vote(tmp_path, capsys):
+    save(tmp_path / "output" / "output_b.csv", [0, 5, 3])
+    save(tmp_path / "output" / "output_a.csv", [2, 5, 3])
+    save(tmp_path / "output" / "output_a_probs.csv", [0.5, 0.5, 0.5], header="ImageID,p0")
+    save(tmp_path / "output" / "notes.csv", [1], header="x,y")
+    for earlier in ("", ", in place of an earlier file"):
+        hard_voting.main([])
+        assert load("output/hard_voting.csv") == [("0.jpg", 2), ("1.jpg", 5), ("2.jpg", 3)]
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "attribute vote of 2 files on 3 rows"
+        assert [line.split("  ")[-1] for line in said[3:5]] == ["output/output_a.csv", "output/output_b.csv"]
+        assert said[-1] == f"saved output/hard_voting.csv{earlier}"
+    hard_voting.main(["--output", "output/output_vote.csv"])
+    hard_voting.main(["--output", "output/output_vote.csv"])
+    assert capsys.readouterr().out.count("vote of 2 files") == 2
+
+
+def test_submissions_of_several_sweeps_are_not_mixed_unasked(tmp_path):
+    one = save(tmp_path / "output" / "output_one_seed42_epoch2_greedysoup_num3.csv", [0])
+    for name in ("one_seed42_epoch2_greedysoup_num3_SV_two_seed1_i0_epoch2", "one_auto", "all_auto", "mine"):
+        save(tmp_path / "output" / f"output_{name}.csv", [0])
+    hard_voting.main([])
+    two = save(tmp_path / "output" / "output_two_auto_flip.csv", [2])
+    with pytest.raises(InputError, match=r"several sweeps \(one, two\): name the files to vote over"):
+        hard_voting.main([])
+    hard_voting.main([one, two])
+
+
+def test_mode_and_weights_steer_the_vote(tmp_path, capsys):
+    files = [save(tmp_path / f"{f}.csv", [answer]) for f, answer in enumerate([5, 1, 16])]
+    for flags, expected, differing in [
+        ([], 4, 1),
+        (["--mode", "class"], 5, 1),
+        (["--mode", "class", "--weights", "1", "1", "1.5"], 16, 1),
+        (["--weights", "1", "0.5", "2"], 16, 0),
+    ]:
+        hard_voting.main([*files, "--output", "vote.csv", *flags])
+        assert load("vote.csv") == [("0.jpg", expected)]
+        assert f"class and attribute voting differ in {differing} rows" in capsys.readouterr().out
+
+
+def test_a_sheet_of_the_disputed_photographs_is_drawn(tmp_path, capsys):
+    make_eval(tmp_path / "data", 10)
+    ids = [f"{k:03d}.jpg" for k in range(10)]
+    first, same = (save(tmp_path / f"{f}.csv", range(10), ids) for f in "ab")
+    other = save(tmp_path / "c.csv", [0, 1, *range(2, 10)][::-1], ids)
+    hard_voting.main([first, same, "--show-disagreements", "--output", "vote.csv"])
+    assert not hard_voting.SHEET.exists()
+    assert "agree on every row" in capsys.readouterr().out
+    hard_voting.main([first, same, other, "--show-disagreements", "--output", "vote.csv"])
+    with Image.open("val_img/hard_voting/disagreements.png") as sheet:
+        assert sheet.width > 8 * 100
+        assert len(sheet.convert("RGB").getcolors(2**24)) > 1000  # photographs, not an empty grid
+    assert "saved val_img/hard_voting/disagreements.png" in capsys.readouterr().out
+
+
+def test_each_disputed_photograph_has_its_files_per_class_under_it(tmp_path, monkeypatch):
+    make_eval(tmp_path / "data", 4)
+    ids = [f"{k:03d}.jpg" for k in range(4)]
+    files = [
+        save(tmp_path / f"{f}.csv", ans, ids) for f, ans in enumerate([[1, 2, 5, 9], [1, 3, 1, 9], [1, 3, 16, 9]])
+    ]
+    sheet = {}
+
+    def keep(path, squares, captions, title):
+        sheet.update(zip(captions, squares, strict=True))
+
+    monkeypatch.setattr(pictures, "save_sheet", keep)
+    hard_voting.main([*files, "--show-disagreements", "--output", "vote.csv"])
+    assert list(sheet) == [
+        "002.jpg\nvoted: worn, female, 30 to 59\n1 x worn, female, 60 and over\n1 x worn, male, 30 to 59\n"
+        "1 x not_worn, female, 30 to 59",
+        "001.jpg\nvoted: worn, female, under 30\n2 x worn, female, under 30\n1 x worn, male, 60 and over",
+    ]
+    for image, square in zip(["002.jpg", "001.jpg"], sheet.values(), strict=True):
+        np.testing.assert_array_equal(square, decode(tmp_path / "data" / "eval" / "images" / image, 128))
+
+
+GOOD = "ImageID,ans\na,1\nb,2\nc,3\n"
+BAD_FILES = {
+    "not UTF-8": (b"ImageID,ans\n\xff\xfe,1\n", "bad.csv is no UTF-8 text"),
+    "empty": (b"", "bad.csv is empty"),
+    "no rows": (b"ImageID,ans\n", "bad.csv has a header but no rows"),
+    "missing ids": (b"ImageID,ans\na,1\n", r"bad.csv lacks 2 images of good.csv, the first: b"),
+    "extra ids": (GOOD.encode() + b"d,1\ne,1\n", r"bad.csv has 2 images that good.csv lacks, the first: d"),
+    "other ids": (b"ImageID,ans\na,1\nx,2\nc,3\n", r"bad.csv lacks 1 images of good.csv, the first: b"),
+    "doubled ids": (b"ImageID,ans\na,1\nb,1\nb,2\na,3\nc,1\n", "bad.csv lists 2 images more than once, the first: a"),
+    "label too large": (
+        b"ImageID,ans\na,1\nb,18\nc,0\n",
+        r"bad.csv, line 3: ans '18' is no whole number from 0 to 17",
+    ),
+    "label below 0": (b"ImageID,ans\na,-1\nb,18\nc,0\n", r"bad.csv, line 2: ans '-1'"),
+    "label with a fraction": (b"ImageID,ans\na,1\n\nb,1.5\nc,0\n", r"bad.csv, line 4: ans '1.5'"),
+    "no label": (b"ImageID,ans\na,\nb,1\nc,0\n", r"bad.csv, line 2: ans ''"),
+    "short row": (b"ImageID,ans\na,1\nb\nc,0\n", r"bad.csv, line 3: 1 fields, expected the header's 2"),
+    "endless field": (b"ImageID,ans\na,1\nb," + b"1" * 200_000, r"bad.csv, line 3: field larger"),
+    "probabilities": (b"ImageID,p0,p1\na,1,0\n", r"bad.csv has no column ans \(ImageID,p0,p1\)"),
+    "no ImageID": (b"id,ans\na,1\n", r"bad.csv has no column ImageID \(id,ans\)"),
+    "two columns ans": (b"ImageID,ans,ans\na,1,2\n", "bad.csv has 2 columns ans"),
+    "other columns": (b"ImageID,x,ans\na,0,1\nb,0,1\nc,0,1\n", "bad.csv has the columns ImageID,x,ans, but good.csv"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_a_bad_file_is_named_and_nothing_is_written(content, message, tmp_path):
+    (tmp_path / "good.csv").write_text(GOOD)
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        hard_voting.main(["good.csv", "bad.csv"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "good.csv"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["good.csv", "gone.csv"], "gone.csv does not exist"),
+        ([], r"no submissions output_\*.csv in .*/output"),
+        (["good.csv", "--weights", "1", "2"], "2 weights for 1 files"),
+        (["good.csv", "good.csv", "--weights", "1e-30", "1"], "too far apart"),
+        (["good.csv", "--output", "good.csv"], "good.csv is an input and the output"),
+        (["good.csv", "other.csv", "--show-disagreements"], "data folder data does not exist"),
+        (
+            ["good.csv", "other.csv", "--show-disagreements", "--data-location", "faces"],
+            "1 disputed images .* first: b",
+        ),
+    ],
+)
+def test_a_bad_combination_is_named_and_nothing_is_written(argv, message, tmp_path):
+    make_eval(tmp_path / "faces", 1)
+    (tmp_path / "good.csv").write_text(GOOD)
+    (tmp_path / "other.csv").write_text(GOOD.replace("b,2", "b,12"))
+    with pytest.raises(InputError, match=message):
+        hard_voting.main(argv)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "good.csv", "other.csv"]
+    assert (tmp_path / "good.csv").read_text() == GOOD
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "much"])
+def test_a_weight_that_is_no_positive_number_is_refused(weight, capsys):
+    with pytest.raises(SystemExit) as stop:
+        hard_voting.parser().parse(["a.csv", f"--weights={weight}"])
+    assert stop.value.code == 2
+    assert weight in capsys.readouterr().err
+
+
+def test_whole_weights_refuses_what_is_not_above_0():
+    with pytest.raises(InputError, match="weight 0 is not above 0"):
+        whole_weights([1, 0], 2)
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
+    (tmp_path / "bad.csv").write_text("ImageID,ans\na,99\n")
+    command = [sys.executable, str(REPOSITORY / "hard_voting.py"), "bad.csv"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "error: bad.csv, line 2: ans '99' is no whole number from 0 to 17\n"
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_nothing_heavy_is_imported(tmp_path):
+    save(tmp_path / "a.csv", [1, 2])
+    code = (
+        "import sys, hard_voting\n"
+        "assert 'numpy' not in sys.modules\n"
+        "hard_voting.main(['a.csv', '--output', 'vote.csv'])\n"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'PIL', 'tqdm', 'sklearn', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert load("vote.csv") == [("0.jpg", 1), ("1.jpg", 2)]
+
+
+def test_flags_and_defaults_are_frozen():
+    options = hard_voting.parser().parse([]).as_dict()
+    assert options == {
+        "csv": [],
+        "data_location": "data",
+        "mode": "attribute",
+        "output": "output/hard_voting.csv",
+        "show_disagreements": False,
+        "weights": None,
+    }

@@ -1,0 +1,67 @@
+"""The doctor tells far ingredients from near ones, and says what to do."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from conftest import in_a_copy, soup
+
+from utils.models.checkpoints import read_checkpoint, save_checkpoint
+
+NAME = "finetune_cp_seed42"
+FILES = [Path(f"model/{NAME}_i{i}_epoch2.pt") for i in range(3)]
+
+
+def replace(path: Path, change) -> None:
+    checkpoint = read_checkpoint(path)
+    state = {name: change(name, tensor.clone()) for name, tensor in checkpoint.state_dict().items()}
+    save_checkpoint(
+        path, state, {key: value for key, value in checkpoint.meta.items() if key not in ("digest", "format")}
+    )
+
+
+def report() -> str:
+    return Path(f"logs/recipes_{NAME}_num3_epoch2.txt").read_text()
+
+
+def test_near_ingredients_have_no_barrier_and_the_start_is_measured(trained, faces, pretrained, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    soup(faces, "--greedy-soup", "--start-from", pretrained / "model_0.pt")
+    assert "doctor: 3 ingredients with the same tensors, classes and preprocessing" in report()
+    assert "no barrier" in report()
+    assert "distance from the start" in report()
+    assert "cosine between their differences from it" in report()
+
+
+def test_ingredients_in_different_basins_are_told_with_numbers_and_the_remedy(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    for path in FILES[1:]:
+        shutil.copy(FILES[0], path)
+
+    def permuted(name, tensor):  # the same function: features and head are permuted alike, in another order each time
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(permuted.seed))
+        if name == "visual_projection.weight":
+            return tensor[order]
+        return tensor[:, order] if name == "classification_head.weight" else tensor
+
+    for permuted.seed, path in enumerate(FILES[1:], start=1):
+        replace(path, permuted)
+    results = soup(faces, "--greedy-soup", "--uniform-soup")
+    singles = [results[path.stem]["accuracy"] for path in FILES]
+    assert max(singles) - min(singles) < 0.03  # the same predictions but for rounding
+    assert "a BARRIER: their average will not do" in report()
+    told = Path(f"logs/greedy_soup_log_{NAME}_num3_epoch2.txt").read_text()
+    assert "greedy kept one of 3: no average raised accuracy above" in told
+    assert "so they lie in different basins: share one start and lower the learning rate (now 0.002)" in told
+
+
+def test_one_bad_ingredient_is_named(trained, faces, monkeypatch, capsys):
+    in_a_copy(trained, monkeypatch)
+    replace(FILES[2], lambda name, tensor: -3 * tensor if name.startswith("classification_head") else tensor)
+    soup(faces, "--uniform-soup")
+    told = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("the uniform soup's accuracy")
+    )
+    assert "is below its members' mean" in told
+    assert f"{FILES[2].stem} scores" in told
+    assert told.endswith("far below the others: drop it (--indices)")

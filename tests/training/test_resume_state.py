@@ -1,0 +1,202 @@
+"""A run that is stopped and resumed ends in the bits of one that was not."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, command, fails_cleanly, train
+
+from utils.base.errors import Diverged, InputError, Interrupted
+from utils.evaluation.held_out import HeldOut
+from utils.models.checkpoints import read_checkpoint
+from utils.training.resume_state import Progress, State, state_file
+
+STATE = state_file(Path("model/finetune_cp_seed42_i0_epoch2.pt"))
+EVERYTHING = [
+    "--epochs", 3, "--ema-decay", 0.8, "--gradient-accumulation-steps", 2, "--mixup", 0.4, "--sampler", "balanced",
+    "--checkpointing-steps", 2, "--keep", "best",
+]  # fmt: skip
+
+
+class Killed(BaseException):
+    """As sudden as kill -9: nothing of ours catches it."""
+
+
+def kill_after(monkeypatch, steps: int) -> None:
+    """The run ends without warning once it has taken so many steps since it was started."""
+    from utils.training.guard import StepGuard
+
+    taken, plain = [], StepGuard.after_step
+
+    def after_step(watch):
+        plain(watch)
+        taken.append(None)
+        if len(taken) == steps:
+            raise Killed
+
+    monkeypatch.setattr(StepGuard, "after_step", after_step)
+
+
+@pytest.mark.parametrize("extra", [EVERYTHING, [*EVERYTHING, "--workers", 2], ["--epochs", 3]])
+def test_killed_runs_end_in_the_same_bits(faces, pretrained, monkeypatch, extra):
+    whole, scores = train(faces, pretrained, *extra)
+    expected, history = read_checkpoint(whole), next(Path("logs/training").glob("*.csv"), None)
+    history = history and history.read_text()
+    whole.unlink()
+    rng = random.Random(0)
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            kill_after(patch, rng.randint(2, 12))
+            with pytest.raises(Killed):
+                train(faces, pretrained, *extra, "--resume")
+    path, resumed_scores = train(faces, pretrained, *extra, "--resume")
+    assert read_checkpoint(path).digest == expected.digest
+    assert resumed_scores == scores
+    assert not list(STATE.parent.iterdir())
+    assert history is None or next(Path("logs/training").glob("*.csv")).read_text() == history
+
+
+def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    state = torch.load(STATE, weights_only=True)
+    assert (state["progress"]["epoch"], state["progress"]["seen"], state["progress"]["step"]) == (1, 168, 21)
+    seen = []
+    monkeypatch.setattr(State, "load", lambda self, stored: seen.append(stored) or Progress())
+    train(faces, pretrained)
+    assert seen == [None]
+    assert f"{STATE} was left by a run that was stopped: --resume goes on from it" in capsys.readouterr().out
+
+
+def test_an_epoch_of_which_nothing_was_left_has_no_speed(faces, pretrained, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldOut, "score", None)  # the first epoch is trained, and breaks when it is scored
+        with pytest.raises(TypeError):
+            train(faces, pretrained)
+    train(faces, pretrained, "--resume")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["images/s" in line for line in lines] == [False, True]
+
+
+def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monkeypatch, capsys):
+    expected = read_checkpoint(train(faces, pretrained, "--lr", "1e-3", "--name", "b")[0]).digest
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    other = r"other options \(lr 0.002 -> 0.001\): go on with those, or pass --overwrite to begin anew"
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.task.starting_head", None)  # told before the model is built
+        with pytest.raises(InputError, match=other):
+            train(faces, pretrained, "--lr", "1e-3", "--resume")
+    path, _ = train(faces, pretrained, "--lr", "1e-3", "--resume", "--overwrite")
+    assert "of a run with other options (lr 0.002 -> 0.001): begun anew" in capsys.readouterr().out
+    assert read_checkpoint(path).digest == expected
+    assert not STATE.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 20000), lambda path: torch.save({"a": 1}, path)])
+def test_a_damaged_state_is_named(faces, pretrained, monkeypatch, damage):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    damage(STATE)
+    with pytest.raises(InputError, match=f"{STATE} is damaged: remove it, or pass --overwrite to begin anew"):
+        train(faces, pretrained, "--resume")
+    assert train(faces, pretrained, "--resume", "--overwrite")[0].is_file()
+
+
+def test_a_defect_ends_the_loader_processes_too(faces, pretrained):
+    code = "import finetune, utils.training.guard\n"
+    code += "def broken(*_): raise ZeroDivisionError\n"
+    code += "utils.training.guard.StepGuard.after_step = broken\n"
+    code += "finetune.run(finetune.parser().parse())"
+    arguments = ["--data-location", faces, "--pretrained-location", pretrained, "--workers", 2, "--report-to", "none"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert "ZeroDivisionError" in result.stderr
+
+
+def test_sigterm_saves_a_state(faces, pretrained, monkeypatch):
+    from utils.training.guard import StepGuard
+
+    plain = StepGuard.before_step
+
+    def before_step(watch, *rest):
+        plain(watch, *rest)
+        if watch.progress.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(StepGuard, "before_step", before_step)
+    with pytest.raises(Interrupted, match="stopped in step 4; --resume goes on from"):
+        train(faces, pretrained)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert torch.load(STATE, weights_only=True)["progress"]["step"] == 4
+
+
+def test_a_signal_to_the_whole_group_saves_a_state(faces, pretrained):
+    start = [sys.executable, str(REPOSITORY / "finetune.py"), "--data-location", str(faces), "--epochs", "500"]
+    start += ["--pretrained-location", str(pretrained), "--batch-size", "8", "--workers", "2", "--report-to", "csv"]
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    history = Path("logs/training/finetune_cp_seed42_i0_epoch500.csv")
+    until = time.monotonic() + 60
+    while not history.is_file() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 143, told
+    assert re.fullmatch(r"stopped in step \d+; --resume goes on from model/states/.*_epoch500\.pt\n", told)
+
+
+def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrained, monkeypatch):
+    from utils.data import augmentation
+
+    plain = augmentation.LabelledSquares.__getitem__
+    ids = []
+
+    def poisoned(self, key):
+        square, label = plain(self, key)
+        return square.float() * (float("nan") if key == ids[0] else 1), label
+
+    from utils.data.augmentation import EpochSampler
+
+    order = EpochSampler(168, 42).order(2)
+    ids.append((2, int(order[17])))  # in the third batch of the second epoch
+    monkeypatch.setattr(augmentation.LabelledSquares, "__getitem__", poisoned)
+    with pytest.raises(
+        Diverged, match=r"in step 24 \(epoch 2\) on \d+_\w+/\w+, .* and 5 others: the last good state, of "
+    ):
+        train(faces, pretrained)
+    parts = torch.load(STATE, weights_only=True)["parts"]
+    assert all(tensor.isfinite().all() for tensor in parts["model"].values())
+
+
+def test_a_last_step_to_infinity_leaves_no_checkpoint(faces, pretrained):
+    with pytest.raises(Diverged, match="its held-out logits are no numbers: use a lower --lr"):
+        train(faces, pretrained, "--epochs", 1, "--batch-size", 1000, "--lr", "1e38")
+    assert not list(Path("model").glob("*.pt"))
+
+
+def test_a_full_disk_leaves_the_earlier_state(faces, pretrained, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 30)
+        with pytest.raises(Killed):
+            train(faces, pretrained)
+    before = STATE.read_bytes()
+    fast = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
+    arguments = ["--data-location", faces, "--pretrained-location", pretrained, *fast, "--resume"]
+    arguments += ["--checkpointing-steps", 2]
+    fails_cleanly(command("finetune.py", *arguments, limit=len(before) // 2), "finetune_cp_seed42_i0_epoch2.pt")
+    assert STATE.read_bytes() == before

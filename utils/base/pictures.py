@@ -1,0 +1,199 @@
+"""Pictures to look at: sheets of photographs, confusion matrices, score plots."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from utils.base.files import atomic
+from utils.base.terminal import percent
+
+RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by colour-blind readers too
+
+
+@contextmanager
+def saved_figure(path: Path, dpi: int = 110, layout: str | None = "constrained", **subplots) -> Iterator[tuple]:
+    """Yield matplotlib's (figure, axes) and write them to `path` atomically when the block ends well."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(layout=layout, **subplots)
+    try:
+        yield figure, axes
+        _save(figure, path, dpi)
+    finally:
+        plt.close(figure)
+
+
+def save_open_figure(path: Path, size: tuple[float, float], dpi: int = 110) -> Path:
+    """Write matplotlib's current figure, which another library drew, to `path` at `size` (inches), and close it."""
+    from matplotlib import pyplot as plt
+
+    figure = plt.gcf()
+    try:
+        figure.set_size_inches(*size)
+        _save(figure, path, dpi, bbox_inches="tight")
+    finally:
+        plt.close(figure)
+    return path
+
+
+def _save(figure, path: Path, dpi: int, **how) -> None:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi, **how)
+
+
+def save_sheet(
+    path: Path, squares: np.ndarray, captions: list[str], wrong: np.ndarray | None = None, title=""
+) -> Path:
+    """Write (N, S, S, 3) uint8 images as a grid with a caption under each; those with `wrong` set stand out."""
+    columns = min(8, max(1, len(squares)))
+    rows = -(-len(squares) // columns)
+    caption_height = 0.15 + 0.13 * max((caption.count("\n") + 1 for caption in captions), default=1)  # inches
+    square, top = 1.8, 0.4
+    height = top + rows * (square + caption_height)
+    grid = {"nrows": rows, "ncols": columns, "figsize": (1.9 * columns, height), "squeeze": False}
+    with saved_figure(path, layout=None, **grid) as (figure, axes):
+        edges = {"left": 0.01, "right": 0.99, "top": 1 - top / height, "bottom": caption_height / height}
+        figure.subplots_adjust(**edges, wspace=0.05, hspace=caption_height / square)
+        for k, axis in enumerate(axes.flat):
+            axis.axis("off")
+            if k >= len(squares):
+                continue
+            axis.imshow(squares[k])
+            bad = wrong is not None and wrong[k]
+            look = {"color": WRONG, "weight": "bold"} if bad else {"color": RIGHT}
+            axis.text(0.5, -0.03, captions[k], fontsize=7, ha="center", va="top", transform=axis.transAxes, **look)
+        figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
+    return path
+
+
+def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: str) -> Path:
+    """Draw a (C, C) confusion matrix: counts as text, the share of each true class as shade."""
+    totals = confusion.sum(1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    side = 2.6 + 0.46 * len(names)
+    with saved_figure(path, figsize=(side + 1, side)) as (_, axis):
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axis.figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
+        for true, pred in np.argwhere(confusion):
+            shade = "white" if shares[true, pred] > 0.5 else "black"
+            axis.text(pred, true, confusion[true, pred], ha="center", va="center", color=shade, fontsize=7)
+        axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set(xlabel="predicted", ylabel="true")
+        axis.set_title(title.replace(", ", "\n", 1), fontsize=8)
+    return path
+
+
+def save_agreement(path: Path, same: np.ndarray, rows: int, names: list[str]) -> Path:
+    """Draw on how many of the `rows` each two files agree, (F, F) counts, as shade and in percent, rounded down."""
+    shares = 100 * same / rows
+    np.fill_diagonal(shares, np.nan)
+    low = min(90, np.nanmin(shares) // 10 * 10)
+    # four lines of a name fit beside a cell; they end after "_" or "/" where they can
+    broken = ["\n".join(re.findall(r".{1,35}(?:[_/]|$)|.{1,36}", name)[:4]) for name in names]
+    labels = [f"[{k}] {name}" for k, name in enumerate(broken)]
+    side = 0.46 * max(5, len(names))  # inches
+    with saved_figure(path, layout="compressed", figsize=(side + 4.4, side + 0.9)) as (figure, axis):
+        axis.set_facecolor("0.85")
+        image = axis.imshow(shares, cmap="Blues", vmin=low, vmax=100)
+        figure.colorbar(image, ax=axis, label="agreement, percent of rows")
+        for k, other in np.argwhere(~np.isnan(shares)):
+            shade = "white" if shares[k, other] > low + 0.6 * (100 - low) else "black"
+            text = percent(same[k, other], rows)
+            axis.text(other, k, text, ha="center", va="center", color=shade, fontsize=7)
+        axis.set_xticks(range(len(names)), [f"[{k}]" for k in range(len(names))], fontsize=7)
+        axis.set_yticks(range(len(names)), labels, fontsize=7, parse_math=False)
+        axis.set(xlabel="number of the file", ylabel="file")
+        axis.set_title(f"rows on which two files give the same class, of {rows:,}", fontsize=9)
+    return path
+
+
+def save_score_plot(
+    path: Path,
+    points: dict[str, list[tuple]],
+    title: str,
+    steps: Sequence[tuple[str, float | None, bool]] = (),
+    metric: str = "accuracy",
+) -> Path:
+    """Draw models as points with 95 % intervals, accuracy against macro-F1, and beside them the greedy path.
+
+    `points` lists (label, accuracy, macro-F1, (low, high), (low, high)) by kind. The first kind is the crowd of
+    ingredients, whose intervals are drawn faintly; the others are drawn large, each with a marker of its own. `steps`
+    are (label, score or None when it was dropped, accepted) of a search by `metric`.
+    """
+    markers = itertools.cycle("os^Dv*PX<>h")
+    sides = {"ncols": 2, "width_ratios": (1.3, 1), "figsize": (12.5, 5.6)} if steps else {"figsize": (7.5, 5.6)}
+    with saved_figure(path, squeeze=False, **sides) as (_, axes):
+        axis = axes[0, 0]
+        if steps:
+            _draw_path(axes[0, 1], steps, metric)
+        for rank, (kind, models) in enumerate(points.items()):
+            _, accuracies, macro_f1s, *_ = zip(*models, strict=True)
+            axis.scatter(
+                accuracies,
+                macro_f1s,
+                s=150 if rank else 40,
+                marker=next(markers),
+                label=kind,
+                facecolors="none" if rank else "C0",  # hollow: the ingredient that it may equal stays visible
+                edgecolors=f"C{rank % 10}",
+                linewidths=2,
+                zorder=3,
+            )
+            for label, accuracy, macro_f1, across, up in models:
+                look = {"color": f"C{rank % 10}", "alpha": 0.5 if rank else 0.15, "linewidth": 1}
+                axis.plot(across, (macro_f1, macro_f1), **look)
+                axis.plot((accuracy, accuracy), up, **look)
+                if rank == 0:
+                    axis.annotate(label, (accuracy, macro_f1), (4, 4), textcoords="offset points", fontsize=7)
+        axis.set(xlabel="accuracy", ylabel="macro-F1", title=f"{title}\nbars: 95 % over people")
+        axis.title.set_fontsize(9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7, markerscale=0.6)
+    return path
+
+
+def _draw_path(axis, steps: Sequence[tuple[str, float | None, bool]], metric: str) -> None:
+    """The score of the soup so far after each ingredient tried: a dot where it was accepted, a cross where not."""
+    labels, scores, accepted = zip(*steps, strict=True)
+    reached = list(itertools.accumulate((score or 0.0 for score in scores), max))
+    tried = range(1, len(steps) + 1)
+    axis.step(tried, reached, where="post", color="C2", alpha=0.6)
+    for kind, marker, color, flag in (("accepted", "o", "C2", True), ("rejected", "x", WRONG, False)):
+        some = [k for k in range(len(steps)) if accepted[k] is flag]
+        axis.scatter(
+            [tried[k] for k in some], [reached[k] for k in some], marker=marker, color=color, label=kind, zorder=3
+        )
+    axis.set_xticks(tried, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axis.set(xlabel="ingredients tried, best first", ylabel=f"{metric} of the soup so far")
+    axis.set_title("the greedy path", fontsize=9)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+
+
+def save_curves(path: Path, history: Sequence[dict], title: str) -> Path:
+    """Draw a run's losses and held-out scores against its epochs; `history` has one row per epoch."""
+    epochs = [row["epoch"] for row in history]
+    kinds = (
+        ("loss (nats)", {"train_loss": "training, as optimised", "loss": "held-out people"}),
+        ("score", {"accuracy": "accuracy", "macro_f1": "macro-F1"}),
+    )
+    with saved_figure(path, ncols=2, figsize=(10, 4)) as (figure, axes):
+        for axis, (what, columns) in zip(axes, kinds, strict=True):
+            for column, label in columns.items():
+                if column in history[0]:
+                    axis.plot(epochs, [row[column] for row in history], marker="o", markersize=3, label=label)
+            axis.set(xlabel="epoch", ylabel=what)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.grid(alpha=0.3)
+            if axis.lines:
+                axis.legend(fontsize=8)
+        figure.suptitle(title, fontsize=9)
+    return path

@@ -1,0 +1,66 @@
+"""The accelerate runtime: start-up, agreement between processes, loader processes."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    broadcast_object_list,
+    get_cpu_distributed_information,
+    set_seed,
+)
+from joblib import cpu_count
+
+from utils.base.terminal import start_log
+
+GRACE = 20  # seconds that a loader process goes on when it is told to stop
+
+
+def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **accelerator_options) -> Accelerator:
+    """The accelerate runtime: the main process tells its story (`terminal.start_log`), seeds are set, float32 is full
+    float32, and there are no more threads than cores for this process.
+    """
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(non_blocking=True), **accelerator_options)
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and a container may have fewer
+        torch.set_num_threads(min(torch.get_num_threads(), _cores()))
+    start_log(log_name, verbose, accelerator.is_main_process)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    set_seed(random_seed)
+    return accelerator
+
+
+def _cores() -> int:
+    """How many CPU cores this process has for itself."""
+    return max(1, cpu_count() // get_cpu_distributed_information().local_world_size)
+
+
+def loader_workers(accelerator: Accelerator, asked: int | None) -> int:
+    """How many loader processes: as asked for, else on a GPU up to eight, and none on a CPU, where the model already
+    keeps all cores busy.
+    """
+    if asked is not None:
+        return asked
+    return 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+
+
+def linger(worker: int = 0) -> None:
+    """For a loader process: a signal to the whole process group leaves the main process time to save its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+
+
+def all_agree(accelerator: Accelerator, condition: bool) -> bool:
+    """Whether `condition` holds on every process; asked before work that they share, so that all or none begin it."""
+    votes = accelerator.reduce(torch.tensor(int(condition), device=accelerator.device))
+    return int(votes) == accelerator.num_processes
+
+
+def from_main(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
+    """What `make()` returns on the main process, on every process: for files that may change meanwhile."""
+    value = [make() if accelerator.is_main_process else None]
+    return broadcast_object_list(value)[0] if accelerator.num_processes > 1 else value[0]

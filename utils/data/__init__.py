@@ -1,0 +1,4 @@
+"""Photographs, their labels and splits, how they are decoded, augmented and normalised, and submission files.
+
+May import: base.
+"""

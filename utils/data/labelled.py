@@ -1,0 +1,138 @@
+"""Labelled images of others, to score somebody else's checkpoints on: a folder per class, or a CSV."""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.base.errors import InputError
+from utils.base.tables import read_dicts
+from utils.data.images import SUFFIXES
+from utils.data.labels import Classes, Labelling
+
+NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"(\d+)(\.0*)?")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """N images with the fields that `evaluation.HeldOut` reads of photographs; `persons` are what intervals resample.
+
+    `files` and `ids` are paths relative to `folder`. `targets` (N,) are class ids where `names` is None, else they
+    index `names`.
+    """
+
+    folder: Path
+    files: np.ndarray
+    ids: np.ndarray
+    persons: np.ndarray
+    targets: np.ndarray
+    names: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def labels(self, labelling: Labelling | Classes) -> np.ndarray:
+        """(N,) class ids in `labelling`; raises `InputError` when it lacks a class of the images."""
+        if self.names is None:
+            self._check_largest(labelling.num_classes)
+            return self.targets
+        absent = [name for name in self.names if name not in labelling.classes]
+        if absent:
+            raise InputError(
+                f"the images in {self.folder} are of class {absent[0]!r}, which the checkpoints' "
+                f"{labelling.num_classes} classes lack: give a CSV file,label with their class numbers"
+            )
+        return np.array([labelling.classes.index(name) for name in self.names])[self.targets]
+
+    def head_classes(self, num_classes: int) -> Classes:
+        """What the rows of a head without a record mean: the images' classes, or numbers when they are numbered.
+
+        Raises `InputError` when the images have another number of classes.
+        """
+        if self.names is None:
+            self._check_largest(num_classes)
+            return Classes(tuple(map(str, range(num_classes))))
+        if len(self.names) != num_classes:
+            raise InputError(
+                f"the images in {self.folder} have {len(self.names)} classes and the checkpoints' head has "
+                f"{num_classes}: give a CSV file,label with class numbers"
+            )
+        return Classes(self.names)
+
+    def _check_largest(self, num_classes: int) -> None:
+        if self.targets.max() >= num_classes:
+            raise InputError(
+                f"the images in {self.folder} have a label {self.targets.max()}, and the checkpoints' head has the "
+                f"class numbers 0 to {num_classes - 1}"
+            )
+
+
+def read_labelled_images(location: Path) -> LabelledImages:
+    """One sub-folder per class, in sorted order, as torchvision and `datasets` have it; or a CSV `file,label`.
+
+    A CSV names its files relative to its own folder. Labels that are whole numbers are class ids; others are names,
+    numbered in sorted order. A third column `person` says which images belong together; else each stands for itself.
+    Raises `InputError` for what cannot be read or can be read in two ways, and for an image that is missing or
+    listed twice.
+    """
+    if location.is_dir():
+        folder, (rows, names) = location, _class_folders(location)
+    elif location.is_file():
+        folder, (rows, names) = location.parent, _csv_rows(location)
+    else:
+        raise InputError(f"--score-on {location} is neither a folder with one sub-folder per class nor a CSV")
+    doubled = [name for name, count in Counter(name for name, _, _ in rows).items() if count > 1]
+    if doubled:
+        raise InputError(f"{location} lists {len(doubled)} images twice, the first: {doubled[0]}")
+    for name, _, _ in rows:
+        if Path(name).suffix.lower() not in SUFFIXES:
+            raise InputError(f"{location} lists {name}, and only {', '.join(SUFFIXES)} are read")
+        if not (folder / name).is_file():
+            raise InputError(f"{location} lists {name}, which is not there")
+    files, targets, persons = (np.array(column) for column in zip(*rows, strict=True))
+    return LabelledImages(folder, files, files, persons, targets, names)
+
+
+def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...]]:
+    """(file, class, file) of all images, an image's person being itself; and the classes."""
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if all(name.isdecimal() for name in classes) and classes != [str(k) for k in range(len(classes))]:
+        raise InputError(
+            f"the sub-folders of {folder} ({', '.join(classes[:3])} ...) could be class numbers or names in sorted "
+            "order: give a CSV file,label"
+        )
+    rows = []
+    for target, name in enumerate(classes):
+        images = (path.relative_to(folder) for path in sorted((folder / name).rglob("*")))
+        shown = (one for one in images if not any(part.startswith(".") for part in one.parts))
+        rows += [(str(one), target, str(one)) for one in shown if one.suffix.lower() in SUFFIXES]
+    if not rows:
+        raise InputError(f"no images in the sub-folders of {folder}: expected one sub-folder per class")
+    return rows, tuple(classes)
+
+
+def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] | None]:
+    """(file, class, person) of each line; and the classes, None when the labels are class ids."""
+    columns, numbered = read_dicts(path)
+    if columns not in (["file", "label"], ["file", "label", "person"]):
+        raise InputError(f"{path}: the columns are {','.join(columns)}, expected file,label or file,label,person")
+    if not numbered:
+        raise InputError(f"{path} lists no images")
+    rows, lines = zip(*numbered, strict=True)
+    files = [os.path.normpath(line["file"]) for line in lines]
+    persons = [line.get("person", file) for line, file in zip(lines, files, strict=True)]
+    labels = [line["label"].strip() for line in lines]
+    ids = [CLASS_ID.fullmatch(label) for label in labels]
+    if all(ids):
+        targets, names = [min(int(one[1]), 2**31) for one in ids], None  # no head has so many classes
+    else:
+        numbers = any(map(NUMBER.fullmatch, labels))
+        for row, label, class_id in zip(rows, labels, ids, strict=True):
+            if not label or (numbers and not class_id):
+                raise InputError(f"{path} row {row}: label {label!r} is no class number, as others are, nor a name")
+        names, targets = np.unique(labels, return_inverse=True)
+        names, targets = tuple(map(str, names)), targets.tolist()
+    return list(zip(files, targets, persons, strict=True)), names

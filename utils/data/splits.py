@@ -1,0 +1,163 @@
+"""Who is held out: a split by person, stratified by gender x age, the same in every script."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.base.errors import InputError
+from utils.base.flags import DEFAULT_SPLIT
+from utils.base.options import RECORDED, Options
+from utils.data.photographs import Photographs
+
+FOLDS = 5  # of people, wherever something is chosen across them
+
+
+@dataclass(frozen=True)
+class Split:
+    """A division of photographs. `train` and `held_out` are sorted positions into the `Photographs` divided."""
+
+    by: str  # "person" or "image"
+    seed: int
+    val_ratio: float
+    train: np.ndarray
+    held_out: np.ndarray
+    train_ids: tuple[str, ...]  # persons, or photographs when by == "image", sorted
+    held_out_ids: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over both lists of ids: equal digests mean the same people on the same sides."""
+        content = json.dumps([self.by, self.train_ids, self.held_out_ids])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def record(self) -> dict:
+        """What a checkpoint keeps of its split."""
+        return {
+            "by": self.by,
+            "seed": self.seed,
+            "val_ratio": self.val_ratio,
+            "digest": self.digest,
+            "train_ids": list(self.train_ids),
+            "held_out_ids": list(self.held_out_ids),
+        }
+
+
+def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = "person") -> Split:
+    """Hold out `val_ratio` of the people (or images), each stratum in proportion.
+
+    The result depends on (`seed`, sorted ids, strata) only. Units are shuffled inside their stratum, the strata laid
+    end to end, and every (1 / val_ratio)-th unit is held out from a random start: the total is exact to one unit and a
+    stratum of a single person is no error. Raises `InputError` when either side would be empty.
+    """
+    unit_of = photographs.persons if by == "person" else photographs.ids
+    units, first = np.unique(unit_of, return_index=True)
+    strata = photographs.strata[first] if by == "image" else photographs.strata[first] % 6  # gender x age
+    rng = np.random.default_rng([seed, len(units)])
+    order = np.argsort(strata + rng.random(len(units)), kind="stable")
+    marks = np.floor(np.arange(len(units) + 1) * val_ratio + rng.random())
+    held_out_units = np.sort(units[order[np.diff(marks) > 0]])
+    if val_ratio > 0 and not 0 < len(held_out_units) < len(units):
+        raise InputError(
+            f"--val-ratio {val_ratio} of {len(units)} {by}s leaves one side of the split empty: "
+            f"use at least {math.ceil(1 / val_ratio)} {by}s or another ratio"
+        )
+    is_held_out = np.isin(unit_of, held_out_units)
+    return Split(
+        by=by,
+        seed=seed,
+        val_ratio=val_ratio,
+        train=np.flatnonzero(~is_held_out),
+        held_out=np.flatnonzero(is_held_out),
+        train_ids=tuple(map(str, units[~np.isin(units, held_out_units)])),
+        held_out_ids=tuple(map(str, held_out_units)),
+    )
+
+
+def evaluation_split(photographs: Photographs, options: Options, checkpoints: list) -> tuple[Split, str]:
+    """Whom to score checkpoints on, and how to call these people.
+
+    They are those that the checkpoints' own record holds out, unless `--val-ratio`, `--split-seed` or `--split-by`
+    ask for others. `--val-ratio None` means everyone, and nothing may be selected by such scores. Raises `InputError`
+    when a checkpoint's record says that it was trained on somebody held out here.
+    """
+    if options.val_ratio is None:
+        positions = np.arange(len(photographs))
+        people = tuple(map(str, np.unique(photographs.persons)))
+        return Split("person", 0, 1.0, positions[:0], positions, (), people), "everyone, training people included"
+    recorded = next((checkpoint.split for checkpoint in checkpoints if checkpoint.split is not None), None)
+    asked = {"val_ratio": options.val_ratio, "seed": options.split_seed, "by": options.split_by}
+    asked = {name: value for name, value in asked.items() if value not in (None, RECORDED)}
+    if recorded is not None and not asked:
+        split = recorded_split(photographs, recorded)
+    else:
+        split = make_split(photographs, **{**DEFAULT_SPLIT, **asked})
+    for checkpoint in checkpoints:
+        check_unseen(split, checkpoint.split, photographs, checkpoint.name)
+    if not len(split.held_out):
+        raise InputError(
+            "trained on everyone (--val-ratio 0): nobody is left to score on; --val-ratio None scores on everyone"
+        )
+    return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
+
+
+def recorded_split(photographs: Photographs, record: dict) -> Split:
+    """The split that a checkpoint's `record` tells of; photographs of people it does not name are on neither side.
+
+    Raises `InputError` when people it holds out are not among the photographs.
+    """
+    unit_of = photographs.persons if record["by"] == "person" else photographs.ids
+    absent = sorted(set(record["held_out_ids"]) - set(unit_of.tolist()))
+    if absent:
+        raise InputError(
+            f"{photographs.folder} lacks {len(absent)} of the {len(record['held_out_ids'])} {record['by']}s held out "
+            f"in training (such as {absent[0]}): name the photographs it was trained with, --data-location"
+        )
+    return Split(
+        by=record["by"],
+        seed=record["seed"],
+        val_ratio=record["val_ratio"],
+        train=np.flatnonzero(np.isin(unit_of, record["train_ids"])),
+        held_out=np.flatnonzero(np.isin(unit_of, record["held_out_ids"])),
+        train_ids=tuple(record["train_ids"]),
+        held_out_ids=tuple(record["held_out_ids"]),
+    )
+
+
+def person_folds(labels: np.ndarray, persons: np.ndarray, count: int, seed: int = 0) -> list[np.ndarray]:
+    """The positions of `count` parts of the people, alike in their classes: people are sorted by their last class,
+    shuffled among equals, and dealt out in turn.
+    """
+    people, person_of = np.unique(persons, return_inverse=True)
+    last = np.zeros(len(people), np.int64)
+    np.maximum.at(last, person_of, labels)
+    rank = np.empty(len(people), np.int64)
+    rank[np.lexsort((np.random.default_rng(seed).random(len(people)), last))] = np.arange(len(people))
+    return [np.flatnonzero(rank[person_of] % count == side) for side in range(count)]
+
+
+def cross_folds(labels: np.ndarray, persons: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The positions (others, own) of each of `FOLDS` parts of the people, or of as many as there are people."""
+    parts = person_folds(labels, persons, min(FOLDS, len(np.unique(persons))))
+    return [(np.setdiff1d(np.arange(len(labels)), part), part) for part in parts]
+
+
+def check_unseen(split: Split, record: dict | None, photographs: Photographs, model: str) -> None:
+    """Raise `InputError` when the model with this split `record` was trained on a photograph held out in `split`.
+
+    A model without a record passes: nothing is known about it.
+    """
+    if record is None:
+        return
+    unit_of = photographs.persons if record["by"] == "person" else photographs.ids
+    seen = np.intersect1d(np.unique(unit_of[split.held_out]), record["train_ids"])
+    if len(seen) and not record["held_out_ids"]:
+        raise InputError(f"{model} was trained on everyone (--val-ratio 0): nobody is left to score it on")
+    if len(seen):
+        raise InputError(
+            f"{model} was trained on {len(seen)} of the {'people' if record['by'] == 'person' else 'images'} "
+            f"held out here (such as {seen[0]}), so its score would mean nothing: use the split it was trained with "
+            f"(--split-by {record['by']} --split-seed {record['seed']} --val-ratio {record['val_ratio']})"
+        )

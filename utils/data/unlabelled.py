@@ -1,0 +1,189 @@
+"""The photographs to predict, read shard by shard, so that a million take no more memory than a thousand."""
+
+import hashlib
+import logging
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.base.errors import InputError
+from utils.base.tables import FORMATS, blocks, open_table, write_table
+from utils.data.images import SUFFIXES, check_complete, decode
+
+log = logging.getLogger(__name__)
+
+
+SHARD = 256  # photographs: what a killed run may lose
+SKIP = "leave it out of the list, or pass --skip-bad"
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """The photographs to predict, in the order of the submission.
+
+    `source` is the list's file, or the names of a plain folder. A column `ImageID` holds each file's path relative to
+    `folder`. `digests` has one for each shard, over the names, lengths and times of change of its files; `digest`
+    stands for the folder and all of them.
+    """
+
+    folder: Path
+    columns: list[str]
+    source: Path | list[str]
+    count: int = 0
+    digests: tuple[str, ...] = ()
+
+    def rows(self) -> Iterator[list[str]]:
+        """The rows of the list, read anew."""
+        if isinstance(self.source, list):
+            return ([name] for name in self.source)
+        _, lines = open_table(self.source)
+        return (row for _, row in lines)
+
+    @property
+    def digest(self) -> str:
+        content = [str(self.folder.resolve()), str(SHARD), *self.digests]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+    def files(self) -> Iterator[str]:
+        """The `ImageID` of each row."""
+        key = self.columns.index("ImageID")
+        return (row[key] for row in self.rows())
+
+    def shards(self) -> Iterator[list[str]]:
+        """The files, `SHARD` at a time; raises `InputError` when list or files changed since they were checked."""
+        for files, digest in zip_longest(blocks(self.files(), SHARD), self.digests):
+            if not files or _digest(_look(self.folder, files)) != digest:
+                raise InputError(f"{self.folder} or its list changed meanwhile: run the same command again")
+            yield files
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        return [min(SHARD, self.count - start) for start in range(0, self.count, SHARD)]
+
+
+def read_test_images(data_location: Path, skip_bad: bool = False, progress: bool = False) -> TestImages:
+    """The images that `eval/info.csv` (or `.parquet`) lists, in its order; or all images below a plain folder, sorted.
+
+    `data_location` is the root, `eval`, or any folder of images. Raises `InputError` for a missing folder, a list
+    without one `ImageID` column or with doubled ids and, unless `skip_bad`, for an image that is missing or cut short.
+    """
+    location = Path(data_location)
+    if not location.is_dir():
+        raise InputError(f"data folder {location} does not exist: give --data-location")
+    places = [folder / f"info{suffix}" for folder in (location / "eval", location) for suffix in FORMATS]
+    info = next((path for path in places if path.is_file()), None)
+    if info:
+        columns, _ = open_table(info)
+        if columns.count("ImageID") != 1:
+            raise InputError(f"{info} has no column ImageID, or several")
+        test = TestImages(info.parent / "images", columns, info)
+    else:
+        folder = next((path for path in (location / "eval" / "images", location / "eval") if path.is_dir()), location)
+        if folder == location and (location / "train").is_dir():
+            raise InputError(f"{location} has photographs to train on and no folder eval: name those to predict")
+        test = TestImages(folder, ["ImageID"], _image_names(folder))
+        if not test.source:
+            raise InputError(f"no info.csv and no images in {folder}: give --data-location")
+        log.info("no info.csv: predicting all images of %s", folder)
+    return _checked(test, skip_bad, progress)
+
+
+def _checked(test: TestImages, skip_bad: bool, progress: bool) -> TestImages:
+    """The same with its count and digest, after one look at every row and file.
+
+    Names are compared by 64-bit hashes: eight bytes a row are all that stays in memory.
+    """
+    hashes, digests, missing, first_missing = array("Q"), [], 0, ""
+    names = tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False)
+    for files in blocks(names, SHARD):
+        for name in files:
+            if "\0" in name or not _encodes(name):
+                raise InputError(f"{test.folder} has the file name {name!r}, which is no UTF-8 text: rename it")
+            hashes.append(_hash(name))
+        seen = _look(test.folder, files)
+        digests.append(_digest(seen))
+        absent = [name for name, *found in seen if not found]
+        missing, first_missing = missing + len(absent), first_missing or next(iter(absent), "")
+        for name, *_ in (one for one in seen if len(one) > 1 and not skip_bad):
+            try:
+                check_complete(test.folder / name)
+            except InputError as error:
+                raise InputError(f"{error}, or pass --skip-bad") from error
+    if not hashes:
+        raise InputError(f"{test.source} lists no images")
+    values, counts = np.unique(hashes, return_counts=True)
+    if len(values) < len(hashes):
+        doubled = set(values[counts > 1].tolist())
+        first = next(name for name in test.files() if _hash(name) in doubled)
+        raise InputError(f"{test.source} lists {len(doubled)} images twice, the first: {first}")
+    if missing and not skip_bad:
+        raise InputError(
+            f"{test.source} names {missing} images that are not in {test.folder}, the first: {first_missing}; {SKIP}"
+        )
+    return TestImages(test.folder, test.columns, test.source, len(hashes), tuple(digests))
+
+
+def _look(folder: Path, files: list[str]) -> list[tuple]:
+    """For each file its name, length and times of change; of one that is not there the name alone."""
+    seen = []
+    for name in files:
+        try:
+            stat = os.stat(os.path.join(folder, name))
+            seen.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        except OSError:
+            seen.append((name,))
+    return seen
+
+
+def _encodes(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _digest(seen: list[tuple]) -> str:
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def list_unreadable(path: Path, test: TestImages, rows: np.ndarray, skip_bad: bool) -> int:
+    """Write a CSV `ImageID,reason` of the images at these rows, which could not be read, and return their number;
+    without any, remove one that is there. Unless `skip_bad` the first of them is an `InputError`.
+    """
+    if not len(rows):
+        path.unlink(missing_ok=True)
+        return 0
+    wanted = set(rows.tolist())
+    names = (name for row, name in enumerate(test.files()) if row in wanted)
+    reasons = ([name, _why_unreadable(test.folder / name)] for name in names)
+    if not skip_bad:
+        raise InputError(f"{next(reasons)[1]}, or pass --skip-bad")
+    write_table(path, ["ImageID", "reason"], reasons)
+    return len(rows)
+
+
+def _why_unreadable(path: Path) -> str:
+    if not path.is_file():
+        return f"image {path} is not there"
+    try:
+        decode(path, 8)
+    except InputError as error:
+        return str(error)
+    return f"image {path} could not be read at the size it was predicted at"
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Sorted paths of the images below a folder, hidden ones left out."""
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    relative = (path.relative_to(folder) for path in images)
+    return sorted(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))

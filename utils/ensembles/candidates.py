@@ -1,0 +1,154 @@
+"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, and how they differ."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from utils.base.errors import InputError
+from utils.data.labels import Labelling
+from utils.ensembles.agreement import agreement, percent_table
+from utils.ensembles.combining import EVERY, class_log_probs
+from utils.ensembles.members import check_ensemble
+from utils.ensembles.selection import Library
+from utils.evaluation.held_out import HeldOut
+from utils.evaluation.scores import METRICS, confusion_matrix
+from utils.models.checkpoints import Checkpoint, checkpoint_files, flipped, read_checkpoint
+from utils.models.sweeps import INGREDIENT_NAME
+
+log = logging.getLogger(__name__)
+
+
+SOUP_NAME = re.compile(r"(?P<name>\w[\w.+-]*?)(_seed[\d-]+_epoch[\d-]+)?_[a-z]+soup_num\d+")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One checkpoint that may be selected: `kind` is `single`, `soup` or `age`, `sweep` the `--name` it goes by."""
+
+    checkpoint: Checkpoint
+    kind: str
+    sweep: str
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.name
+
+    @property
+    def flip(self) -> bool:
+        return bool(self.checkpoint.preprocessing.get("flip"))
+
+
+def find_candidates(model_location: Path, name: str | None = None, flip: bool = False) -> list[Candidate]:
+    """The checkpoints of a folder that can predict together, sorted by name: ingredients and age specialists at the
+    latest epoch of each, and soups, as the scripts name them; of one sweep, or of all. With `flip` each comes a second
+    time, averaged over every photograph and its mirror image.
+
+    Left out, with a line in the log, is what has no record, for nothing tells whom it was trained on, an age
+    specialist of another split or other age limits, and what has the weights of another. Raises `InputError` when no
+    model of 18 classes is left, or when they are of different splits or age limits.
+    """
+    found = [Candidate(read_checkpoint(path), kind, sweep) for path, kind, sweep in _files(model_location, name)]
+    found = [one for one in found if _is_known(one.checkpoint)]
+    models, ages = ([one for one in found if (one.kind == "age") == age] for age in (False, True))
+    if not models:
+        of_sweep = f" of {name}" if name else ""
+        raise InputError(f"no models{of_sweep} with a record in {model_location}: run finetune.py, or give --name")
+    first = models[0].checkpoint
+    for one in models[1:]:
+        try:
+            check_ensemble(first, one.checkpoint, EVERY)
+        except InputError as error:
+            raise InputError(f"{error}; choose one sweep with --name, or move one away") from error
+    usable = models + [one for one in ages if _fits(first, one.checkpoint)]
+    distinct = list({one.checkpoint.digest: one for one in reversed(usable)}.values())[::-1]
+    for one in usable:
+        if one not in distinct:
+            log.info("%s has the weights of another candidate and is left out", one.name)
+    mirrored = [replace(one, checkpoint=flipped(one.checkpoint)) for one in distinct if flip]
+    return sorted(distinct + mirrored, key=lambda one: one.name)
+
+
+def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]]:
+    """Path, kind and sweep of the files whose names fit, sorted."""
+    found = {}
+    for path in checkpoint_files(model_location):
+        if parts := INGREDIENT_NAME.fullmatch(path.stem):
+            kind = "age" if path.name.startswith("Age_") else "single"
+            key, epoch = (parts["name"], int(parts["seed"]), int(parts["i"])), int(parts["epoch"])
+        elif parts := SOUP_NAME.fullmatch(path.stem):
+            kind, key, epoch = "soup", (path.stem,), 0
+        else:
+            continue
+        sweep = parts["name"].removeprefix("Age_")
+        if name in (None, sweep) and epoch >= found.get(key, (0,))[0]:
+            found[key] = epoch, (path, kind, sweep)
+    return sorted(one for _, one in found.values())
+
+
+def _is_known(checkpoint: Checkpoint) -> bool:
+    """Whether a record tells whom it was trained on, and that its classes are those of the competition."""
+    known = checkpoint.split is not None and checkpoint.labelling.attributes in (EVERY, ("age",))
+    if not known:
+        log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)
+    return known
+
+
+def _fits(model: Checkpoint, age: Checkpoint) -> bool:
+    try:
+        check_ensemble(model, age, ("age",))
+    except InputError as error:
+        log.warning("%s is left out: %s", age.path, error)
+        return False
+    return True
+
+
+def sweeps_of(candidates: list[Candidate]) -> list[str]:
+    """The sweeps that predict all classes, sorted."""
+    return sorted({one.sweep for one in candidates if one.kind != "age"})
+
+
+def ensemble_name(candidates: list[Candidate]) -> str:
+    """`{sweep}_auto`, or `all_auto` of several sweeps; `_flip` when there are mirrored ones."""
+    sweeps = sweeps_of(candidates)
+    name = sweeps[0] if len(sweeps) == 1 else "all"
+    return f"{name}_auto" + ("_flip" if any(one.flip for one in candidates) else "")
+
+
+def read_library(
+    candidates: list[Candidate], held_out_of: Callable[[Checkpoint], HeldOut], class_counts: np.ndarray
+) -> Library:
+    """What the candidates say of the held-out photographs, from the logit cache or evaluated and kept.
+
+    `held_out_of` gives those photographs as a checkpoint sees them, `class_counts` (18,) are the training
+    photographs of each class.
+    """
+    log_probs = []
+    for one in candidates:
+        logits = held_out_of(one.checkpoint).logits(one.checkpoint)
+        log_probs.append(class_log_probs(logits, one.checkpoint.labelling))
+    held_out = held_out_of(next(one.checkpoint for one in candidates if one.kind != "age"))
+    begins = np.array([one.kind != "age" for one in candidates])
+    names = tuple(one.name for one in candidates)
+    return Library(names, np.stack(log_probs), begins, held_out.labels, held_out.persons, class_counts)
+
+
+def library_lines(library: Library, metric: str) -> list[str]:
+    """The candidates by number with their scores, and how often each two disagree, one line each.
+
+    Models disagree where they predict other classes; with an age specialist where they predict another age.
+    """
+    preds = library.log_probs.argmax(-1)  # (M, N); the first class of the age that a specialist predicts
+    ages = Labelling().decode(preds)["age"]
+    lines = []
+    for k, name in enumerate(library.names):
+        confusion = confusion_matrix(library.labels, preds[k], len(library.class_counts))
+        score = f"{metric} {float(METRICS[metric](confusion)):.4f}" if library.begins[k] else "age specialist"
+        lines.append(f"[{k:2d}] {score:16}  {name}")
+    both = library.begins[:, None] & library.begins
+    same = np.where(both, agreement(preds), agreement(ages))
+    lines += ["pairwise disagreement in percent of photographs, rounded down (with an age specialist: on the age)"]
+    return lines + percent_table(preds.shape[1] - same, preds.shape[1])

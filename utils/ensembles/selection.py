@@ -1,0 +1,184 @@
+"""Which models predict together, how much each counts, and what that is worth on people it was not chosen on.
+
+Shapes: M members, N photographs, C classes. `log_probs` are (M, N, C) float64: what each member adds in
+log-probability space. An ensemble's scores are their weighted mean, weights summing to 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from utils.base.errors import InputError
+from utils.data.splits import cross_folds, person_folds
+from utils.ensembles.calibration import Calibration, calibrate, log_loss
+from utils.ensembles.combining import weighted_mean
+from utils.evaluation.scores import METRICS, Gain, confusion_matrix, paired_gain
+
+STEPS = 20
+HALVINGS = 10
+
+
+@dataclass(frozen=True)
+class Library:
+    """What may be selected, with the answers of the people to select on.
+
+    `begins` (M,) says which members may come first: an age specialist alone predicts no class. `class_counts` (C,) are
+    the photographs of each class that the members were trained on.
+    """
+
+    names: tuple[str, ...]
+    log_probs: np.ndarray
+    begins: np.ndarray
+    labels: np.ndarray
+    persons: np.ndarray
+    class_counts: np.ndarray
+
+    def at(self, rows: np.ndarray) -> "Library":
+        """The same members on some of the photographs."""
+        parts = {"log_probs": self.log_probs[:, rows], "labels": self.labels[rows], "persons": self.persons[rows]}
+        return replace(self, **parts)
+
+    def scores(self, weights: Sequence[Fraction]) -> np.ndarray:
+        """(N, C) scores of the members so weighted."""
+        return weighted_mean(self.log_probs, list(map(float, weights)))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The members picked step by step, the ensemble's score after each, and how many of the steps are `kept`."""
+
+    picks: tuple[int, ...]
+    scores: tuple[Fraction, ...]
+    kept: int
+
+    def weights(self, members: int) -> list[Fraction]:
+        """Each member's share of the kept picks."""
+        return [Fraction(self.picks[: self.kept].count(k), self.kept) for k in range(members)]
+
+
+def select(library: Library, metric: str, steps: int = STEPS) -> Selection:
+    """Ensemble selection (Caruana et al. 2004, "Ensemble selection from libraries of models"): from nothing, each step
+    adds the member with which the mean log-probabilities score best, again if need be, even if the score falls.
+
+    Of equal scores a member that is already in goes first, then the lower log-loss of the ensemble with it, then the
+    name. Kept are the steps up to the best score, of equal ones the fewest. The variant: selection with replacement
+    and sorted initialisation by one model, log-probabilities in place of probabilities; `fit` does the bagging.
+    """
+    num_classes = library.log_probs.shape[-1]
+    total, picks, scores = np.zeros(library.log_probs.shape[1:]), [], []
+
+    def scored(member: int) -> Fraction:
+        preds = (total + library.log_probs[member]).argmax(-1)
+        return METRICS[metric](confusion_matrix(library.labels, preds, num_classes))
+
+    def rank(member: int) -> tuple:
+        loss = log_loss((total + library.log_probs[member]) / (len(picks) + 1), library.labels)
+        return member not in picks, loss, library.names[member]
+
+    for _ in range(steps):
+        allowed = range(len(library.names)) if picks else np.flatnonzero(library.begins).tolist()
+        by_score = {member: scored(member) for member in allowed}
+        best = max(by_score.values())
+        tied = [member for member, score in by_score.items() if score == best]
+        pick = tied[0] if len(tied) == 1 else min(tied, key=rank)
+        total = total + library.log_probs[pick]
+        picks.append(pick)
+        scores.append(best)
+    return Selection(tuple(picks), tuple(scores), 1 + scores.index(max(scores)))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An ensemble and its calibration, chosen on some people: the selections made, and their mean `weights`."""
+
+    selections: tuple[Selection, ...]
+    weights: tuple[Fraction, ...]
+    calibration: Calibration
+
+
+def fit(library: Library, metric: str) -> Fit:
+    """Choose weights, temperature and bias on all the people of a library.
+
+    Selections are bagged over people (the paper bags over members): `HALVINGS` times the people are halved and each
+    half selects; the mean of all their weights counts, for what few people like by chance differs from half to half.
+    Temperature and bias are decided on each person's mean scores under the weights that were chosen without them, one
+    set of each halving, which are as unsure as they will be on new people.
+    """
+    selections, each = [], []
+    scores = np.zeros(library.log_probs.shape[1:])
+    for seed in range(HALVINGS):
+        halves = person_folds(library.labels, library.persons, 2, seed)
+        for chosen_on, others in (halves, halves[::-1]):
+            selections.append(select(library.at(chosen_on), metric))
+            each.append(selections[-1].weights(len(library.names)))
+            scores[others] += library.at(others).scores(each[-1]) / HALVINGS
+    weights = tuple(sum(shares) / len(each) for shares in zip(*each, strict=True))
+    calibration = calibrate(scores, library.labels, library.persons, library.class_counts, metric)
+    return Fit(tuple(selections), weights, calibration)
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Predictions for each person by what was chosen on other people only.
+
+    `single` (N,) are those of the one model that scored best, `plain` and `biased` (N,) those of the ensemble without
+    and with a bias, which `rules` name fold by fold. `losses` are the mean log-losses without and with the
+    temperature; `fold_scores` say how `plain` and `biased` score in each fold by itself.
+    """
+
+    single: np.ndarray
+    plain: np.ndarray
+    biased: np.ndarray
+    rules: list[str]
+    losses: tuple[float, float]
+    fold_scores: dict[str, list[float]]
+
+
+def cross_fit(library: Library, metric: str) -> CrossFit:
+    """What `fit` is worth on new people: all of it is done anew for each fold, on the people outside it.
+
+    Members that are soups were chosen on all of these people before, which no fold undoes.
+    Raises `InputError` when fewer than 4 people are held out, of whom too few would be left for the folds inside.
+    """
+    people = len(np.unique(library.persons))
+    if people < 4:
+        raise InputError(f"--ensemble auto selects across people, and {people} are held out: it needs 4 or more")
+    single, plain, biased = np.empty((3, len(library.labels)), np.int64)
+    raw, tempered = np.empty((2, *library.log_probs.shape[1:]))
+    rules, fold_scores = [], {"plain": [], "biased": []}
+    for rest, fold in cross_folds(library.labels, library.persons):
+        others, own = library.at(rest), library.at(fold)
+        chosen = fit(others, metric)
+        rules.append(chosen.calibration.rule)
+        single[fold] = own.log_probs[select(others, metric, steps=1).picks[0]].argmax(-1)
+        raw[fold] = own.scores(chosen.weights)
+        tempered[fold] = raw[fold] / chosen.calibration.temperature
+        plain[fold] = raw[fold].argmax(-1)
+        biased[fold] = chosen.calibration.apply(raw[fold]).argmax(-1)
+        for name, preds in (("plain", plain), ("biased", biased)):
+            confusion = confusion_matrix(own.labels, preds[fold], len(library.class_counts))
+            fold_scores[name].append(float(METRICS[metric](confusion)))
+    losses = log_loss(raw, library.labels), log_loss(tempered, library.labels)
+    return CrossFit(single, plain, biased, rules, losses, fold_scores)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The ensemble chosen on everybody, what its making is worth across people, and what a bias gains there."""
+
+    fit: Fit
+    crossed: CrossFit
+    bias_gain: Gain
+
+
+def choose(library: Library, metric: str) -> Choice:
+    """Choose an ensemble and a bias; the bias is zero unless the 95 % interval over people of what biases gain, each
+    chosen on other people than those it is scored on (a paired bootstrap), lies above zero.
+    """
+    crossed, chosen = cross_fit(library, metric), fit(library, metric)
+    preds = crossed.biased, crossed.plain
+    gain = paired_gain(library.labels, *preds, library.persons, len(library.class_counts))[metric]
+    kept = chosen if gain.low > 0 else replace(chosen, calibration=chosen.calibration.without_bias())
+    return Choice(kept, crossed, gain)

@@ -1,0 +1,194 @@
+"""Held-out photographs and how a model does on them."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from utils.base.digests import digest_of
+from utils.base.errors import Diverged, InputError
+from utils.base.files import CACHE, LOGS
+from utils.base.options import Options
+from utils.base.runtime import from_main
+from utils.data.images import SomeSquares, cache_squares, cached_squares
+from utils.data.labels import Labelling
+from utils.data.photographs import Photographs
+from utils.data.preprocessing import normalised
+from utils.evaluation.logit_cache import cache_key, load_logits, store_logits
+from utils.evaluation.prediction import SEARCH_BATCH, predict
+from utils.evaluation.scores import Gain, Scores, paired_gain, score, score_row
+from utils.models.averaging import Mixture
+from utils.models.checkpoints import Checkpoint
+from utils.models.clip import CLIPClassifier, build
+
+log = logging.getLogger(__name__)
+
+
+EVALUATION_BATCH = 64
+KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
+
+
+def decoded(
+    accelerator: Accelerator, photographs: Photographs, size: int, rows: np.ndarray | None = None, keep: bool = True
+):
+    """All photographs as squares of `size` pixels, or where they are not cached only those at `rows`.
+
+    One process decodes what is not cached yet, the others wait. Without `keep` they are decoded whenever they are
+    asked for.
+    """
+    with accelerator.main_process_first():
+        where = photographs.folder, list(photographs.files), size, CACHE
+        progress = accelerator.is_local_main_process
+        if rows is None:
+            return cache_squares(*where, progress, keep)
+        whole = cached_squares(*where, keep)
+        some = photographs.folder, list(photographs.files[rows]), size, CACHE
+        return SomeSquares(cache_squares(*some, progress, keep), rows) if whole is None else whole
+
+
+class HeldOut:
+    """The photographs at `rows` (sorted), evaluated through the logit cache in `logs/logits`.
+
+    `decode_all` makes `squares` hold every photograph, for training.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        photographs: Photographs,
+        rows: np.ndarray,
+        labelling: Labelling,
+        preprocessing: dict,
+        options: Options,
+        folder: Path = LOGS / "logits",
+        decode_all: bool = False,
+    ):
+        self.accelerator, self.rows, self.labelling, self.folder = accelerator, rows, labelling, folder
+        self.preprocessing, self.batch_size, self.workers = preprocessing, options.batch_size, options.workers
+        size, some = preprocessing["size"], None if decode_all else rows
+        self.squares = decoded(accelerator, photographs, size, some, keep=not options.no_cache)
+        self.images_digest = self.squares.fingerprint(rows)
+        self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
+        self.labels = photographs.labels(labelling)[rows]
+        self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
+
+    def predict(
+        self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
+    ) -> np.ndarray:
+        """(N, C) logits of a model, evaluated now; also of other `rows` of the photographs, or their features
+        (`output="embed"`).
+        """
+        rows = self.rows if rows is None else rows
+        sizes = (self.batch_size, self.workers)
+        return predict(self.accelerator, model, self.squares, rows, self.preprocessing, *sizes, progress, output)
+
+    def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
+        """(B, 3, S, S) of the held-out photographs at these positions."""
+        squares = np.stack([self.squares[row] for row in self.rows[positions]])
+        return normalised(torch.from_numpy(squares), self.preprocessing["mean"], self.preprocessing["std"])
+
+    def logits(self, checkpoint: Checkpoint) -> np.ndarray:
+        """(N, C) logits of a checkpoint, from the cache or evaluated and kept.
+
+        The log warns when the same photographs had other labels while it was trained.
+        """
+        trained = (checkpoint.meta or {}).get("held_out")
+        if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
+            log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
+        partial = PartialLogits(self, Mixture.of([checkpoint]))
+        logits = partial.evaluate(np.arange(len(self.rows)), self.batch_size, self.workers, checkpoint.name)
+        partial.keep()
+        return logits
+
+    def keep(self, weights_digest: str, logits: np.ndarray) -> None:
+        """Put logits of the weights with this digest into the cache; for one process to call."""
+        store_logits(self.folder, self.key(weights_digest), logits, self.ids)
+
+    def key(self, weights_digest: str) -> str:
+        """The name in the cache of what these weights make of these photographs."""
+        return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
+
+    def score(self, logits: np.ndarray) -> Scores:
+        """The scores of (N, C) logits. Raises `Diverged` when these are no numbers."""
+        if not np.isfinite(logits).all():
+            raise Diverged(
+                "the model diverged, its held-out logits are no numbers: use a lower --lr (with --overwrite)"
+            )
+        return score(logits, self.labels, self.labelling)
+
+    def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:
+        """What (N, C) logits score above those of another model, by a paired bootstrap over people."""
+        preds = (logits.argmax(-1), baseline.argmax(-1))
+        return paired_gain(self.labels, *preds, self.persons, self.labelling.num_classes)
+
+    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
+        """Accuracy and macro-F1 of (N,) predicted classes with 95 % bootstrap intervals over people."""
+        return {
+            "kind": kind,
+            "model": model,
+            **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
+        }
+
+
+def views(
+    accelerator: Accelerator, photographs: Photographs, rows: np.ndarray, options: Options
+) -> Callable[[Checkpoint], HeldOut]:
+    """A function that gives the photographs at `rows` as a checkpoint sees them; those that see alike share one."""
+    made = {}
+
+    def held_out_of(checkpoint: Checkpoint) -> HeldOut:
+        kind = checkpoint.labelling, checkpoint.preprocessing
+        key = kind[0], json.dumps(kind[1])
+        if key not in made:
+            made[key] = HeldOut(accelerator, photographs, rows, *kind, options)
+        return made[key]
+
+    return held_out_of
+
+
+class PartialLogits:
+    """A mixture's logits on the held-out photographs: evaluated only where asked for, and never twice.
+
+    `logits` (N, C) are NaN where nothing was evaluated; they are read from the cache and kept there, unfinished ones
+    too, so that a killed search loses a second of work. All processes must ask for the same.
+    """
+
+    def __init__(self, held_out: HeldOut, mixture: Mixture):
+        self.held_out, self.mixture = held_out, mixture
+        stored = from_main(held_out.accelerator, lambda: load_logits(held_out.folder, held_out.key(mixture.digest)))
+        shape = len(held_out.rows), held_out.labelling.num_classes
+        self.logits = np.full(shape, np.nan, np.float32) if stored is None else stored
+        self._model, self._kept_at, self._unkept = None, time.monotonic(), False
+
+    def evaluate(
+        self, positions: np.ndarray, batch_size: int = SEARCH_BATCH, workers: int = 0, progress: str = ""
+    ) -> np.ndarray:
+        """(M, C) logits at (M,) positions among the held-out photographs."""
+        missing = positions[np.isnan(self.logits[positions, 0])]
+        if len(missing):
+            if self._model is None:
+                first = self.mixture.members[0]
+                self._model = build(first.config, self.mixture.state_dict(), first.path.name, copy=False)
+            held_out = self.held_out
+            rows, sizes = held_out.rows[missing], (batch_size, workers)
+            self.logits[missing] = predict(
+                held_out.accelerator, self._model, held_out.squares, rows, held_out.preprocessing, *sizes, progress
+            )
+            if not np.isfinite(self.logits[missing]).all():
+                names = ", ".join(one.name for one in self.mixture.members)
+                raise InputError(f"{names}: logits that are no finite numbers, so it diverged: leave it out")
+            self._unkept = True
+            if time.monotonic() - self._kept_at > KEEP_EVERY:
+                self.keep()
+        return self.logits[positions]
+
+    def keep(self) -> None:
+        """Put what was evaluated since the last time into the cache."""
+        if self._unkept and self.held_out.accelerator.is_main_process:
+            self.held_out.keep(self.mixture.digest, self.logits)
+        self._kept_at, self._unkept = time.monotonic(), False

@@ -1,0 +1,180 @@
+"""Rows of scores: where they are kept, how they read, what they look like.
+
+A row is a dict of plain values, `ROW`: `people` says in words who was scored, `split` and `digest` are those of the
+people and of the model's weights, `images` and `persons` count.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from utils.base.errors import InputError
+from utils.base.files import LOGS, write_json_lines
+from utils.data.submissions import CLASS_IDS, match, read_submission
+from utils.evaluation.scores import paired_gain, score_row
+
+log = logging.getLogger(__name__)
+
+
+ROW = ("kind", "model", "people", "split", "digest", "images", "persons", "accuracy", "accuracy_interval", "macro_f1",
+       "macro_f1_interval")  # fmt: skip
+
+
+def file_of(what: str, name: str) -> Path:
+    """`what` is `individual`, `soup` or `validation`, behind `everyone_` where training people were scored too."""
+    return LOGS / f"{what}_results_{name}.jsonl"
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of one file; raises `InputError` when it is not what the scripts write."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lacking = sorted({name for row in rows for name in ROW if name not in row})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is no file of scores ({error}): remove it and run main.py again") from error
+    if lacking:
+        raise InputError(f"{path} has rows without {', '.join(lacking)}: remove it and run main.py again")
+    return rows
+
+
+def with_earlier(path: Path, rows: list[dict]) -> list[dict]:
+    """`rows`, and those that an earlier call left in `path` about other ensembles of the same weights and people."""
+    same, told = ("digest", "split", "people"), {(row["kind"], row["model"]) for row in rows}
+    earlier = read_rows(path) if path.is_file() else []
+    return rows + [
+        row
+        for row in earlier
+        if (row["kind"], row["model"]) not in told and all(row[key] == rows[0][key] for key in same)
+    ]
+
+
+def latest_rows(name: str) -> list[dict]:
+    """All rows of a sweep: its ingredients, best first, its soups, and what validation made of them.
+
+    Of several runs of main.py the latest counts; of validation what it said of these very weights on these people.
+    Raises `InputError` when the sweep has no scores yet.
+    """
+    found = sorted(LOGS.glob(f"individual_results_{name}_seed*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise InputError(f"no scores of {name} in {LOGS.resolve()}: run main.py --greedy-soup first")
+    log_name = found[-1].stem.removeprefix("individual_results_")
+    models = read_rows(found[-1])
+    soups = file_of("soup", log_name)
+    models += read_rows(soups) if soups.is_file() else []
+    rows = list(models)
+    for model in models:
+        validation = file_of("validation", Path(model["model"]).stem)
+        same = ("digest", "split", "people")
+        rows += [
+            row
+            for row in (read_rows(validation) if validation.is_file() else [])
+            if row["kind"] != "single" and all(row[key] == model[key] for key in same)
+        ]
+    return rows + _chosen_rows(name, models)
+
+
+def _chosen_rows(name: str, models: list[dict]) -> list[dict]:
+    """What `validation.py --ensemble auto` said of these very weights on the people of `models`."""
+    path = LOGS / f"ensemble_{name}_auto.json"
+    if not path.is_file():
+        return []
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+        digests = {one["file"]: one["digest"] for one in chosen["members"]}
+        same = all(chosen[key] == models[0][key] for key in ("people", "split"))
+        same &= all(digests.get(row["model"], row["digest"]) == row["digest"] for row in models)
+        return chosen["scores"] if same else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no chosen ensemble ({error}): remove it") from error
+
+
+def row_line(row: dict) -> str:
+    """A row as one line; the model's name comes last, for it may be long."""
+    accuracy, macro_f1 = (with_interval(row, key) for key in ("accuracy", "macro_f1"))
+    return f"{row['kind']:23} accuracy {accuracy}  macro-F1 {macro_f1}  {row['model']}"
+
+
+def score_table(rows: list[dict]) -> str:
+    """Rows as a table for people, with a heading that says who was scored."""
+    first = rows[0]
+    people = f"{first['people']}: {first['persons']} people, {first['images']} images; in brackets 95 % over people"
+    return "\n".join([people, *map(row_line, rows)])
+
+
+def with_interval(row: dict, key: str) -> str:
+    """A score of a row and its interval, for example `0.812 [0.774, 0.846]`."""
+    low, high = row[f"{key}_interval"]
+    return f"{row[key]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict], list[str]]:
+    """Rows of submissions against a CSV with the columns `ImageID,ans,person`, and a line for each but the first that
+    says what it scores above the first.
+
+    Raises `InputError` for a truth without a column `person`, which intervals need, and a submission of other images.
+    """
+    labels = read_submission(truth)
+    if "person" not in labels.columns:
+        raise InputError(f"{truth} has no column person: the right answers are ImageID,ans,person (info.csv has none)")
+    persons = np.array([row[labels.columns.index("person")] for row in labels.rows])
+    given = [read_submission(path) for path in submissions]
+    preds = [one.answers[match(one, labels.ids, truth)] for one in given]
+    rows = [
+        {
+            "kind": "submission",
+            "model": path.name,
+            "people": f"the people of {truth}",
+            **score_row(labels.answers, answers, persons, len(CLASS_IDS)),
+        }
+        for path, answers in zip(submissions, preds, strict=True)
+    ]
+    lines = []
+    for path, answers in zip(submissions[1:], preds[1:], strict=True):
+        gains = paired_gain(labels.answers, answers, preds[0], persons, len(CLASS_IDS))
+        lines.append(f"accuracy {gains['accuracy']}; macro-F1 {gains['macro_f1']}  {path.name}")
+    return rows, lines
+
+
+def of_these_images(truth: Path, submissions: list[Path]) -> list[Path]:
+    """Those of some submissions that predict just the images of `truth`."""
+    images = set(read_submission(truth).ids)
+    return [path for path in submissions if set(read_submission(path).ids) == images]
+
+
+class ScoreBook:
+    """The rows and scores of all models that were scored on one set of photographs, in the order they came in.
+
+    `rows` are by file name, `scores` by model name, for the caller of `main.run`.
+    """
+
+    def __init__(self, held_out, people: str, split: str):
+        self.held_out, self.people, self.split = held_out, people, split
+        self.rows, self.scores = {}, {}
+
+    def add(self, kind: str, model: str, digest: str, logits: np.ndarray) -> None:
+        """Score (N, C) logits of a model, which the log tells."""
+        scores = self.held_out.score(logits)
+        name = model.removesuffix(".pt")
+        known = {"digest": digest, "people": self.people, "split": self.split}
+        record = scores.record()
+        self.rows[model] = {**record, **self.held_out.row(kind, model, logits.argmax(-1)), **known}
+        if kind != "ensemble":
+            self.scores[name] = record
+        log.info("%s: %s", name, scores)
+
+    def ordered(self, metric: str) -> list[dict]:
+        """The ingredients, best first, then all others."""
+        ranked = sorted((row for row in self.rows.values() if row["kind"] == "ingredient"), key=lambda r: -r[metric])
+        return ranked + [row for row in self.rows.values() if row["kind"] != "ingredient"]
+
+    def write(self, prefix: str, name: str, metric: str) -> list[Path]:
+        """Replace the two files of scores of a sweep; returns their paths."""
+        rows = self.ordered(metric)
+        return [
+            write_json_lines(
+                file_of(prefix + what, name), [row for row in rows if (row["kind"] == "ingredient") == own]
+            )
+            for what, own in (("individual", True), ("soup", False))
+        ]

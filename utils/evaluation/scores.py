@@ -1,0 +1,157 @@
+"""Scores as exact counts: integers until the end, then divided once."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from utils.data.labels import Labelling
+
+
+def confusion_matrix(labels: np.ndarray, preds: np.ndarray, num_classes: int) -> np.ndarray:
+    """(C, C) int64 counts; rows are the true classes, columns the predicted ones."""
+    return np.bincount(labels * num_classes + preds, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def accuracy(confusion: np.ndarray) -> Fraction:
+    """Right over all, exact."""
+    return Fraction(int(confusion.trace()), max(1, int(confusion.sum())))
+
+
+def macro_f1(confusion: np.ndarray) -> Fraction:
+    """Mean over classes of 2 TP / (2 TP + FP + FN), exact.
+
+    As in scikit-learn, classes that neither occur nor are predicted do not count.
+    """
+    right = confusion.diagonal()
+    occurring = confusion.sum(0) + confusion.sum(1)  # 2 TP + FP + FN
+    scores = [Fraction(2 * int(tp), int(n)) for tp, n in zip(right, occurring, strict=True) if n]
+    return sum(scores, Fraction(0)) / max(1, len(scores))
+
+
+METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one model did on a labelled set; `loss` is the mean cross entropy in nats."""
+
+    confusion: np.ndarray
+    loss: float
+    attributes: dict[str, Fraction]  # accuracy of mask, gender and age apart
+
+    @property
+    def accuracy(self) -> Fraction:
+        return accuracy(self.confusion)
+
+    @property
+    def macro_f1(self) -> Fraction:
+        return macro_f1(self.confusion)
+
+    def record(self) -> dict:
+        """Plain numbers for a log, a tracker or a checkpoint."""
+        return {
+            "images": int(self.confusion.sum()),
+            "correct": int(self.confusion.trace()),
+            "accuracy": float(self.accuracy),
+            "macro_f1": float(self.macro_f1),
+            "loss": self.loss,
+            **{f"accuracy_{name}": float(value) for name, value in self.attributes.items()},
+        }
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {float(value):.4f}" for name, value in self.attributes.items())
+        both = f"accuracy {float(self.accuracy):.4f}, macro-F1 {float(self.macro_f1):.4f}"
+        return f"{both} ({parts})" if parts else both
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to log-probabilities, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def score(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> Scores:
+    """Scores of (N, C) logits against (N,) labels; of equal logits the first class is predicted."""
+    preds = logits.argmax(axis=-1)
+    truth, guess = labelling.decode(labels), labelling.decode(preds)
+    return Scores(
+        confusion=confusion_matrix(labels, preds, labelling.num_classes),
+        loss=float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+        attributes={name: Fraction(int((truth[name] == guess[name]).sum()), len(labels)) for name in truth},
+    )
+
+
+def bootstrap_scores(
+    labels: np.ndarray, preds: np.ndarray, persons: np.ndarray, num_classes: int, samples: int = 2000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """(samples,) `accuracy` and `macro_f1` of resampled people, each with all their photographs (Efron 1979).
+
+    A person, not a photograph, is the unit: seven pictures of one face are far from independent.
+    """
+    people, person_of = np.unique(persons, return_inverse=True)
+    hits, occurrences = np.zeros((2, len(people), num_classes))  # of each class: TP, and 2 TP + FP + FN
+    np.add.at(hits, (person_of[labels == preds], labels[labels == preds]), 1)
+    for classes in (labels, preds):
+        np.add.at(occurrences, (person_of, classes), 1)
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=samples)  # (samples, people)
+    right, occurring = draws @ hits, draws @ occurrences  # (samples, C)
+    f1 = np.divide(2 * right, occurring, out=np.full_like(occurring, np.nan), where=occurring > 0)
+    return {"accuracy": 2 * right.sum(1) / occurring.sum(1), "macro_f1": np.nanmean(f1, axis=1)}
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap samples."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one way of predicting scores above another on the same photographs, and how sure that is.
+
+    `low` and `high` bound the 95 % bootstrap interval over people of the difference, `probability` is the share of
+    resamplings in which it is above zero, those without a difference counted half.
+    """
+
+    difference: float
+    low: float
+    high: float
+    probability: float
+
+    def __str__(self) -> str:
+        if self.difference == self.low == self.high == 0:
+            return "no difference"
+        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], a gain in {self.probability:.0%}"
+
+
+def paired_gain(
+    labels: np.ndarray, preds: np.ndarray, baseline: np.ndarray, persons: np.ndarray, num_classes: int
+) -> dict[str, Gain]:
+    """The gain of `preds` (N,) over `baseline` (N,) in `accuracy` and `macro_f1`, by a paired bootstrap over people.
+
+    Both are scored on the same resamplings, so what makes some people hard for both cancels out.
+    """
+    after, before = (bootstrap_scores(labels, one, persons, num_classes) for one in (preds, baseline))
+    gains = {}
+    for name, metric in METRICS.items():
+        scores = [metric(confusion_matrix(labels, one, num_classes)) for one in (preds, baseline)]
+        samples = after[name] - before[name]
+        probability = float((samples > 0).mean() + (samples == 0).mean() / 2)
+        gains[name] = Gain(float(scores[0] - scores[1]), *interval(samples), probability)
+    return gains
+
+
+def score_row(labels: np.ndarray, preds: np.ndarray, persons: np.ndarray, num_classes: int) -> dict:
+    """Accuracy and macro-F1 of (N,) predictions with 95 % bootstrap intervals over people, as plain numbers."""
+    confusion = confusion_matrix(labels, preds, num_classes)
+    samples = bootstrap_scores(labels, preds, persons, num_classes)
+    return {
+        "images": len(labels),
+        "persons": len(np.unique(persons)),
+        "accuracy": float(accuracy(confusion)),
+        "accuracy_interval": interval(samples["accuracy"]),
+        "macro_f1": float(macro_f1(confusion)),
+        "macro_f1_interval": interval(samples["macro_f1"]),
+    }

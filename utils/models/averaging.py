@@ -1,0 +1,134 @@
+"""Model soups: weighted averages of fine-tuned weights (Wortsman et al. 2022, "Model soups").
+
+They are meaningful only for checkpoints that share one start; `checkpoints.check_same_kind` sees to that.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from utils.base.errors import InputError
+from utils.models.checkpoints import Checkpoint
+
+BLOCK = 12 * 2**20  # numbers averaged at once: 48 MiB of float32, and twice that for their float64 sums
+
+TensorWeights = Mapping[str, Sequence[float]]
+
+
+def average(
+    openers: Sequence[Callable[[], Mapping[str, torch.Tensor]]],
+    weights: Sequence[float] | TensorWeights | None = None,
+    block: int = BLOCK,
+) -> dict[str, torch.Tensor]:
+    """The weighted mean of state dicts: summed in float64, divided by the sum of the weights and rounded once to each
+    tensor's own dtype. Integer tensors are copied from the first.
+
+    Each of `openers` returns a state dict, memory-mapped as a rule. The dicts are opened one after the other for each
+    `block` of tensors and let go, so peak memory is that of the result and one block, however many there are.
+    `weights` are one number per state dict, or for each tensor such a list; None weighs all alike. What weighs nothing
+    is not read. Raises `InputError` when keys or shapes differ.
+    """
+    first = openers[0]()
+    per_tensor = isinstance(weights, Mapping)
+    weights_of = dict(weights) if per_tensor else dict.fromkeys(first, weights or [1] * len(openers))
+    shapes = {name: tensor.shape for name, tensor in first.items()}
+    soup = {name: tensor.clone() for name, tensor in first.items() if not tensor.is_floating_point()}
+    dtypes = {name: tensor.dtype for name, tensor in first.items() if tensor.is_floating_point()}
+    del first
+    for names in _blocks({name: shapes[name].numel() for name in dtypes}, block):
+        totals = {name: torch.zeros(shapes[name], dtype=torch.float64) for name in names}
+        for k, opener in enumerate(openers):
+            if not any(weights_of[name][k] for name in names):
+                continue
+            tensors = opener()
+            if tensors.keys() != shapes.keys():
+                odd = min(tensors.keys() ^ shapes.keys())
+                raise InputError(f"cannot average: tensor {odd} is not in every ingredient")
+            for name in names:
+                if tensors[name].shape != shapes[name]:
+                    both = f"{tuple(shapes[name])} and {tuple(tensors[name].shape)}"
+                    raise InputError(f"cannot average: tensor {name} has the shapes {both}")
+                totals[name].add_(tensors[name], alpha=weights_of[name][k])
+        for name, total in totals.items():
+            soup[name] = total.div_(sum(weights_of[name])).to(dtypes[name])
+    return {name: soup[name] for name in shapes}
+
+
+def _blocks(sizes: dict[str, int], limit: int) -> Iterator[list[str]]:
+    """Names in their order, cut where a block would grow beyond `limit` numbers; a larger tensor is its own block."""
+    names, total = [], 0
+    for name, size in sizes.items():
+        if names and total + size > limit:
+            yield names
+            names, total = [], 0
+        names.append(name)
+        total += size
+    if names:
+        yield names
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a soup is made of: checkpoints and their weights, one number each, or for each tensor such a list.
+
+    Weights count relative to their sum, so whole numbers serve as well. Equal mixtures are one: `of` sorts the members
+    by digest, which makes the average independent of the order in which they were found.
+    """
+
+    members: tuple[Checkpoint, ...]
+    weights: tuple[float, ...] | TensorWeights
+
+    @classmethod
+    def of(cls, members: Sequence[Checkpoint], weights: Sequence[float] | TensorWeights | None = None) -> "Mixture":
+        """Members that weigh nothing are left out; a member given several times counts as often."""
+        order = sorted(range(len(members)), key=lambda k: members[k].digest)
+        if isinstance(weights, Mapping):
+            return cls(
+                tuple(members[k] for k in order), {n: tuple(w[k] for k in order) for n, w in sorted(weights.items())}
+            )
+        totals, by_digest = {}, {}
+        for k in order:
+            by_digest.setdefault(members[k].digest, members[k])
+            totals[members[k].digest] = totals.get(members[k].digest, 0) + (1 if weights is None else weights[k])
+        kept = [key for key, weight in totals.items() if weight]
+        if len({totals[key] for key in kept}) == 1:  # all alike: the plain mean
+            totals = dict.fromkeys(kept, 1)
+        return cls(tuple(by_digest[key] for key in kept), tuple(totals[key] for key in kept))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digits that stand for the averaged weights: a single member's own, else over what goes into them."""
+        if len(self.members) == 1:
+            return self.members[0].digest
+        weights = self.weights if isinstance(self.weights, tuple) else dict(self.weights)
+        content = ["float64 mean", [one.digest for one in self.members], weights]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def shares(self) -> list[float]:
+        """Each member's part of the whole, summing to 1; where it differs by tensor, the mean over the numbers."""
+        if isinstance(self.weights, tuple):
+            return [weight / sum(self.weights) for weight in self.weights]
+        sizes = {name: torch.Size(self.members[0].shapes[name]).numel() for name in self.weights}
+        parts = [[w / sum(weights) for w in weights] for weights in self.weights.values()]
+        total = sum(sizes.values())
+        return [
+            sum(part[k] * size for part, size in zip(parts, sizes.values(), strict=True)) / total
+            for k in range(len(self.members))
+        ]
+
+    def record(self) -> list[float] | dict[str, list[float]]:
+        """The weights as a soup's record keeps them, in the order of its members."""
+        if isinstance(self.weights, tuple):
+            return list(self.weights)
+        return {name: list(weights) for name, weights in self.weights.items()}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The averaged weights."""
+        if len(self.members) == 1:
+            return self.members[0].state_dict()
+        return average([one.state_dict for one in self.members], self.weights)

@@ -1,0 +1,102 @@
+"""The model: CLIP's vision tower, its projection, and one linear head."""
+
+from typing import Self
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from utils.base.errors import InputError
+
+CONFIG_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "projection_dim",
+    "hidden_act",
+    "layer_norm_eps",
+)
+
+
+class CLIPClassifier(nn.Module):
+    """`logits = head(normalize(projection(pooled)))`, the model-soups `ModelWrapper(normalize=True)`.
+
+    `config` holds the `CONFIG_KEYS` of a `CLIPVisionConfig`. Parameter names are those of CLIP files on the Hugging
+    Face hub (`vision_model.*`, `visual_projection.weight`) plus `classification_head.*`, whatever the installed
+    transformers version calls them inside the class.
+    """
+
+    training_attention = "sdpa"  # as transformers calls it; evaluation keeps to this one, its logits are compared
+
+    def __init__(self, config: dict, num_classes: int):
+        super().__init__()
+        self.config = {key: config[key] for key in CONFIG_KEYS}
+        self.vision_model = CLIPVisionModel(CLIPVisionConfig(**self.config, attn_implementation="sdpa"))
+        self.visual_projection = nn.Linear(config["hidden_size"], config["projection_dim"], bias=False)
+        self.classification_head = nn.Linear(config["projection_dim"], num_classes)
+
+    def train(self, mode: bool = True) -> Self:
+        self.vision_model.set_attn_implementation(self.training_attention if mode else "sdpa")
+        return super().train(mode)
+
+    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) normalised pixels to (B, D) unit-length image features."""
+        pooled = self.vision_model(pixel_values=pixel_values).pooler_output
+        return normalize(self.visual_projection(pooled), dim=-1)
+
+    def classify(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) to (B, C) logits. Evaluation calls this; `forward` may run in bf16 or fp16 under accelerate."""
+        return self.classification_head(self.embed(pixel_values))
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) and features (B, D), for a loss that looks at both."""
+        features = self.embed(pixel_values)
+        return self.classification_head(features), features
+
+
+def build(
+    config: dict, state_dict: dict[str, torch.Tensor], source: str = "state_dict", copy: bool = True
+) -> CLIPClassifier:
+    """A classifier with these weights and as many classes as its head has rows.
+
+    Without `copy` the tensors themselves become its parameters: quicker and smaller, for a model that is not trained.
+    Raises `InputError` with the name of a tensor that is missing, unexpected, or of another shape.
+    """
+    num_classes = len(state_dict["classification_head.weight"])
+    with torch.device("meta"):
+        model = CLIPClassifier(config, num_classes)
+    expected = model.state_dict()
+    for what, names in (
+        ("missing", expected.keys() - state_dict.keys()),
+        ("unexpected", state_dict.keys() - expected.keys()),
+    ):
+        if names:
+            raise InputError(f"{source}: {what} tensor {min(names)}")
+    for name, tensor in expected.items():
+        if tensor.shape != state_dict[name].shape:
+            raise InputError(
+                f"{source}: tensor {name} is {tuple(state_dict[name].shape)}, expected {tuple(tensor.shape)}"
+            )
+    embeddings = model.vision_model.embeddings
+    if copy:
+        model = model.to_empty(device="cpu")
+    count = embeddings.position_ids.numel()
+    embeddings.position_ids = torch.arange(count)[None]  # a buffer that no checkpoint holds
+    model.load_state_dict(state_dict, assign=not copy)
+    return model
+
+
+def resize_positions(position_embedding: torch.Tensor, grid: int) -> torch.Tensor:
+    """Interpolate (1 + g*g, D) position embeddings to (1 + grid*grid, D), bicubic; the class token's stays."""
+    old = round((len(position_embedding) - 1) ** 0.5)
+    if old == grid:
+        return position_embedding
+    patches = position_embedding[1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    resized = nn.functional.interpolate(
+        patches, (grid, grid), mode="bicubic", align_corners=False, antialias=grid < old
+    )
+    return torch.cat([position_embedding[:1], resized.permute(0, 2, 3, 1).reshape(grid * grid, -1)])

@@ -1,0 +1,162 @@
+"""The classification head that every ingredient of a sweep starts from.
+
+Ingredients average well only when they descend from one initialisation, so the head is made once, from one anchor
+backbone, the labels and the split, and is kept under the digest of what it was made from.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.nn.functional import normalize
+
+from utils.base.errors import InputError
+from utils.base.files import LOGS
+from utils.base.runtime import all_agree
+from utils.data.labels import Labelling, prompts
+from utils.models.weights import Weights, read_archive, save_archive
+
+log = logging.getLogger(__name__)
+
+
+CLIP_TEMPERATURE = 100.0  # the logit scale at which OpenAI's models ended their training
+PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+
+
+def head_family(
+    anchor: Weights,
+    labelling: Labelling,
+    head_init: str | None,
+    split_digest: str,
+    labels: np.ndarray,
+    images_digest: str,
+) -> dict:
+    """What a checkpoint records as its `family`: equal records mean one start.
+
+    `labels` (N,) are the training class ids and `images_digest` stands for the photographs: a probe learns from both.
+    Without `head_init` it is `zeroshot` when the anchor has a text tower, else `probe`. Raises `InputError` for
+    `zeroshot` without one.
+    """
+    head_init = head_init or ("zeroshot" if anchor.text_source else "probe")
+    if head_init == "zeroshot" and not anchor.text_source:
+        raise InputError(f"--head-init zeroshot: {anchor.source} has no text tower; use probe or random")
+    anchor_digest = anchor.backbone_digest
+    labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
+    content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
+    inputs = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return {"anchor": anchor_digest, "head_init": head_init, "inputs": inputs}
+
+
+def head_file(family: dict) -> Path:
+    """Where the head of a family is kept."""
+    return LOGS / "heads" / f"{family['head_init']}_{family['inputs']}.pt"
+
+
+def sweep_head(
+    accelerator: Accelerator, anchor: Weights, family: dict, labelling: Labelling, training_features: Callable
+) -> dict[str, torch.Tensor]:
+    """The head of this family as `classification_head.*` tensors: read from `logs/heads`, or made and kept there.
+
+    `training_features()` gives the anchor's (features, labels, persons) of the training photographs; all processes
+    call it, one makes the head.
+    """
+    path = head_file(family)
+    if not all_agree(accelerator, path.is_file()):
+        probing = training_features() if family["head_init"] == "probe" else None
+        if accelerator.is_main_process:
+            weight, bias = {
+                "random": lambda: random_head(labelling.num_classes, anchor.config["projection_dim"]),
+                "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
+                "probe": lambda: probe_head(*probing, labelling),
+            }[family["head_init"]]()
+            save_archive(path, {"classification_head.weight": weight, "classification_head.bias": bias})
+        accelerator.wait_for_everyone()
+    return read_archive(path)
+
+
+def random_head(num_classes: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit rows (C, D) from a fixed seed at CLIP's temperature, and zero biases (C,)."""
+    rows = torch.randn(num_classes, dim, generator=torch.Generator().manual_seed(seed))
+    return CLIP_TEMPERATURE * normalize(rows, dim=-1), torch.zeros(num_classes)
+
+
+def zeroshot_head(source: str, labelling: Labelling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Text features of each class's prompts, averaged over templates (Radford et al. 2021, section 3.1.4), times the
+    source's logit scale. `source` is a hub id or folder with a text tower and a tokenizer.
+    """
+    from transformers import AutoTokenizer, CLIPModel
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--head-init zeroshot: cannot load text tower and tokenizer of {source}: {error}") from error
+    rows = []
+    with torch.inference_mode():
+        for sentences in prompts(labelling):
+            tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+            text = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+            rows.append(normalize(model.text_projection(text.pooler_output), dim=-1).mean(0))
+        weight = model.logit_scale.exp() * normalize(torch.stack(rows), dim=-1)
+    return weight.clone(), torch.zeros(len(rows))
+
+
+def probe_head(
+    features: np.ndarray, labels: np.ndarray, persons: np.ndarray, labelling: Labelling
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A linear probe on frozen features: one logistic regression per attribute, added up to one row per class.
+
+    With log p(class) = log p(mask) + log p(gender) + log p(age) every class has a row, also one without a single
+    example. `features` (N, D) are unit-length, `labels` (N,) class ids, `persons` (N,) group the cross-validation that
+    chooses each regression's strength.
+    """
+    weight = np.zeros((labelling.num_classes, features.shape[1]))
+    bias = np.zeros(labelling.num_classes)
+    of_class = labelling.decode(np.arange(labelling.num_classes))
+    for attribute, values in labelling.decode(labels).items():
+        rows, intercepts = _probe_attribute(features, values, persons, len(labelling.values[attribute]), attribute)
+        weight += rows[of_class[attribute]]
+        bias += intercepts[of_class[attribute]]
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+
+def _probe_attribute(features, values, persons, num_values: int, attribute: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (V, D) and intercepts (V,) of one attribute's regression.
+
+    A value without examples gets the mean row, which prefers no value, and the intercept of a value seen less than
+    once.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss, make_scorer
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+
+    present, targets = np.unique(values, return_inverse=True)
+    rows, intercepts = np.zeros((num_values, features.shape[1])), np.full(num_values, -np.log(len(values) + 1.0))
+    if len(present) == 1:
+        intercepts[present] = 0.0
+        return rows, intercepts
+    regression, strength = LogisticRegression(max_iter=1000), 1.0
+    folds = min([5, *(len(np.unique(persons[targets == k])) for k in range(len(present)))])
+    if folds > 1:
+        scoring = make_scorer(
+            log_loss, greater_is_better=False, response_method="predict_proba", labels=range(len(present))
+        )
+        search = GridSearchCV(
+            regression, {"C": PROBE_STRENGTHS}, scoring=scoring, cv=StratifiedGroupKFold(folds), refit=False
+        )
+        strength = search.fit(features, targets, groups=persons).best_params_["C"]
+    regression.set_params(C=strength).fit(features, targets)
+    coefficients, offsets = regression.coef_, regression.intercept_
+    if len(present) == 2:  # scikit-learn keeps one row, the second value's against the first's
+        coefficients, offsets = np.vstack([-coefficients, coefficients]) / 2, np.array([-offsets[0], offsets[0]]) / 2
+    rows[:] = coefficients.mean(0)
+    rows[present], intercepts[present] = coefficients, offsets
+    log.info(
+        "linear probe of %s: C=%g, training accuracy %.3f", attribute, strength, regression.score(features, targets)
+    )
+    return rows, intercepts

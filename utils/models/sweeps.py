@@ -1,0 +1,208 @@
+"""A sweep: the fine-tuned checkpoints of one name over seeds and indices."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.base.errors import InputError
+from utils.base.files import locked, write_text
+from utils.base.flags import START_FILE
+from utils.base.options import Options
+from utils.models.checkpoints import (
+    DROPPED,
+    Checkpoint,
+    checkpoint_files,
+    find_checkpoint,
+    read_checkpoint,
+)
+
+INGREDIENT_NAME = re.compile(r"(?P<name>\w[\w.+-]*)_seed(?P<seed>\d+)_i(?P<i>\d+)_epoch(?P<epoch>\d+)")
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One fine-tuned checkpoint that may go into a soup, by its name's parts."""
+
+    path: Path
+    name: str
+    seed: int
+    i: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The ingredients of one name, sorted by (seed, index), and the names of the files that come of them."""
+
+    ingredients: list[Ingredient]
+
+    def soup_file(self, model_location: Path, kind: str) -> Path:
+        name, seeds, epochs, count = self._parts()
+        return model_location / f"{name}_seed{seeds}_epoch{epochs}_{_joined(kind)}soup_num{count}.pt"
+
+    def log_name(self) -> str:
+        name, seeds, epochs, count = self._parts()
+        return f"{name}_seed{seeds}_num{count}_epoch{epochs}"
+
+    def _parts(self) -> tuple[str, str, str, int]:
+        """Name, seeds and epochs (several read `34-42`), and how many ingredients there are."""
+        seeds, epochs = ({getattr(one, key) for one in self.ingredients} for key in ("seed", "epoch"))
+        joined = ("-".join(map(str, sorted(values))) for values in (seeds, epochs))
+        return self.ingredients[0].name, *joined, len(self.ingredients)
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """Checkpoints given by their paths, and the names of the files that come of them."""
+
+    paths: list[Path]
+    name: str
+
+    def soup_file(self, model_location: Path, kind: str) -> Path:
+        return model_location / f"{self.name}_{_joined(kind)}soup_num{len(self.paths)}.pt"
+
+    def log_name(self) -> str:
+        return f"{self.name}_num{len(self.paths)}"
+
+
+def _joined(recipe: str) -> str:
+    return recipe.replace("-", "")
+
+
+def find_sweep(
+    model_location: Path,
+    name: str | None = None,
+    seeds: list[int] | None = None,
+    indices: list[int] | None = None,
+    epoch: int | None = None,
+) -> Sweep:
+    """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`, which
+    for an index that drew its own number of epochs is the number that its sweep was asked for.
+
+    Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
+    silently but those that `--keep-top` removed. Raises `InputError` when nothing fits, when an
+    asked index is missing, and when several sweeps fit.
+    """
+    found, every = defaultdict(list), set()
+    for path in checkpoint_files(model_location):
+        parts = INGREDIENT_NAME.fullmatch(path.stem)
+        if not parts or path.name.startswith("Age_"):
+            continue
+        one = Ingredient(path, parts["name"], int(parts["seed"]), int(parts["i"]), int(parts["epoch"]))
+        every.add(path.stem)
+        asked = (
+            (name is None or one.name == name)
+            and (seeds is None or one.seed in seeds)
+            and (indices is None or one.i in indices)
+            and (epoch is None or _asked_epoch(one) == epoch)
+        )
+        if asked:
+            found[one.name, one.seed, one.i].append(one)
+    if not found:
+        there = f"there are {', '.join(sorted(every))}" if every else "run finetune.py first"
+        asked = {"--name": name and [name], "--random-seed": seeds, "index": indices, "--epoch": epoch and [epoch]}
+        words = [f"{what} {', '.join(map(str, values))}" for what, values in asked.items() if values]
+        what = f" of {' and '.join(words)}" if words else ""
+        raise InputError(f"no ingredients{what} in {model_location}: {there}")
+    names = sorted({key[0] for key in found})
+    if len(names) > 1:
+        raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
+    for seed in sorted({key[1] for key in found}):
+        missing = [
+            i
+            for i in indices or ()
+            if (names[0], seed, i) not in found
+            and not any(model_location.glob(f"{names[0]}_seed{seed}_i{i}_epoch*{DROPPED}"))
+        ]
+        if missing:
+            raise InputError(f"{names[0]}: seed {seed} has no index {', '.join(map(str, missing))}")
+    dropped = {seed for seed in seeds or () if any(model_location.glob(f"{names[0]}_seed{seed}_i*{DROPPED}"))}
+    if seeds is not None and (absent := sorted(set(seeds) - dropped - {key[1] for key in found})):
+        raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
+    return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
+
+
+def _asked_epoch(one: Ingredient) -> int:
+    """The epoch that a checkpoint stands for: its own, or where its index drew another number than the `--epochs` of
+    its sweep, that.
+    """
+    meta = read_checkpoint(one.path).meta
+    options = meta["options"] if meta else {}
+    return options.get("epochs asked", one.epoch) if one.epoch == options.get("epochs") else one.epoch
+
+
+def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
+    """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
+
+    Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
+    again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
+    still under way is neither counted nor touched.
+    """
+    removed = []
+    with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
+        metas = {one: read_checkpoint(one.path).meta for one in find_sweep(model_location, name).ingredients}
+        ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
+        scored = [one for one in ended if metas[one]["scores"] is not None]
+        for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
+            note = {key: metas[one][key] for key in ("options", "scores", "digest")}
+            write_text(one.path.with_suffix(DROPPED), json.dumps(note, indent=1) + "\n")
+            removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
+        for path in removed:
+            path.unlink()
+    return removed
+
+
+def saved_soups(
+    sweep: Sweep | NamedFiles, model_location: Path, ingredients: list[Checkpoint], recipes: Iterable[str]
+) -> list[Checkpoint]:
+    """The soups of this sweep by these recipes that lie in the folder and were made of these very ingredients.
+
+    What they were fine-tuned from may be in it as well.
+    """
+    digests = {one.digest for one in ingredients}
+    paths = [sweep.soup_file(model_location, recipe) for recipe in recipes]
+    soups = [read_checkpoint(path) for path in paths if path.is_file()]
+    return [
+        soup
+        for soup in soups
+        if soup.meta
+        and digests.issuperset(one["digest"] for one in soup.meta["made_from"] if one["name"] != START_FILE)
+    ]
+
+
+def choose_checkpoint(options: Options) -> Path:
+    """The file that `--model-name` means, or the one ingredient that `--name`, `--i` and `--random-seed` mean.
+
+    Raises `InputError` when several fit, and when a named file's record has another seed or index than asked for.
+    """
+    asked = {"random_seed": options.random_seed, "i": options.i}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if options.model_name is None and (asked or options.name):
+        seeds = None if options.random_seed is None else [options.random_seed]
+        indices = None if options.i is None else [options.i]
+        fitting = find_sweep(options.model_location, options.name, seeds, indices).ingredients
+        if len(fitting) != 1:
+            names = ", ".join(one.path.name for one in fitting)
+            raise InputError(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")
+        return fitting[0].path
+    if options.name:
+        raise InputError("--model-name names a file and --name a sweep: give one of them")
+    path = find_checkpoint(options.model_name, options.model_location)
+    meta = read_checkpoint(path).meta if asked else None
+    for name, value in asked.items() if meta else ():
+        recorded = _recorded(meta, name)
+        if value not in recorded:
+            flag, values = f"--{name.replace('_', '-')}", ", ".join(map(str, sorted(recorded)))
+            raise InputError(f"{path} was trained with {flag} {values}, not {value}: leave {flag} out")
+    return path
+
+
+def _recorded(meta: dict, name: str) -> set[int]:
+    """The `random_seed` or `i` that a checkpoint's record tells of; a soup has those of its members."""
+    if name in meta["options"]:
+        return {meta["options"][name]}
+    members = (INGREDIENT_NAME.fullmatch(Path(one["name"]).stem) for one in meta["made_from"])
+    return {int(parts[{"random_seed": "seed", "i": "i"}[name]]) for parts in members if parts}

@@ -1,0 +1,168 @@
+"""What a report tells of predictions on held-out photographs, in numbers.
+
+Shapes: N photographs, C classes; `labels` and `preds` are (N,) class ids, `logits` (N, C), `ages` (N,) years.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import precision_recall_fscore_support
+
+from utils.data.labels import Labelling
+from utils.evaluation.held_out import HeldOut
+from utils.evaluation.scores import log_softmax, score_row
+
+BINS = 10  # of confidence
+NEAR = 3  # years: near the border 60 are the ages 57 to 62
+WORST, CONFIDENT = "worst", "confident"
+PER_KIND, AT_MOST = 60, 120  # mistakes to look at
+
+
+@dataclass(frozen=True)
+class ValueScores:
+    """How one class, or one value of an attribute, was told from the others; NaN where there is nothing to divide."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def value_scores(labels: np.ndarray, preds: np.ndarray, names: Sequence[str]) -> list[ValueScores]:
+    """scikit-learn's precision, recall, F1 and support of each of the `names`, which the class ids index."""
+    every = np.arange(len(names))
+    columns = precision_recall_fscore_support(labels, preds, labels=every, zero_division=np.nan)
+    return [
+        ValueScores(name, float(precision), float(recall), float(f1), int(support))
+        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
+    ]
+
+
+def value_tables(held_out: HeldOut, preds: np.ndarray) -> dict[str, list[ValueScores]]:
+    """Precision, recall, F1 and support of each class, and of each value of each attribute."""
+    labelling = held_out.labelling
+    truth, guess = labelling.decode(held_out.labels), labelling.decode(preds)
+    tables = {"class": value_scores(held_out.labels, preds, labelling.classes)}
+    return tables | {name: value_scores(truth[name], guess[name], values) for name, values in labelling.values.items()}
+
+
+def part_rows(held_out: HeldOut, preds: np.ndarray) -> dict[str, dict]:
+    """Scores with intervals of each attribute that the class is made of, by its name."""
+    labelling = held_out.labelling
+    truth, guess = labelling.decode(held_out.labels), labelling.decode(preds)
+    return {
+        name: score_row(truth[name], guess[name], held_out.persons, len(values))
+        for name, values in labelling.values.items()
+    }
+
+
+@dataclass(frozen=True)
+class AgeErrors:
+    """Among the photographs of people of some ages: how many have a wrong class, and how many a wrong age group."""
+
+    ages: str
+    people: int
+    photographs: int
+    wrong: int
+    wrong_age: int
+
+
+def errors_of_ages(
+    chosen: np.ndarray, held_out: HeldOut, ages: np.ndarray, preds: np.ndarray, name: str = ""
+) -> AgeErrors:
+    """The errors among the photographs of people whose age is one of `chosen`."""
+    rows = np.isin(ages, chosen)
+    truth, guess = (held_out.labelling.decode(classes)["age"] for classes in (held_out.labels, preds))
+    people = len(np.unique(held_out.persons[rows]))
+    wrong, wrong_age = (int((one != other)[rows].sum()) for one, other in ((held_out.labels, preds), (truth, guess)))
+    return AgeErrors(name, people, int(rows.sum()), wrong, wrong_age)
+
+
+def errors_by_age(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) -> dict[int, AgeErrors]:
+    """The errors of each age that occurs, in years, ascending."""
+    return {int(age): errors_of_ages(age, held_out, ages, preds, str(age)) for age in np.unique(ages)}
+
+
+def border_ages(labelling: Labelling) -> list[range]:
+    """The ages near each age limit."""
+    return [range(limit - NEAR, limit + NEAR) for limit in labelling.age_limits]
+
+
+def errors_near_borders(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) -> list[AgeErrors]:
+    """The errors near each age limit, and those of everybody else."""
+    near = border_ages(held_out.labelling)
+    parts = {f"{years[0]} to {years[-1]}": np.array(years) for years in near}
+    parts["all other ages"] = np.setdiff1d(ages, np.concatenate(list(parts.values())))
+    return [errors_of_ages(chosen, held_out, ages, preds, name) for name, chosen in parts.items()]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far a model's confidence, the probability of the class that it predicts, says how often it is right.
+
+    For each bin of confidence that occurs: the mean confidence, the part that is right, the count. `error` is the
+    expected calibration error: the mean of |right - confidence| over bins, weighed by count (Naeini et al. 2015).
+    """
+
+    confidence: np.ndarray
+    right: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def error(self) -> float:
+        return float(np.average(np.abs(self.right - self.confidence), weights=self.counts))
+
+    @property
+    def mean_confidence(self) -> float:
+        return float(np.average(self.confidence, weights=self.counts))
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray) -> Reliability:
+    """scikit-learn's calibration curve of the predicted class in `BINS` bins of equal width."""
+    confidence, is_right = np.exp(log_softmax(logits)).max(-1), logits.argmax(-1) == labels
+    right, mean_confidence = calibration_curve(is_right, confidence, n_bins=BINS)
+    inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]
+    counts = np.bincount(np.searchsorted(inner_edges, confidence), minlength=BINS)
+    return Reliability(mean_confidence, right, counts[counts > 0])
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A misclassified photograph: its position among the held-out ones, its cross entropy in nats, the probabilities
+    of the predicted and of the true class, the attributes that are wrong, and which lists of mistakes it is in.
+    """
+
+    position: int
+    loss: float
+    sureness: float
+    true_probability: float
+    attributes: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+def mistakes(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> list[Mistake]:
+    """Up to `AT_MOST` misclassified photographs, the highest loss first.
+
+    The `PER_KIND` of the highest loss are `WORST`, the `PER_KIND` whose wrong class has the highest probability are
+    `CONFIDENT`; where these overlap, the next of both lists fill up the number.
+    """
+    log_probs, preds = log_softmax(logits), logits.argmax(-1)
+    wrong = np.flatnonzero(preds != labels)
+    losses, sureness = -log_probs[wrong, labels[wrong]], np.exp(log_probs[wrong, preds[wrong]])
+    by_loss, by_sureness = (np.argsort(np.argsort(-values, kind="stable")) for values in (losses, sureness))  # ranks
+    chosen = np.argsort(np.minimum(by_loss, by_sureness), kind="stable")[:AT_MOST]
+    truth, guess = labelling.decode(labels), labelling.decode(preds)
+    return [
+        Mistake(
+            position=int(wrong[k]),
+            loss=float(losses[k]),
+            sureness=float(sureness[k]),
+            true_probability=float(np.exp(-losses[k])),
+            attributes=tuple(name for name in truth if truth[name][wrong[k]] != guess[name][wrong[k]]),
+            kinds=tuple(kind for kind, rank in ((WORST, by_loss[k]), (CONFIDENT, by_sureness[k])) if rank < PER_KIND),
+        )
+        for k in chosen[np.argsort(by_loss[chosen])]
+    ]

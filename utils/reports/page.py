@@ -1,0 +1,239 @@
+"""One HTML page about what a model gets wrong: it holds its pictures, style and script, and loads nothing.
+
+The page itself is `report.html` with `report.css` and `report.js` beside this file; here is what they are filled with.
+"""
+
+import base64
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from utils.base.files import write_text
+from utils.data.images import thumbnail
+from utils.data.labels import Labelling
+from utils.data.photographs import Photographs
+from utils.data.splits import Split
+from utils.evaluation.held_out import HeldOut
+from utils.evaluation.results import with_interval
+from utils.evaluation.scores import paired_gain
+from utils.models.checkpoints import Checkpoint, versions
+from utils.reports import analysis
+from utils.reports.analysis import AgeErrors, Mistake, Reliability
+from utils.reports.charts import Axis, Bar, Point, point_chart, row_chart
+from utils.reports.mistakes import confusions, value_names
+
+SIDE = 240  # pixels of the longer side of a photograph
+WINDOW = 2  # years on either side that the lines against age are means over
+LEGIBLE = 0.69  # share of a shade above which writing on it is in the other colour; contrast stays above 4.5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a page is about: a model's `logits` on the held-out photographs, and scores beside it.
+
+    `rows` are scores, `preds` (N,) predicted classes by their kind, "single" of the model itself; `who` says in words
+    who was scored, `command` what makes this page.
+    """
+
+    model: Checkpoint
+    held_out: HeldOut
+    photographs: Photographs
+    logits: np.ndarray
+    rows: list[dict]
+    preds: dict[str, np.ndarray]
+    who: str
+    split: Split
+    command: str
+
+    @property
+    def ages(self) -> np.ndarray:
+        """(N,) years."""
+        return self.photographs.ages[self.held_out.rows]
+
+
+def save_page(path: Path, subject: Subject) -> Path:
+    """Write the page to `path`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"decimals": decimals, "percent": percent}
+    return write_text(path, environment.get_template("report.html").render(contents(subject)))
+
+
+def decimals(value: float) -> str:
+    """Three decimals, or a dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def percent(part: float, whole: float = 1) -> str:
+    """A part of the whole as per cent, or a dash where there is nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def contents(subject: Subject) -> dict:
+    """All that the page shows, by the names that `report.html` uses."""
+    held_out, single = subject.held_out, subject.preds["single"]
+    labelling = held_out.labelling
+    by_age = analysis.errors_by_age(held_out, subject.ages, single)
+    bins = analysis.calibration(subject.logits, held_out.labels)
+    found = analysis.mistakes(subject.logits, held_out.labels, labelling)
+    return {
+        "subject": subject,
+        "warnings": warnings(subject),
+        "parts": {"class": subject.rows[0], **analysis.part_rows(held_out, single)},
+        "with_interval": with_interval,
+        "gains": {kind: gains_over_single(subject, kind) for kind in subject.preds if kind != "single"},
+        "comparison_chart": comparison_chart([row for row in subject.rows if row["kind"] in subject.preds]),
+        "value_tables": analysis.value_tables(held_out, single),
+        "f1": f1_by_class(subject),
+        "f1_chart": f1_chart(f1_by_class(subject)),
+        "heat": {name: heat(matrix) for name, matrix in confusions(held_out.labels, single, labelling).items()},
+        "names": {name: value_names(name, labelling) for name in ("class", *labelling.values)},
+        "legible": LEGIBLE,
+        "by_age": by_age,
+        "borders": analysis.errors_near_borders(held_out, subject.ages, single),
+        "age_chart": age_chart(subject, by_age),
+        "calibration": bins,
+        "calibration_chart": calibration_chart(bins),
+        "loss": held_out.score(subject.logits).loss,
+        "cards": [card(subject, mistake) for mistake in found],
+        "wrong": int((single != held_out.labels).sum()),
+        "per_kind": analysis.PER_KIND,
+        "kinds": {
+            analysis.WORST: "worst: the highest loss",
+            analysis.CONFIDENT: "confidently wrong: the highest probability of a wrong class",
+        },
+        "versions": {**versions(), "scikit-learn": version("scikit-learn")},
+    }
+
+
+def warnings(subject: Subject) -> list[str]:
+    """Why the scores may be better than they would be on new people; empty for people that are held out."""
+    reasons = []
+    if not subject.split.train_ids:
+        reasons.append(
+            "These photographs include those of people that the model was trained on (--val-ratio None). The scores "
+            "say how well it remembers, and nothing may be selected by them."
+        )
+    if subject.split.by == "image":
+        reasons.append("The split is by image: other photographs of these people were trained on.")
+    if subject.model.meta is None:
+        reasons.append("The checkpoint has no record: nothing tells which people it was trained on.")
+    return reasons
+
+
+def gains_over_single(subject: Subject, kind: str) -> dict:
+    """What a way of predicting scores above the single model, by a paired bootstrap over people."""
+    held_out, preds = subject.held_out, subject.preds
+    compared = preds[kind], preds["single"]
+    return paired_gain(held_out.labels, *compared, held_out.persons, held_out.labelling.num_classes)
+
+
+def comparison_chart(rows: list[dict]) -> Markup:
+    series = {
+        name: [Bar(row[key], row[f"{key}_interval"]) for row in rows]
+        for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
+    }
+    ends = [end for bars in series.values() for bar in bars for end in bar.interval]
+    low = min(math.floor(min(ends) * 10) / 10, 0.9)
+    high = max(math.ceil(max(ends) * 10) / 10, low + 0.1)
+    return row_chart("comparison-title", Axis("score (0 to 1)", low, high, 0.1), [row["kind"] for row in rows], series)
+
+
+def f1_by_class(subject: Subject) -> dict:
+    """`ValueScores` of each class by the way of predicting."""
+    labels, classes = subject.held_out.labels, subject.held_out.labelling.classes
+    return {kind: analysis.value_scores(labels, preds, classes) for kind, preds in subject.preds.items()}
+
+
+def f1_chart(f1: dict) -> Markup:
+    names = [one.name for one in f1["single"]]
+    series = {kind: [Bar(one.f1) for one in scores] for kind, scores in f1.items()}
+    return row_chart("f1-title", Axis("F1 (0 to 1)", 0, 1, 0.2), names, series)
+
+
+def heat(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
+    """The counts of a confusion matrix, each with its share of the true class."""
+    return [[(int(count), float(count / max(1, row.sum()))) for count in row] for row in matrix]
+
+
+def age_chart(subject: Subject, by_age: dict[int, AgeErrors]) -> Markup:
+    """The parts of photographs of each age with a wrong class and with a wrong age group."""
+    held_out, preds, years = subject.held_out, subject.preds["single"], list(by_age)
+    around = {
+        age: analysis.errors_of_ages(range(age - WINDOW, age + WINDOW + 1), held_out, subject.ages, preds)
+        for age in years
+    }
+    gaps = np.flatnonzero(np.diff(years) > 2 * WINDOW) + 1  # a line would tell of ages that nobody has
+    pieces = np.split(np.array(years), gaps)
+    most = max(one.photographs for one in by_age.values())
+    points, lines = {}, {}
+    for name, key in (("class wrong", "wrong"), ("age group wrong", "wrong_age")):
+        points[name] = [
+            Point(
+                age,
+                getattr(one, key) / one.photographs,
+                f"age {age}: {name} in {getattr(one, key)} of {one.photographs}",
+                1.5 + 3 * math.sqrt(one.photographs / most),
+            )
+            for age, one in by_age.items()
+        ]
+        means = {age: getattr(one, key) / one.photographs for age, one in around.items()}
+        lines[name] = [[(age, means[age]) for age in piece] for piece in pieces]
+    across = Axis("age in years", min(years) - 1, max(years) + 1, 10)
+    up = Axis("photographs wrong", 0, 1, 0.2, percent=True)
+    shaded = [(near[0] - 0.5, near[-1] + 0.5) for near in analysis.border_ages(held_out.labelling)]
+    seen = [(max(low, across.low), min(high, across.high)) for low, high in shaded]
+    return point_chart("age-title", across, up, points, lines, [(low, high) for low, high in seen if low < high])
+
+
+def calibration_chart(bins: Reliability) -> Markup:
+    points = [
+        Point(
+            sure,
+            right,
+            f"{count} photographs: {sure:.0%} sure, {right:.0%} right",
+            2 + 5 * math.sqrt(count / max(bins.counts)),
+        )
+        for sure, right, count in zip(bins.confidence, bins.right, bins.counts, strict=True)
+    ]
+    axes = (
+        Axis("confidence: probability of the predicted class", 0, 1, 0.2, percent=True),
+        Axis("photographs right", 0, 1, 0.2, percent=True),
+    )
+    line = [(point.x, point.y) for point in points]
+    return point_chart("calibration-title", *axes, {"model": points}, {"model": [line]}, diagonal=True)
+
+
+def card(subject: Subject, mistake: Mistake) -> dict:
+    """What is shown of a mistake, and what it is filtered by."""
+    held_out, k = subject.held_out, mistake.position
+    labelling, label, pred = held_out.labelling, int(held_out.labels[k]), int(subject.preds["single"][k])
+    jpeg, (width, height) = thumbnail(subject.photographs.folder / subject.photographs.files[held_out.rows[k]], SIDE)
+    return {
+        "mistake": mistake,
+        "id": str(held_out.ids[k]),
+        "age": int(subject.ages[k]),
+        "label": label,
+        "true": described(labelling, label, mistake),
+        "predicted": described(labelling, pred, mistake),
+        "alt": f"{held_out.ids[k]}: true {labelling.classes[label]}, predicted {labelling.classes[pred]}",
+        "source": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}",
+        "width": width,
+        "height": height,
+    }
+
+
+def described(labelling: Labelling, class_id: int, mistake: Mistake) -> list[tuple[str, bool]]:
+    """The attributes of a class in words, each with whether the prediction is wrong in it."""
+    values = labelling.decode(class_id)
+    return [(labelling.values[name][values[name]], name in mistake.attributes) for name in values]

@@ -1,0 +1,115 @@
+"""The doctor: what can be known about ingredients before they are averaged, and why a soup failed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.evaluation.held_out import PartialLogits
+from utils.evaluation.scores import log_softmax
+from utils.models.averaging import Mixture
+from utils.models.checkpoints import Checkpoint
+from utils.soups.evaluator import Evaluator
+from utils.soups.recipes import Soup
+from utils.soups.task_vectors import norms_and_cosines, task_gram
+
+SAMPLE = 64  # photographs for the loss between two ingredients
+FAR = 4  # standard deviations of the other ingredients' scores that one must lie below them to be called bad
+BARRIER = 0.05  # nats that the loss halfway may lie above the mean of the ends
+
+
+def examine(evaluator: Evaluator) -> list[str]:
+    """What the ingredients have in common and how they lie, one line each; `checkpoints.check_same_kind` has passed.
+
+    When the start is known: the length of each difference from it and the cosines between them, over all weights. For
+    the two best ingredients: the loss on at most 64 photographs at one end, halfway and at the other end.
+    """
+    ingredients = evaluator.ingredients
+    lines = [f"{len(ingredients)} ingredients with the same tensors, classes and preprocessing", _family(ingredients)]
+    if evaluator.start is not None:
+        lines += _task_vectors(evaluator)
+    if len(ingredients) > 1:
+        first, second = (ingredients[k].name for k in evaluator.order[:2])
+        ends, halfway = losses_between(evaluator)
+        verdict = "no barrier" if halfway <= np.mean(ends) + BARRIER else "a BARRIER: their average will not do"
+        count = min(SAMPLE, len(evaluator.labels))
+        lines.append(
+            f"loss on {count} photographs of {first} {ends[0]:.3f}, halfway {halfway:.3f}, of {second} {ends[1]:.3f}: "
+            f"{verdict}"
+        )
+    return lines
+
+
+def _family(ingredients: Sequence[Checkpoint]) -> str:
+    recorded = [one for one in ingredients if one.family is not None]
+    if not recorded:
+        return "no records: nothing tells whether they share a start"
+    family, split = recorded[0].family, recorded[0].split
+    some = "" if len(recorded) == len(ingredients) else f" ({len(ingredients) - len(recorded)} have no record)"
+    return f"one split ({split['digest']}) and one start ({family['head_init']} head {family['inputs']}){some}"
+
+
+def _task_vectors(evaluator: Evaluator) -> list[str]:
+    openers = [one.state_dict for one in evaluator.ingredients]
+    norms, cosines = norms_and_cosines(sum(task_gram(openers, evaluator.start.state_dict).values()))
+    far = int(norms.argmax())
+    lines = [
+        f"distance from the start {norms.min():.3g} to {norms.max():.3g} (longest: {evaluator.ingredients[far].name})"
+    ]
+    if len(openers) > 1:
+        pairs = cosines[~np.eye(len(openers), dtype=bool)]
+        least = int(cosines.sum(0).argmin())
+        lines.append(
+            f"cosine between their differences from it {pairs.mean():.2f} on average, {pairs.min():.2f} at least (the "
+            f"odd one out: {evaluator.ingredients[least].name})"
+        )
+    return lines
+
+
+def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
+    """Mean cross entropy in nats of the two best ingredients, and of their average, on a sample spread evenly."""
+    some = np.unique(np.linspace(0, len(evaluator.labels) - 1, min(SAMPLE, len(evaluator.labels))).astype(int))
+    labels = evaluator.labels[some]
+
+    def loss(logits: np.ndarray) -> float:
+        return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+
+    pair = evaluator.order[:2]
+    partial = PartialLogits(evaluator.held_out, Mixture.of([evaluator.ingredients[k] for k in pair]))
+    halfway = partial.evaluate(evaluator.positions[some])
+    partial.keep()
+    return tuple(loss(evaluator.logits[k][some]) for k in pair), loss(halfway)
+
+
+def explain(evaluator: Evaluator, soup: Soup) -> str | None:
+    """One sentence on why a soup disappoints and what to do, or None when it does not.
+
+    It disappoints when greedy keeps a single one of several ingredients, or when the uniform soup scores below the
+    mean of its members.
+    """
+    name, count = evaluator.metric_name, len(evaluator.ingredients)
+    scores = np.array([float(score) for score in evaluator.scores])
+    if soup.recipe == "greedy" and len(soup.mixture.members) == 1 < count:
+        what = f"greedy kept one of {count}: no average raised {name} above {scores.max():.4f}"
+    elif soup.recipe == "uniform" and (reached := float(evaluator.score(soup.logits))) < scores.mean():
+        what = f"the uniform soup's {name} {reached:.4f} is below its members' mean {scores.mean():.4f}"
+    else:
+        return None
+    worst = int(scores.argmin())
+    ends, halfway = losses_between(evaluator)
+    if halfway > np.mean(ends) + BARRIER:
+        rates = {one.meta["options"].get("lr") for one in evaluator.ingredients if one.meta}
+        rate = f" (now {', '.join(map(str, sorted(rates - {None})))})" if rates - {None} else ""
+        return (
+            f"{what}; halfway between the two best the loss is {halfway:.3f} against {ends[0]:.3f} and {ends[1]:.3f}, "
+            f"so they lie in different basins: share one start and lower the learning rate{rate}"
+        )
+    spread = scores.max() - scores.min()
+    others = np.delete(scores, worst)
+    if count > 2 and others.mean() - scores[worst] > FAR * max(1e-9, others.std()):
+        odd = evaluator.ingredients[worst].name
+        return f"{what}; {odd} scores {scores[worst]:.4f}, far below the others: drop it (--indices)"
+    return (
+        f"{what}; there is no barrier (loss halfway {halfway:.3f} against {ends[0]:.3f} and {ends[1]:.3f}) and the "
+        f"ingredients differ by {spread:.4f} at most on {len(evaluator.labels)} photographs: hold out more people, or "
+        "vary the ingredients more (seeds, longer training)"
+    )

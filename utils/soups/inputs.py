@@ -1,0 +1,81 @@
+"""What soups are made of, and the photographs they are scored on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utils.base.digests import digest_of
+from utils.base.errors import InputError
+from utils.base.options import Options
+from utils.data.labelled import LabelledImages, read_labelled_images
+from utils.data.photographs import Photographs, read_photographs
+from utils.data.splits import evaluation_split
+from utils.models.checkpoints import (
+    Checkpoint,
+    check_same_kind,
+    read_checkpoint,
+)
+from utils.models.sweeps import NamedFiles, Sweep, find_sweep
+
+
+@dataclass(frozen=True)
+class SoupInputs:
+    """What soups are made of and scored on: `photographs` at `rows`, of `who` in words, whose digest is `split`."""
+
+    ingredients: list[Checkpoint]
+    names: Sweep | NamedFiles
+    photographs: Photographs | LabelledImages
+    rows: np.ndarray
+    who: str
+    split: str
+
+
+def read_inputs(options: Options) -> SoupInputs:
+    """The ingredients that the options mean, checked to be of one kind, and the photographs to score them on.
+
+    They are a sweep in the model folder or the files of `--ingredients`; the people they hold out or the images of
+    `--score-on`. Raises `InputError` for what does not fit together.
+    """
+    if options.ingredients:
+        names = NamedFiles(options.ingredients, options.name or "soup")
+        paths = names.paths
+        absent = [path for path in paths if not path.exists()]
+        if absent:
+            raise InputError(f"--ingredients {absent[0]} does not exist")
+    else:
+        indices = options.indices or (options.model_num and list(range(options.model_num)))
+        names = find_sweep(options.model_location, options.name, options.random_seed, indices, options.epoch)
+        paths = [one.path for one in names.ingredients]
+    images = read_labelled_images(options.score_on) if options.score_on else None
+    classes_of = images and images.head_classes
+    ingredients = distinct([read_checkpoint(path, options.mean, options.std, classes_of) for path in paths])
+    recorded = next((one for one in ingredients if one.meta is not None), None)
+    if recorded is not None:  # what a head without a record means, one with a record tells
+        same = recorded.labelling.num_classes
+        ingredients = [
+            replace(one, labelling=recorded.labelling)
+            if one.meta is None and one.labelling.num_classes == same
+            else one
+            for one in ingredients
+        ]
+    check_same_kind(ingredients)
+    doubled = len(ingredients) - len({one.digest for one in ingredients})
+    if options.ingredients and doubled:
+        raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
+    if images is not None:
+        who, split = f"the set {options.score_on}", digest_of(images.ids)
+        if not options.ingredients:  # the sweep's own files tell of its held-out people
+            names = NamedFiles(paths, f"{names.log_name()}_on_{options.score_on.stem}")
+        return SoupInputs(ingredients, names, images, np.arange(len(images)), who, split)
+    photographs = read_photographs(options.data_location, options.relabel)
+    split, who = evaluation_split(photographs, options, ingredients)
+    return SoupInputs(ingredients, names, photographs, split.held_out, who, split.digest)
+
+
+def distinct(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints, labelled by as many of their folders as it takes to tell files of the same name apart."""
+    parts = [one.path.absolute().parts for one in checkpoints]  # not resolved: the name of a link is the user's
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(set(parts)):
+        depth += 1
+    return [replace(one, label="/".join(part[-depth:])) for one, part in zip(checkpoints, parts, strict=True)]

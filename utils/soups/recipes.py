@@ -1,0 +1,191 @@
+"""The recipes: from ingredients and their scores to a mixture, one function each.
+
+Each takes an `Evaluator` and returns a `Mixture`. What a recipe chooses, it chooses on the evaluator's held-out
+photographs, by its metric, with a strict rise asked for; candidates are dropped as soon as they cannot win.
+"""
+
+import time
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from utils.base.flags import SELECT_NOTHING
+from utils.models.averaging import Mixture
+from utils.soups.evaluator import Evaluator
+from utils.soups.learned import learned, learned_by_layer
+from utils.soups.search import greedy_soup
+from utils.soups.task_vectors import norms_and_cosines, task_gram
+
+ALPHAS = np.linspace(0.1, 0.9, 9)  # shares of the start that wise-ft tries
+EVERY_SUBSET = 12  # up to so many ingredients radin ranks all subsets
+RANDOM_SUBSETS = 4096  # and beyond, so many drawn ones
+
+
+def uniform(evaluator: Evaluator) -> Mixture:
+    """The mean of all ingredients (Wortsman et al. 2022, "Model soups", the uniform soup); nothing is selected."""
+    return Mixture.of(evaluator.ingredients)
+
+
+def greedy(evaluator: Evaluator) -> Mixture:
+    """The published greedy soup (Wortsman et al. 2022, "Model soups", recipe 1): best ingredient first, the next one
+    stays if the score of the average rises.
+    """
+
+    def score_above(members: list, best):
+        return evaluator.score_above(Mixture.of(members), best)
+
+    evaluator.steps = list(greedy_soup(evaluator.ingredients, evaluator.scores, score_above))
+    return Mixture.of([step.candidate for step in evaluator.steps if step.accepted])
+
+
+def greedy_replacement(evaluator: Evaluator) -> Mixture:
+    """Greedy selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models", section
+    2.1, there for predictions): an ingredient may be added again, which weights it.
+
+    Here it goes round in the order of the greedy soup, adding whatever raises the score, until a round adds nothing,
+    instead of trying all before each addition: the first round is the greedy soup and costs as little.
+    """
+    order = evaluator.order
+    members, best = [evaluator.ingredients[order[0]]], evaluator.scores[order[0]]
+    rising = True
+    while rising:
+        rising = False
+        for k in order:
+            if len({one.digest for one in members} | {evaluator.ingredients[k].digest}) == 1:
+                continue  # the best ingredient once more is still itself
+            score = evaluator.score_above(Mixture.of([*members, evaluator.ingredients[k]]), best)
+            if score is not None:
+                members, best, rising = [*members, evaluator.ingredients[k]], score, True
+    return Mixture.of(members)
+
+
+def pruned(evaluator: Evaluator) -> Mixture:
+    """The pruned soup (Dansereau et al. 2023, "Model soups to increase inference without increasing compute time"):
+    from all ingredients, the worst ones first, drop each whose loss raises the score; repeated until none does.
+    """
+    members = list(reversed(evaluator.order))  # worst first
+    best = evaluator.score(evaluator.evaluate(uniform(evaluator)))
+    rising = True
+    while rising:
+        rising = False
+        for k in list(members):
+            rest = [other for other in members if other != k]
+            if not rest:
+                break
+            score = evaluator.score_above(Mixture.of([evaluator.ingredients[other] for other in rest]), best)
+            if score is not None:
+                members, best, rising = rest, score, True
+    return Mixture.of([evaluator.ingredients[k] for k in members])
+
+
+def top_k(evaluator: Evaluator) -> Mixture:
+    """The mean of the k best ingredients, for the k that scores best; of equal ones the smallest."""
+    ranked = [evaluator.ingredients[k] for k in evaluator.order]
+    chosen, best = ranked[:1], evaluator.scores[evaluator.order[0]]
+    for k in range(2, len(ranked) + 1):
+        score = evaluator.score_above(Mixture.of(ranked[:k]), best)
+        if score is not None:
+            chosen, best = ranked[:k], score
+    return Mixture.of(chosen)
+
+
+def model_stock(evaluator: Evaluator) -> Mixture:
+    """Model Stock (Jang et al. 2024, "Model Stock: All we need is just a few fine-tuned models"): tensor by tensor
+    `t * mean + (1 - t) * start` with `t = N cos / (1 + (N - 1) cos)`, where `cos` is the mean cosine between
+    two ingredients' differences from the start. The paper is silent on angles beyond a right one: there t is 0.
+
+    It selects nothing, so it looks at no photographs.
+    """
+    count = len(evaluator.ingredients)
+    weights = {}
+    for name, gram in task_gram([one.state_dict for one in evaluator.ingredients], evaluator.start.state_dict).items():
+        _, cosines = norms_and_cosines(gram)
+        cosine = max(0.0, float(cosines[~np.eye(count, dtype=bool)].mean()))
+        t = round(count * cosine / (1 + (count - 1) * cosine), 6)  # digits that no order of summation changes
+        weights[name] = (*[t / count] * count, 1 - t)
+    return Mixture.of([*evaluator.ingredients, evaluator.start], weights)
+
+
+def wise_ft(evaluator: Evaluator) -> Mixture:
+    """WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"): `(1 - alpha) * tuned + alpha * start`
+    for the alpha that scores best, 0 among them. Here the tuned model is the greedy soup, as the soups paper's
+    appendix does; alpha counts from the tuned end, the paper's counts from the other.
+    """
+    chosen = greedy(evaluator)
+    best = evaluator.score(evaluator.evaluate(chosen))
+    soup = chosen
+    for alpha in ALPHAS.round(2).tolist():
+        shares = [round((1 - alpha) * share, 12) for share in soup.shares]
+        candidate = Mixture.of([*soup.members, evaluator.start], [*shares, alpha])
+        score = evaluator.score_above(candidate, best)
+        if score is not None:
+            chosen, best = candidate, score
+    return chosen
+
+
+def radin(evaluator: Evaluator) -> Mixture:
+    """RADIN (Menes and Risser-Maroix 2024, "RADIN: Souping on a budget"): sets of ingredients are ranked by the score
+    of their averaged logits, which the cache has, and only the best of them are averaged and really evaluated, as many
+    as the evaluator's `budget`.
+
+    Up to twelve ingredients all sets are ranked; of more, the k best for each k and drawn sets (seed 0). Averaged are
+    log-probabilities, so that no ingredient counts more for being surer of itself.
+    """
+    count = len(evaluator.ingredients)
+    log_probs = np.stack(evaluator.log_probs)
+    if count <= EVERY_SUBSET:
+        sets = {subset for k in range(2, count + 1) for subset in combinations(range(count), k)}
+    else:
+        rng = np.random.default_rng(0)
+        drawn = (np.flatnonzero(rng.random(count) < rng.random()) for _ in range(RANDOM_SUBSETS))
+        sets = {tuple(sorted(evaluator.order[:k])) for k in range(2, count + 1)}
+        sets |= {tuple(map(int, subset)) for subset in drawn if len(subset) > 1}
+    ranked = sorted(sets, key=lambda subset: (-evaluator.score(log_probs[list(subset)].mean(0)), len(subset), subset))
+    chosen, best = evaluator.order[:1], evaluator.scores[evaluator.order[0]]
+    for subset in ranked[: evaluator.budget]:
+        score = evaluator.score_above(Mixture.of([evaluator.ingredients[k] for k in subset]), best)
+        if score is not None:
+            chosen, best = subset, score
+    return Mixture.of([evaluator.ingredients[k] for k in chosen])
+
+
+RECIPES = {
+    "uniform": uniform,
+    "greedy": greedy,
+    "greedy-replacement": greedy_replacement,
+    "pruned": pruned,
+    "top-k": top_k,
+    "radin": radin,
+    "learned": learned,
+    "learned-by-layer": learned_by_layer,
+    "model-stock": model_stock,
+    "wise-ft": wise_ft,
+}
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A recipe's soup, and what it took: (N, C) `logits` of the evaluator's photographs, the greedy search's `steps`,
+    how many photographs its decisions `looked_at`, and the same in words.
+    """
+
+    recipe: str
+    mixture: Mixture
+    logits: np.ndarray
+    steps: list
+    looked_at: int
+    effort: str
+    seconds: float
+
+
+def make_soup(evaluator: Evaluator, recipe: str) -> Soup:
+    """Follow one of the `RECIPES` to a soup and evaluate it."""
+    begin = time.perf_counter()
+    evaluator.begin(recipe)
+    mixture = RECIPES[recipe](evaluator)
+    looked_at, effort = evaluator.looked_at, evaluator.effort()
+    logits = evaluator.evaluate(mixture)
+    if recipe in SELECT_NOTHING:
+        looked_at, effort = 0, "nothing is selected"
+    return Soup(recipe, mixture, logits, evaluator.steps, looked_at, effort, time.perf_counter() - begin)

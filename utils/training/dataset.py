@@ -1,0 +1,79 @@
+"""What a run trains on: photographs, how often each is drawn, how much each class weighs in the loss."""
+
+import logging
+
+import numpy as np
+import torch
+
+from utils.base.errors import InputError
+from utils.base.options import Options
+from utils.data.augmentation import LabelledSquares, pipeline, square_root_weights
+from utils.data.mixing import Mixing
+from utils.training.task import Task
+
+log = logging.getLogger(__name__)
+
+
+def check_steps(train_set: LabelledSquares, per_step: int, parts: int) -> None:
+    """Say what an epoch of whole steps leaves out. Raises `InputError` when there is not even one, where a step is
+    made of several `parts` (processes, accumulated batches) that would weigh differently.
+    """
+    count = len(train_set)
+    if count < per_step and parts > 1:
+        raise InputError(
+            f"{count} photographs to train on are less than a step of {per_step} (--batch-size times "
+            "--gradient-accumulation-steps times processes): lower one of them"
+        )
+    left = count % per_step
+    if left and count > per_step:
+        log.info("an epoch is %d steps of %d: %d photographs, other ones each time, are left out",
+                 count // per_step, per_step, left)  # fmt: skip
+
+
+def train_set(task: Task, options: Options) -> LabelledSquares:
+    """The photographs to train on; with `--old-aug True` those of the oldest class once more, under `train2`."""
+    photographs, labelling, rows = task.photographs, task.labelling, task.rows
+    labels = photographs.labels(labelling)
+    passes = [rows]
+    if options.old_aug:
+        passes.append(rows[labelling.decode(labels[rows])["age"] == 2])
+        if not len(passes[1]):
+            raise InputError(f"--old-aug True: no training person is {labelling.age_limits[1]} or older")
+    all_rows = np.concatenate(passes)
+    which = np.repeat(np.arange(len(passes)), [len(part) for part in passes])
+    pipelines = [pipeline(kind, options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
+    mixing = None
+    if options.mixup or options.half_cutmix:
+        of_these = labels[all_rows], photographs.masks[all_rows], labelling.num_classes
+        mixing = Mixing(*of_these, options.mixup, options.half_cutmix)
+    ages = photographs.ages[all_rows] if options.age_regression else None
+    squares = task.held_out.squares
+    return LabelledSquares(squares, all_rows, labels[all_rows], pipelines, which, options.random_seed, mixing, ages)
+
+
+def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray | None:
+    """(N,) probabilities for `--sampler balanced`, None for `shuffle`."""
+    return square_root_weights(train_set.labels) if options.sampler == "balanced" else None
+
+
+def loss_adjustment(
+    train_set: LabelledSquares, options: Options, num_classes: int, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(C,) float32 `tau * log(share)`, with each class's share of what an epoch's loss is made of: how often it is
+    drawn, times its weight in the loss.
+
+    A class without examples counts as less than one photograph.
+    """
+    drawn = np.bincount(train_set.labels, sampling_weights(train_set, options), minlength=num_classes)
+    drawn = drawn if weights is None else drawn * weights.numpy()
+    shares = np.maximum(drawn / drawn.sum(), 1 / (len(train_set) + 1))
+    return torch.from_numpy(options.logit_adjustment * np.log(shares)).float()
+
+
+def class_weights(labels: np.ndarray, kind: str, num_classes: int) -> torch.Tensor | None:
+    """(C,) float32 weights of classes in the loss, one on average over the photographs; None for `none`."""
+    if kind == "none":
+        return None
+    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
+    weights = counts ** {"sqrt": -0.5, "balanced": -1.0}[kind]
+    return torch.from_numpy(weights / weights[labels].mean()).float()

@@ -1,0 +1,163 @@
+"""What is recorded of a run: which options made a checkpoint, and whether it is there already."""
+
+import atexit
+import json
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.base.errors import InputError
+from utils.base.files import PICTURES
+from utils.base.options import Options
+from utils.models.checkpoints import DROPPED, as_saved, differences, read_checkpoint
+from utils.models.exports import push_to_hub
+from utils.models.sweeps import keep_top
+from utils.training.parameters import without_age_head
+from utils.training.resume_state import state_file
+
+log = logging.getLogger(__name__)
+
+
+NO_SCORES = ("epoch", "step", "lr", "train_loss")  # of a row of the history
+NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
+    "data_location", "model_location", "pretrained_location", "relabel", "workers",
+    "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
+    "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run, by its options; `prefix` tells age specialists from ingredients."""
+
+    options: Options
+    prefix: str = ""
+
+    @property
+    def stem(self) -> str:
+        return f"{self.prefix}{self.options.name}_seed{self.options.random_seed}_i{self.options.i}"
+
+    def of_epoch(self, epoch: int) -> Path:
+        return self.options.model_location / f"{self.stem}_epoch{epoch}.pt"
+
+    @property
+    def final(self) -> Path:
+        """The checkpoint with which the run is done."""
+        return self.of_epoch(self.options.epochs)
+
+    @property
+    def saved_epochs(self) -> list[int]:
+        """The epochs that leave a checkpoint, the last one last."""
+        epochs, every = self.options.epochs, self.options.save_every or self.options.epochs
+        return [*range(every, epochs, every), epochs]
+
+    @property
+    def state(self) -> Path:
+        """What a stopped run goes on from."""
+        return state_file(self.final)
+
+    @property
+    def log_name(self) -> str:
+        return f"training/{self.stem}"
+
+    def ingredient(self, epoch: int) -> dict:
+        """What the record of a checkpoint tells of its place in a sweep."""
+        options = self.options
+        return {"name": options.name, "seed": options.random_seed, "i": options.i, "epoch": epoch}
+
+    def already_done(self, wanted: dict) -> dict | None:
+        """The record of the final checkpoint when it is there and the options in `wanted` made it, as they made those
+        of earlier epochs; None when the run is to be done.
+        """
+        overwrite = self.options.overwrite
+        *_, done = [already_done(self.of_epoch(epoch), wanted, overwrite) for epoch in self.saved_epochs]
+        if done is not None:
+            there = "is there already" if self.final.is_file() else "was removed by --keep-top"
+            log.info("%s %s, trained with the same options: skipped", self.final, there)
+        return done
+
+    def publish(self) -> None:
+        """What is left to do once the final checkpoint is there: the hub, and `--keep-top` for an ingredient."""
+        options = self.options
+        if not self.final.is_file():  # removed by --keep-top
+            return
+        self.state.unlink(missing_ok=True)
+        if options.push_to_hub:
+            log.info("on the hub: %s", push_to_hub(options.push_to_hub, read_checkpoint(self.final)))
+        if options.keep_top and not self.prefix:
+            for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
+                log.info("%s is not among the best %d: removed", path, options.keep_top)
+
+
+def steering(options: Options) -> dict:
+    """The options that steer training, as plain values; the metric is one where an epoch is chosen by it."""
+    plain = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
+    if options.keep == "last" and options.patience is None:
+        del plain["metric"]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
+    """The record of the checkpoint at `path` when the same options made it, None when it is to be trained.
+
+    A checkpoint that `--keep-top` removed counts as there for the same options, unless `overwrite` is set, and as not
+    there for others. Raises `InputError` that shows the difference when other options made it and `overwrite` is not
+    set.
+    """
+    if not path.is_file():
+        return None if overwrite else _dropped(path.with_suffix(DROPPED), wanted)
+    try:
+        meta = read_checkpoint(path).meta
+    except InputError:
+        if overwrite:
+            return None
+        raise
+    different = differences(meta["options"], wanted) if meta else "no record"
+    if not different:
+        return meta
+    if overwrite:
+        return None
+    if meta is None:
+        raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
+    raise InputError(
+        f"{path} was trained with other options, where relabel.csv counts as labels ({different}): choose another "
+        "--name (NAME of training.sh), or pass --overwrite"
+    )
+
+
+def _dropped(note: Path, wanted: dict) -> dict | None:
+    """What `--keep-top` left of a checkpoint that the same options made."""
+    if not note.is_file():
+        return None
+    try:
+        left = json.loads(note.read_text(encoding="utf-8"))
+        return left if not differences(left["options"], wanted) else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{note} is damaged: remove it, and its run is trained again") from error
+
+
+def scores_of(row: dict) -> dict | None:
+    """The held-out scores in a row of the history; None when nobody is held out."""
+    return {name: value for name, value in row.items() if name not in NO_SCORES} if "loss" in row else None
+
+
+def saved_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a checkpoint of a trained model holds, without what only training needs."""
+    return as_saved(without_age_head(model.state_dict()))
+
+
+def fast_dev_run_options(options: Options, prefix: str) -> Options:
+    """With `--fast-dev-run` the options of a run that leaves no checkpoint; others as they are."""
+    if not options.fast_dev_run:
+        return options
+    folder = tempfile.mkdtemp(prefix="fast_dev_run.")
+    for made in (folder, PICTURES / f"{prefix}fast_dev_run_seed{options.random_seed}_i{options.i}_epoch1"):
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+    kept = {"pretrained_location": options.pretrained_location or options.model_location, "report_to": "none"}
+    kept |= {"save_every": None, "keep_top": None, "push_to_hub": None, "resume": False}
+    return options.replace(name="fast_dev_run", epochs=1, model_location=Path(folder), **kept)

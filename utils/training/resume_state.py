@@ -1,0 +1,116 @@
+"""The state of a run on disk, from which a run that was stopped goes on as if it had not been.
+
+All that training draws at random is a function of (seed, epoch, sample), so a state needs no random generators: with
+the weights, the optimizer's moments and the place in the epoch the next step is the one that would have come.
+"""
+
+import logging
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from utils.base.errors import InputError
+from utils.base.options import Options
+from utils.models.checkpoints import differences
+from utils.models.weights import read_archive, save_archive
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a run is, as of its last optimizer step."""
+
+    epoch: int = 1  # the one it is in
+    seen: int = 0  # photographs of this epoch, on all processes together
+    step: int = 0  # optimizer steps in all
+    total_loss: torch.Tensor | float = 0.0  # of this epoch: a sum over batches, weighted by their photographs
+    history: list[dict] = field(default_factory=list)  # a row per epoch done
+    best: dict = field(default_factory=dict)  # epoch and score of the best epoch, and its weights if they are wanted
+    tracker: str = field(default_factory=lambda: uuid.uuid4().hex[:8])  # the tracker's run, which goes on too
+
+    def step_done(self, seen: int, total_loss: torch.Tensor) -> None:
+        self.step, self.seen, self.total_loss = self.step + 1, seen, total_loss.clone()
+
+    def note_best(self, row: dict, metric: str, model: nn.Module | None) -> None:
+        """Remember the epoch of this row when its score is above all before, with the weights of `model` if given."""
+        if not self.best or row[metric] > self.best["score"]:
+            weights = model and {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            self.best = {"epoch": row["epoch"], "score": row[metric], "weights": weights}
+
+    def finished(self, epochs: int, patience: int | None) -> bool:
+        """Whether all `epochs` are done, or `patience` of them in a row have not raised the score."""
+        waited = len(self.history) - self.best.get("epoch", len(self.history))
+        return self.epoch > epochs or (patience is not None and waited >= patience)
+
+    def epoch_done(self, row: dict) -> None:
+        self.history.append(row)
+        self.epoch, self.seen, self.total_loss = self.epoch + 1, 0, 0.0
+
+
+class State:
+    """The state of one run in one file, which appears whole or not at all.
+
+    `parts` are what has a `state_dict`: the model, the optimizer and so on; they are the same on every process, so the
+    main process writes. `record` tells what steers the run.
+    """
+
+    def __init__(self, path: Path, record: dict, accelerator: Accelerator, parts: dict[str, Any]):
+        self.path, self.record, self.accelerator = path, record, accelerator
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+
+    def save(self, progress: Progress) -> None:
+        """Replace the state on disk; all processes call it."""
+        total = torch.as_tensor(progress.total_loss, device=self.accelerator.device)
+        total = self.accelerator.reduce(total, "mean").item()
+        if self.accelerator.is_main_process:
+            parts = {name: part.state_dict() for name, part in self.parts.items()}
+            content = {"record": self.record, "progress": {**vars(progress), "total_loss": total}, "parts": parts}
+            save_archive(self.path, content)
+        self.accelerator.wait_for_everyone()
+
+    def load(self, stored: dict | None) -> Progress:
+        """Take up what `read_state` read; without it begin anew."""
+        if stored is None:
+            return Progress()
+        for name, part in self.parts.items():
+            part.load_state_dict(stored["parts"][name])
+        progress = Progress(**stored["progress"])
+        log.info("going on behind step %d, in epoch %d, from %s", progress.step, progress.epoch, self.path)
+        return progress
+
+
+def read_state(path: Path, record: dict, options: Options) -> dict | None:
+    """The state on disk that a run resumes; none without `--resume`, without a file, or when it is of other options
+    and `--overwrite` says so.
+
+    Raises `InputError` when it is of other options, and when it is damaged.
+    """
+    if not path.is_file():
+        return None
+    if not options.resume:
+        log.info("%s was left by a run that was stopped: --resume goes on from it; begun anew", path)
+        return None
+    try:
+        stored = read_archive(path)
+        different = differences(stored["record"], record)
+    except (InputError, KeyError):
+        told, remedy = f"{path} is damaged", "remove it"
+    else:
+        if not different:
+            return stored
+        told, remedy = f"{path} is the state of a run with other options ({different})", "go on with those"
+    if not options.overwrite:
+        raise InputError(f"{told}: {remedy}, or pass --overwrite to begin anew")
+    log.info("%s: begun anew", told)
+    return None
+
+
+def state_file(checkpoint: Path) -> Path:
+    """Where the state of the run lies that ends in this checkpoint."""
+    return checkpoint.parent / "states" / checkpoint.name

@@ -1,0 +1,157 @@
+"""What a fine-tuning run needs before its first step: the runtime, the model, the loss, the batches, the optimizer."""
+
+import logging
+import os
+import shlex
+import shutil
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import find_executable_batch_size, is_tensorboard_available
+from torch.utils.data import DataLoader
+from transformers import get_cosine_schedule_with_warmup
+
+from utils.base.errors import InputError, NoRoom
+from utils.base.files import LOGS
+from utils.base.options import Options
+from utils.base.runtime import linger, loader_workers, start_runtime
+from utils.data.augmentation import EpochSampler
+from utils.evaluation.prediction import predict
+from utils.models.clip import CLIPClassifier
+from utils.training import dataset
+from utils.training.job import Job
+from utils.training.losses import make_loss
+from utils.training.parameters import averaged, parameter_groups, trainable
+from utils.training.records import RunFiles
+from utils.training.sheets import save_augmented
+from utils.training.task import Task
+
+log = logging.getLogger(__name__)
+
+TRACKERS = ("wandb", "tensorboard")
+BIAS = "classification_head.bias"
+
+
+def start_training(options: Options, log_name: str) -> Accelerator:
+    """The runtime of a fine-tuning run, with its tracker. Raises `InputError` when that is not installed."""
+    if options.report_to == "tensorboard" and not is_tensorboard_available():
+        raise InputError("--report-to tensorboard needs the package: pip install tensorboard")
+    if options.compile and not shutil.which(shlex.split(os.environ.get("CXX", "g++"))[0]):
+        raise InputError("--compile needs a C++ compiler: install g++, or name one with CXX")
+    return start_runtime(
+        log_name,
+        options.verbose,
+        options.random_seed,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        log_with=options.report_to if options.report_to in TRACKERS else None,
+        project_dir=LOGS,
+        mixed_precision=options.mixed_precision,
+    )
+
+
+def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Options) -> Job:
+    """Build all that the loop works with. Raises `InputError` when the photographs do not fill a step."""
+    # Photographs
+    train_set = dataset.train_set(task, options)
+    counts = len(train_set), len(task.held_out.rows)
+    log.info("%d photographs to train on, %d held out (split %s)", *counts, task.split.digest)
+    if options.save_img and accelerator.is_main_process:
+        log.info("augmented photographs: %s", save_augmented(train_set, task.labelling, files.final.stem))
+
+    # Model and loss
+    num_classes, head = task.labelling.num_classes, task.head(accelerator)
+    weights = dataset.class_weights(train_set.labels, options.class_weights, num_classes)
+    adjustment = dataset.loss_adjustment(train_set, options, num_classes, weights)
+    head = {**head, BIAS: head[BIAS] - adjustment}  # the loss adds it again, so training starts from the same head
+    bare = trainable(accelerator, task.start, head, options)
+    ema = averaged(bare, options.ema_decay)
+    loss_fn = make_loss(
+        options.loss_fn,
+        options.contrastive_weight,
+        options.label_smoothing,
+        adjustment,
+        weights,
+        accelerator.device,
+    )
+
+    # Batches
+    batch_size = fitting_batch_size(accelerator, bare, options)
+    workers = loader_workers(accelerator, options.workers)
+    per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
+    dataset.check_steps(train_set, per_step, per_step // options.batch_size)
+    drawn_by = dataset.sampling_weights(train_set, options)
+    sampler = EpochSampler(len(train_set), options.random_seed, drawn_by, per_step)
+    loader = DataLoader(
+        train_set,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        worker_init_fn=linger,
+        persistent_workers=workers > 0,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+    # Steps
+    groups = parameter_groups(bare, options.lr, options.wd, options.layer_decay)
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
+    if options.compile:
+        bare.compile()
+    model, optimizer, loader = accelerator.prepare(bare, optimizer, loader)
+    steps = options.epochs * -(-len(loader) // accelerator.gradient_accumulation_steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
+    if len(task.held_out.rows):  # a broken evaluation fails now and not after the first epoch
+        held_out = task.held_out
+        predict(accelerator, bare, held_out.squares, held_out.rows[:2], task.preprocessing, batch_size=1)
+    return Job(
+        accelerator=accelerator,
+        options=options,
+        task=task,
+        files=files,
+        train_set=train_set,
+        bare=bare,
+        ema=ema,
+        loss_fn=loss_fn,
+        model=model,
+        loader=loader,
+        sampler=sampler,
+        per_batch=batch_size * accelerator.num_processes,
+        optimizer=optimizer,
+        schedule=schedule,
+    )
+
+
+def fitting_batch_size(accelerator: Accelerator, model: CLIPClassifier, options: Options) -> int:
+    """How many photographs a forward and backward pass has room for: the batch size, or a half, a quarter and so on.
+
+    What is left of the batch is accumulated, so that a step stays the same. Only a GPU tells that it has no room.
+    """
+    if accelerator.device.type == "cpu":
+        return options.batch_size
+    sizes = [options.batch_size >> k for k in range(options.batch_size.bit_length())]
+    sizes = [size for size in sizes if options.batch_size % size == 0]
+    smaller = iter([*sizes[1:], 0])
+
+    @find_executable_batch_size(starting_batch_size=sizes[0], reduce_batch_size_fn=lambda: next(smaller))
+    def room_for(batch_size: int) -> int:
+        moments = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(2)]  # AdamW's
+        shape = batch_size, 3, model.config["image_size"], model.config["image_size"]
+        with accelerator.autocast():
+            logits, _ = model.train()(torch.zeros(shape, device=accelerator.device))
+        logits.float().sum().backward()
+        del moments
+        return batch_size
+
+    try:
+        batch_size = room_for()
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise NoRoom("no room on the GPU for a single photograph: pass --gradient-checkpointing") from error
+    finally:
+        model.zero_grad()
+    batch_size = int(accelerator.gather(torch.tensor([batch_size], device=accelerator.device)).min())
+    parts = options.batch_size // batch_size
+    if parts > 1:
+        log.warning("no room for %d photographs: %d times %d make a step", options.batch_size, parts, batch_size)
+        accelerator.gradient_accumulation_steps = options.gradient_accumulation_steps * parts
+    return batch_size

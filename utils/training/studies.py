@@ -1,0 +1,196 @@
+"""Optuna studies: where they are kept, who works on them, and their pictures."""
+
+import json
+import logging
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalRedisBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from utils.base.errors import InputError
+from utils.base.files import is_alive
+from utils.models.checkpoints import differences
+from utils.training.resume_state import state_file
+
+log = logging.getLogger(__name__)
+
+
+HEARTBEAT = 60  # seconds between signs of life in a database; after two of them missed a trial is taken up again
+PLOTTED = 4  # hyperparameters in the contour plot, which has the square of that many panels
+
+
+INTERRUPTED = "interrupted"  # the mark of a trial that a signal stopped
+LOCK_GRACE = 10  # seconds after which the lock of a worker that was killed while it wrote is taken away
+
+
+def open_storage(address: str) -> BaseStorage:
+    """A journal file for a path, a database or Redis for a URL. Raises `InputError` when it cannot be reached."""
+    if "://" not in address:
+        try:
+            journal = Path(address).resolve()  # optuna waits for ever on a killed worker's lock beside a relative path
+            journal.parent.mkdir(parents=True, exist_ok=True)
+            lock = JournalFileSymlinkLock(str(journal), grace_period=LOCK_GRACE)
+            _cut_unfinished(journal, lock)
+            return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"--storage {address} is no journal file that can be opened: {error}") from error
+    try:
+        if address.startswith("redis"):
+            return JournalStorage(JournalRedisBackend(address))
+        return RDBStorage(
+            address, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback()
+        )
+    except Exception as error:  # each database driver has exceptions of its own
+        raise InputError(f"--storage {_without_password(address)} cannot be reached: {error}") from error
+
+
+def _cut_unfinished(journal: Path, lock: JournalFileSymlinkLock) -> None:
+    """Remove the last line when a worker was killed in the middle of it; Optuna would write the next one behind it."""
+    if not journal.is_file() or journal.read_bytes()[-1:] in (b"", b"\n"):
+        return
+    lock.acquire()  # so that nobody is in the middle of it now
+    try:
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
+            log.warning("%s: the last line, which a killed worker left unfinished, is removed", journal)
+    finally:
+        lock.release()
+
+
+def _without_password(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def open_study(name: str, storage: BaseStorage, settings: dict, startup_trials: int, warmup_epochs: int):
+    """The study of this name, made or gone on with; `settings` must be those that it was begun with.
+
+    A trial is pruned when its score after an epoch is below the median of the others' at that epoch, not before
+    `startup_trials` have ended and not in the first `warmup_epochs`.
+    """
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(n_startup_trials=startup_trials),
+        pruner=optuna.pruners.MedianPruner(startup_trials, warmup_epochs),
+    )
+    begun = study.user_attrs.get("settings")
+    if begun is None:
+        study.set_user_attr("settings", json.dumps(settings))
+    elif different := differences(json.loads(begun), settings):
+        raise InputError(f"study {name} was begun with other settings ({different}): choose another --study-name")
+    return study
+
+
+def worker() -> str:
+    """This process, as its trials record it."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def take_up_again(study: optuna.Study) -> list[int]:
+    """Queue the trials of workers that are no longer alive once more; returns their numbers. To be called at start-up.
+
+    A database tells by its heartbeat, on all machines; a journal file has none, so that only the workers of this
+    machine can be told. A worker with this process's number is an earlier one's. Trials that a signal stopped are
+    taken up, too.
+    """
+    optuna.storages.fail_stale_trials(study)  # does nothing where there is no heartbeat
+    taken = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, _, pid = trial.user_attrs.get("worker", " ").partition(" ")
+        nameless = not host and (datetime.now() - trial.datetime_start).total_seconds() > HEARTBEAT  # killed at once
+        dead = host == socket.gethostname() and (int(pid) == os.getpid() or not is_alive(int(pid)))
+        if nameless or dead:
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except ValueError:  # another worker has just taken it up
+                continue
+            RetryHeartbeatStaleTrialCallback()(study, trial)
+            taken.append(trial.number)
+    again = {trial.system_attrs.get("failed_trial") for trial in study.get_trials(deepcopy=False)}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if trial.user_attrs.get(INTERRUPTED) and original_number(trial) not in again:
+            RetryHeartbeatStaleTrialCallback()(study, trial)
+            taken.append(trial.number)
+    return taken
+
+
+def remove_states(study_name: str, number: int, model_location: Path) -> None:
+    """Remove what a trial that ends early would be resumed from."""
+    for path in state_file(model_location / "any.pt").parent.glob(f"{study_name}_seed{number}_i*.pt"):
+        path.unlink(missing_ok=True)
+
+
+def check_checkpoints(study: optuna.Study, model_location: Path) -> None:
+    """Raise `InputError` when a study that begins finds checkpoints of its name: another study's trials."""
+    there = sorted(Path(model_location).glob(f"{study.study_name}_seed*.pt"))
+    if there and not study.get_trials(deepcopy=False):
+        raise InputError(
+            f"the study begins, and {model_location} has checkpoints of its name ({there[0].name}, {len(there)} in "
+            "all): choose another --study-name, or remove them"
+        )
+
+
+def original_number(trial: FrozenTrial) -> int:
+    """The trial's number, or that of the trial which it takes up again."""
+    retried = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if retried is None else retried
+
+
+def counted(study: optuna.Study) -> int:
+    """Trials that are done or under way; failed and waiting ones are not among them."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)))
+
+
+def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """The `count` best completed trials, best first, of equals the earlier one."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (-trial.value, trial.number))[:count]
+
+
+def in_words(params: dict) -> str:
+    """Hyperparameters with as many digits as people read."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in params.items())
+
+
+def save_pictures(study: optuna.Study, folder: Path, metric: str) -> dict[str, Path]:
+    """Write the study's plots of `metric` into `folder`; by name. There are none before two trials are complete."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from optuna.visualization import matplotlib as plots
+
+    from utils.base.pictures import save_open_figure
+
+    if len(best_trials(study, 2)) < 2:
+        log.info("fewer than two trials are complete: no pictures of the study yet")
+        return {}
+    importances = optuna.importance.get_param_importances(study)
+    varied = [name for name, importance in importances.items() if importance > 0][:PLOTTED]
+    count = len(importances)
+    draw = {  # how, and the size in inches
+        "history": (lambda: plots.plot_optimization_history(study, target_name=metric), (8, 5)),
+        "importance": (lambda: plots.plot_param_importances(study, target_name=metric), (8, 5)),
+        "parallel_coordinate": (
+            lambda: plots.plot_parallel_coordinate(study, target_name=metric),
+            (3 + 1.5 * count, 5),
+        ),
+        "slice": (lambda: plots.plot_slice(study, target_name=metric), (2 + 2.6 * count, 4.5)),
+    }
+    if len(varied) > 1:
+        side = 1 + 3 * len(varied)
+        draw["contour"] = (lambda: plots.plot_contour(study, params=varied, target_name=metric), (side, side))
+    pictures = {}
+    for name, (plot, size) in draw.items():
+        plot()
+        pictures[name] = save_open_figure(folder / f"{name}.png", size)
+    return pictures

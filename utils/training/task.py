@@ -1,0 +1,122 @@
+"""The parts of a fine-tuning run that can be asserted: its record, data set and pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from utils.base.errors import InputError
+from utils.base.options import Options
+from utils.data.labels import Labelling
+from utils.data.photographs import Photographs, read_photographs
+from utils.data.preprocessing import preprocessing
+from utils.data.splits import Split, check_unseen, make_split
+from utils.evaluation.held_out import EVALUATION_BATCH, HeldOut
+from utils.models.clip import build
+from utils.models.heads import head_family, sweep_head
+from utils.models.pretrained import read_pretrained
+from utils.models.weights import Weights
+from utils.training.records import scores_of, steering
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run starts from, learns from and is scored on; `record` is everything that steers it, to tell whether a
+    checkpoint is what its options would make.
+    """
+
+    start: Weights
+    anchor: Weights
+    photographs: Photographs
+    split: Split
+    rows: np.ndarray  # sorted positions of the photographs to train on
+    held_out: HeldOut
+    family: dict
+    record: dict
+
+    @property
+    def labelling(self) -> Labelling:
+        return self.held_out.labelling
+
+    @property
+    def preprocessing(self) -> dict:
+        return self.held_out.preprocessing
+
+    def head(self, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+        """The head that all runs of the sweep start from, as `classification_head.*` tensors."""
+        anchor, rows, num_classes = self.anchor, self.rows, self.labelling.num_classes
+
+        def training_features():
+            blank = {
+                "classification_head.weight": torch.zeros(num_classes, anchor.config["projection_dim"]),
+                "classification_head.bias": torch.zeros(num_classes),
+            }
+            frozen = build(anchor.config, {**anchor.backbone(), **blank}, anchor.source)
+            features = self.held_out.predict(frozen, "probe", rows, output="embed")
+            return features, self.photographs.labels(self.labelling)[rows], self.photographs.persons[rows]
+
+        return sweep_head(accelerator, anchor, self.family, self.labelling, training_features)
+
+    def record_of(self, accelerator: Accelerator) -> dict:
+        """What a state on disk must agree with."""
+        return self.record | {"processes": accelerator.num_processes}
+
+    def meta(self, row: dict) -> dict:
+        """The record that a fine-tuned checkpoint carries; `row` is of the epoch whose weights it holds."""
+        return {
+            "model": self.start.config,
+            "labelling": self.labelling.record(),
+            "preprocessing": self.preprocessing,
+            "options": self.record,
+            "epoch": row["epoch"],
+            "split": self.split.record(),
+            "held_out": self.held_out.record,
+            "family": self.family,
+            "start": {"source": Path(self.start.source).name, "digest": self.start.backbone_digest},
+            "scores": scores_of(row),
+            "made_from": [],
+        }
+
+
+def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, labelling: Labelling) -> Task:
+    """Read weights and photographs. Raises `InputError` for what does not fit together, such as a start that has seen
+    people who are held out here.
+    """
+    start, anchor = read_pretrained(options)
+    photographs = read_photographs(options.data_location, options.relabel)
+    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
+    for weights in (start, anchor):
+        if weights.meta is not None:
+            check_unseen(split, weights.meta["split"], photographs, weights.source)
+    rows, held_out_rows = _without_ages(photographs, split.train, options.drop_ages), split.held_out
+    if options.fast_dev_run:
+        few = 2 * options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
+        by_class = rows[np.argsort(photographs.labels(labelling)[rows], kind="stable")]
+        rows = np.sort(by_class[np.linspace(0, len(rows) - 1, min(few, len(rows))).round().astype(int)])
+        held_out_rows = held_out_rows[: 2 * EVALUATION_BATCH]
+    how = preprocessing(start.config["image_size"])
+    evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
+    held_out = HeldOut(accelerator, photographs, held_out_rows, labelling, how, evaluation, decode_all=True)
+    labels, fingerprint = photographs.labels(labelling)[rows], held_out.squares.fingerprint()
+    family = head_family(anchor, labelling, options.head_init, split.digest, labels, fingerprint)
+    record = {
+        **steering(options),
+        "epochs asked": epochs_asked,
+        "mixed_precision": accelerator.mixed_precision,
+        "start": start.backbone_digest,
+        "anchor, head, labels and photographs": family["inputs"],
+    }
+    return Task(start, anchor, photographs, split, rows, held_out, family, record)
+
+
+def _without_ages(photographs: Photographs, rows: np.ndarray, drop_ages: tuple[int, int] | None) -> np.ndarray:
+    """The rows of people who are not of these ages (first and last)."""
+    if drop_ages is None:
+        return rows
+    first, last = drop_ages
+    kept = rows[(photographs.ages[rows] < first) | (photographs.ages[rows] > last)]
+    if not len(kept):
+        raise InputError(f"--drop-ages {first}-{last} leaves nobody to train on")
+    return kept
