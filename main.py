@@ -12,6 +12,7 @@ import os
 
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
+from utils.base.metrics import METRICS
 from utils.base.options import RECORDED, Options, Parser
 
 log = logging.getLogger("utils.main")  # under the project's own logger, whose level the runtime sets
@@ -23,7 +24,7 @@ def parser() -> Parser:
     parser.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
     parser.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
     parser.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
-    parser.add_argument("--metric", choices=flags.METRICS, default="accuracy", help="what a soup must raise")
+    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
     flags.add_recipes(parser)
     parser.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
     parser.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")

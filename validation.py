@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
+from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number, run_name
 
 log = logging.getLogger("utils.validation")  # under the project's own logger, whose level the runtime sets
@@ -31,7 +32,7 @@ def parser() -> Parser:
     parser.add_argument("--random-seed", type=number(int, 0), help="seed of the checkpoint, which must agree")
     flags.add_ensembles(parser)
     parser.add_argument(
-        "--metric", choices=flags.METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
+        "--metric", choices=METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
     )
     parser.add_argument("--report", action="store_true", help="also write one HTML page that needs nothing else")
     flags.add_evaluation_split(parser)

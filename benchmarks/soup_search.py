@@ -32,6 +32,7 @@ import main as soup_script
 from utils.base import (
     flags,
 )
+from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number
 from utils.data.images import decode
 from utils.data.labels import Labelling
@@ -41,7 +42,7 @@ from utils.data.preprocessing import (
     preprocessing,
 )
 from utils.data.splits import make_split, recorded_split
-from utils.evaluation.scores import METRICS, confusion_matrix
+from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
 from utils.models.clip import build
 from utils.models.sweeps import find_sweep
@@ -63,7 +64,7 @@ def parser() -> Parser:
     parser = Parser(__doc__)
     flags.add_locations(parser)
     flags.add_relabel(parser)
-    parser.add_argument("--metric", choices=flags.METRICS, default="accuracy", help="what the soup must raise")
+    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what the soup must raise")
     parser.add_argument("--repeats", type=number(int, 1), default=3, help="times that each is run")
     parser.add_argument("--full-size", choices=STREWN, help="make six random ViT-B/32 and drawn faces instead")
     return parser

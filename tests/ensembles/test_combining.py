@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from utils.base.errors import InputError
+from utils.base.metrics import METRICS
+from utils.data import splits
 from utils.data.labels import Labelling
 from utils.ensembles import age_weight, combining, members
-from utils.evaluation.scores import accuracy, confusion_matrix
+from utils.evaluation.scores import confusion_matrix
 
 LABELLING = Labelling()
 EVERY, AGE = ("mask", "gender", "age"), ("age",)
@@ -44,7 +46,7 @@ def test_the_tuned_weight_never_scores_below_the_model_alone_and_ties_take_the_s
 
     def score(weight):
         preds = combining.age_corrected(logits, age_logits, weight, LABELLING).argmax(-1)
-        return accuracy(confusion_matrix(labels, preds, 18))
+        return METRICS["accuracy"](confusion_matrix(labels, preds, 18))
 
     weight = age_weight.tune_age_weight(logits, age_logits, labels, LABELLING, "accuracy")
     assert score(weight) == max(map(score, age_weight.AGE_WEIGHTS))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from utils.base.errors import InputError
+from utils.base.metrics import METRICS
 from utils.ensembles import calibration, selection
 from utils.ensembles.calibration import NO_BIAS, Calibration
 from utils.ensembles.selection import Library, Selection, choose, cross_fit, fit, select
-from utils.evaluation.scores import accuracy, confusion_matrix, log_softmax, macro_f1
+from utils.evaluation.scores import confusion_matrix, log_softmax
 
 CLASSES, PEOPLE, EACH = 4, 20, 3
 
@@ -88,8 +89,8 @@ def test_of_the_steps_those_up_to_the_best_score_are_kept():
     assert chosen.scores[chosen.kept - 1] == max(chosen.scores)
     assert max(chosen.scores) not in chosen.scores[: chosen.kept - 1]
     preds = given.scores(chosen.weights(4)).argmax(-1)
-    assert macro_f1(confusion_matrix(given.labels, preds, CLASSES)) == max(chosen.scores)
-    single = [accuracy(confusion_matrix(given.labels, one.argmax(-1), CLASSES)) for one in given.log_probs]
+    assert METRICS["macro_f1"](confusion_matrix(given.labels, preds, CLASSES)) == max(chosen.scores)
+    single = [METRICS["accuracy"](confusion_matrix(given.labels, one.argmax(-1), CLASSES)) for one in given.log_probs]
     assert max(select(given, "accuracy").scores) >= max(single)
 
 
@@ -200,7 +201,7 @@ def test_a_fitted_bias_never_scores_below_none_and_of_equal_ones_is_the_smallest
     scores = given.log_probs[0]
     bias = calibration.class_bias(scores, given.labels, "macro_f1")
     before, after = (
-        macro_f1(confusion_matrix(given.labels, one.argmax(-1), CLASSES)) for one in (scores, scores + bias)
+        METRICS["macro_f1"](confusion_matrix(given.labels, one.argmax(-1), CLASSES)) for one in (scores, scores + bias)
     )
     assert after > before
     assert not calibration.class_bias(table([0, 1, 2, 3]), np.arange(4), "macro_f1").any()

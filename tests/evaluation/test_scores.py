@@ -6,14 +6,13 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
+from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.evaluation.scores import (
-    accuracy,
     bootstrap_scores,
     confusion_matrix,
     interval,
     log_softmax,
-    macro_f1,
     paired_gain,
     score,
 )
@@ -26,15 +25,17 @@ def test_scores_equal_scikit_learns(seed):
     labels, preds = rng.integers(0, 18, (2, 40))
     confusion = confusion_matrix(labels, preds, 18)
     np.testing.assert_array_equal(confusion, sklearn_metrics.confusion_matrix(labels, preds, labels=range(18)))
-    assert float(accuracy(confusion)) == pytest.approx(sklearn_metrics.accuracy_score(labels, preds), abs=1e-12)
+    assert float(METRICS["accuracy"](confusion)) == pytest.approx(
+        sklearn_metrics.accuracy_score(labels, preds), abs=1e-12
+    )
     expected = sklearn_metrics.f1_score(labels, preds, average="macro")
-    assert float(macro_f1(confusion)) == pytest.approx(expected, abs=1e-12)
+    assert float(METRICS["macro_f1"](confusion)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_macro_f1_is_exact():
     confusion = np.array([[1, 1], [0, 1]])  # F1 of both classes is 2/3
-    assert macro_f1(confusion) == Fraction(2, 3)
-    assert accuracy(confusion) == Fraction(2, 3)
+    assert METRICS["macro_f1"](confusion) == Fraction(2, 3)
+    assert METRICS["accuracy"](confusion) == Fraction(2, 3)
 
 
 def test_score_of_logits():

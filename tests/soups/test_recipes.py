@@ -98,7 +98,7 @@ def test_the_ensemble_column_is_the_score_of_the_members_averaged_log_probabilit
     labels, pixels = held_out(faces, ingredients[0])
     log_probs = [build(one.config, one.state_dict()).eval().classify(pixels).log_softmax(-1) for one in ingredients]
     whole = score(torch.stack(log_probs).mean(0).detach().numpy(), labels, ingredients[0].labelling)
-    assert told == f"{float(whole.accuracy):.3f} / {float(whole.macro_f1):.3f}"
+    assert told == f"{float(whole.values['accuracy']):.3f} / {float(whole.values['macro_f1']):.3f}"
 
 
 def held_out(faces, checkpoint) -> tuple[np.ndarray, torch.Tensor]:

@@ -5,7 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from utils.evaluation.scores import METRICS, confusion_matrix
+from utils.base.metrics import METRICS
+from utils.evaluation.scores import confusion_matrix
 from utils.soups.search import Outcome, fewest, greedy_soup, hardest_first, score_above
 
 

@@ -22,7 +22,6 @@ from utils.base.options import (
 DEMO_ADDRESS = "127.0.0.1:7860"
 DEFAULT_SPLIT = {"val_ratio": 0.2, "seed": 42, "by": "person"}
 SPLIT_BY = ("person", "image")
-METRICS = ("accuracy", "macro_f1")
 SOFT_VOTING_RULES = ("minmax", "mean", "log")
 RECIPES = (
     "uniform", "greedy", "greedy-replacement", "pruned", "top-k", "radin", "learned", "learned-by-layer",

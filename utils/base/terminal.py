@@ -96,5 +96,5 @@ def percent(count: int, rows: int) -> str:
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Rows of cells as lines with aligned columns, the first of them a heading with a rule below it."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "-|-".join("-" * width for width in widths), *lines[1:]]

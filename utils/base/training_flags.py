@@ -6,7 +6,8 @@ Like `utils.options` this imports nothing heavy.
 from pathlib import Path
 
 from utils.base import flags
-from utils.base.flags import METRICS, add_push
+from utils.base.flags import add_push
+from utils.base.metrics import METRICS
 from utils.base.options import Parser, age_range, frozen_part, number, run_name, true_or_false
 
 LOSSES = {"CrossEntropyLoss": True, "ContrastiveLoss": False}  # whether it takes the labels of mixed photographs

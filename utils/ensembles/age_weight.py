@@ -9,11 +9,12 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.files import LOGS, write_text
+from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.data.splits import FOLDS
 from utils.ensembles.combining import age_corrected
 from utils.ensembles.names import weighted_name
-from utils.evaluation.scores import METRICS, confusion_matrix
+from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)

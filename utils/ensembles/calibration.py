@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.base.metrics import METRICS
 from utils.data.splits import cross_folds
-from utils.evaluation.scores import METRICS, confusion_matrix, log_softmax
+from utils.evaluation.scores import confusion_matrix, log_softmax
 
 COLDEST, HOTTEST = 0.02, 50.0
 TAUS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)  # below 0: away from rare classes, where the training leaned to them

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
+from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.ensembles.agreement import agreement, percent_table
 from utils.ensembles.combining import EVERY, class_log_probs
 from utils.ensembles.members import check_ensemble
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
-from utils.evaluation.scores import METRICS, confusion_matrix
+from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import Checkpoint, checkpoint_files, flipped, read_checkpoint
 from utils.models.sweeps import INGREDIENT_NAME
 

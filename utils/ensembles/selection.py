@@ -11,10 +11,11 @@ from fractions import Fraction
 import numpy as np
 
 from utils.base.errors import InputError
+from utils.base.metrics import METRICS
 from utils.data.splits import cross_folds, person_folds
 from utils.ensembles.calibration import Calibration, calibrate, log_loss
 from utils.ensembles.combining import weighted_mean
-from utils.evaluation.scores import METRICS, Gain, confusion_matrix, paired_gain
+from utils.evaluation.scores import Gain, confusion_matrix, paired_gain
 
 STEPS = 20
 HALVINGS = 10

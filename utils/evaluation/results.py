@@ -12,14 +12,14 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.files import LOGS, write_json_lines
+from utils.base.metrics import METRICS, shown_metrics
 from utils.data.submissions import CLASS_IDS, match, read_submission
-from utils.evaluation.scores import paired_gain, score_row
+from utils.evaluation.scores import Gain, paired_gain, score_row
 
 log = logging.getLogger(__name__)
 
 
-ROW = ("kind", "model", "people", "split", "digest", "images", "persons", "accuracy", "accuracy_interval", "macro_f1",
-       "macro_f1_interval")  # fmt: skip
+ROW = ("kind", "model", "people", "split", "digest", "images", "persons", "accuracy", "macro_f1")
 
 
 def file_of(what: str, name: str) -> Path:
@@ -90,17 +90,22 @@ def _chosen_rows(name: str, models: list[dict]) -> list[dict]:
         raise InputError(f"{path} is no chosen ensemble ({error}): remove it") from error
 
 
-def row_line(row: dict) -> str:
-    """A row as one line; the model's name comes last, for it may be long."""
-    accuracy, macro_f1 = (with_interval(row, key) for key in ("accuracy", "macro_f1"))
-    return f"{row['kind']:23} accuracy {accuracy}  macro-F1 {macro_f1}  {row['model']}"
+def row_line(row: dict, metric: str = "macro_f1") -> str:
+    """A row as one line with the score that it was selected by; the model's name comes last, for it may be long."""
+    scores = "  ".join(f"{METRICS[name].title} {with_interval(row, name)}" for name in shown_metrics(metric))
+    return f"{row['kind']:23} {scores}  {row['model']}"
 
 
-def score_table(rows: list[dict]) -> str:
+def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
     """Rows as a table for people, with a heading that says who was scored."""
     first = rows[0]
     people = f"{first['people']}: {first['persons']} people, {first['images']} images; in brackets 95 % over people"
-    return "\n".join([people, *map(row_line, rows)])
+    return "\n".join([people, *(row_line(row, metric) for row in rows)])
+
+
+def gain_words(gains: dict[str, Gain], metric: str = "macro_f1") -> str:
+    """Gains by each metric that is shown, in words."""
+    return "; ".join(f"{METRICS[name].title} {gains[name]}" for name in shown_metrics(metric))
 
 
 def with_interval(row: dict, key: str) -> str:
@@ -133,7 +138,7 @@ def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict],
     lines = []
     for path, answers in zip(submissions[1:], preds[1:], strict=True):
         gains = paired_gain(labels.answers, answers, preds[0], persons, len(CLASS_IDS))
-        lines.append(f"accuracy {gains['accuracy']}; macro-F1 {gains['macro_f1']}  {path.name}")
+        lines.append(f"{gain_words(gains)}  {path.name}")
     return rows, lines
 
 

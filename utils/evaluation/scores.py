@@ -2,34 +2,17 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
+from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 
 
 def confusion_matrix(labels: np.ndarray, preds: np.ndarray, num_classes: int) -> np.ndarray:
     """(C, C) int64 counts; rows are the true classes, columns the predicted ones."""
     return np.bincount(labels * num_classes + preds, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def accuracy(confusion: np.ndarray) -> Fraction:
-    """Right over all, exact."""
-    return Fraction(int(confusion.trace()), max(1, int(confusion.sum())))
-
-
-def macro_f1(confusion: np.ndarray) -> Fraction:
-    """Mean over classes of 2 TP / (2 TP + FP + FN), exact.
-
-    As in scikit-learn, classes that neither occur nor are predicted do not count.
-    """
-    right = confusion.diagonal()
-    occurring = confusion.sum(0) + confusion.sum(1)  # 2 TP + FP + FN
-    scores = [Fraction(2 * int(tp), int(n)) for tp, n in zip(right, occurring, strict=True) if n]
-    return sum(scores, Fraction(0)) / max(1, len(scores))
-
-
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}
 
 
 @dataclass(frozen=True)
@@ -40,29 +23,25 @@ class Scores:
     loss: float
     attributes: dict[str, Fraction]  # accuracy of mask, gender and age apart
 
-    @property
-    def accuracy(self) -> Fraction:
-        return accuracy(self.confusion)
-
-    @property
-    def macro_f1(self) -> Fraction:
-        return macro_f1(self.confusion)
+    @cached_property
+    def values(self) -> dict[str, Fraction]:
+        """The exact score by each metric."""
+        return {name: metric(self.confusion) for name, metric in METRICS.items()}
 
     def record(self) -> dict:
         """Plain numbers for a log, a tracker or a checkpoint."""
         return {
             "images": int(self.confusion.sum()),
             "correct": int(self.confusion.trace()),
-            "accuracy": float(self.accuracy),
-            "macro_f1": float(self.macro_f1),
+            **{name: float(value) for name, value in self.values.items()},
             "loss": self.loss,
             **{f"accuracy_{name}": float(value) for name, value in self.attributes.items()},
         }
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {float(value):.4f}" for name, value in self.attributes.items())
-        both = f"accuracy {float(self.accuracy):.4f}, macro-F1 {float(self.macro_f1):.4f}"
-        return f"{both} ({parts})" if parts else both
+        scores = ", ".join(f"{METRICS[name].title} {float(value):.4f}" for name, value in self.values.items())
+        return f"{scores} ({parts})" if parts else scores
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -85,20 +64,27 @@ def score(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> Score
 def bootstrap_scores(
     labels: np.ndarray, preds: np.ndarray, persons: np.ndarray, num_classes: int, samples: int = 2000, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """(samples,) `accuracy` and `macro_f1` of resampled people, each with all their photographs (Efron 1979).
+    """(samples,) scores by each metric of resampled people, each with all their photographs (Efron 1979).
 
     A person, not a photograph, is the unit: seven pictures of one face are far from independent.
     """
     people, person_of = np.unique(persons, return_inverse=True)
-    hits, occurrences = np.zeros((2, len(people), num_classes))  # of each class: TP, and 2 TP + FP + FN
-    np.add.at(hits, (person_of[labels == preds], labels[labels == preds]), 1)
-    for classes in (labels, preds):
-        np.add.at(occurrences, (person_of, classes), 1)
+    right, true, predicted = np.zeros((3, len(people), num_classes))
+    for counts, rows, classes in (
+        (right, labels == preds, labels),
+        (true, slice(None), labels),
+        (predicted, slice(None), preds),
+    ):
+        np.add.at(counts, (person_of[rows], classes[rows]), 1)
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=samples)  # (samples, people)
-    right, occurring = draws @ hits, draws @ occurrences  # (samples, C)
-    f1 = np.divide(2 * right, occurring, out=np.full_like(occurring, np.nan), where=occurring > 0)
-    return {"accuracy": 2 * right.sum(1) / occurring.sum(1), "macro_f1": np.nanmean(f1, axis=1)}
+    counts = [draws @ one for one in (right, true, predicted)]  # (samples, C) each
+    return {name: _mean_of_fractions(*metric.fractions(*counts)) for name, metric in METRICS.items()}
+
+
+def _mean_of_fractions(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """(samples,) means over the fractions whose denominator is above zero, of (samples, K) each."""
+    return np.nanmean(np.divide(parts, wholes, out=np.full_like(wholes, np.nan), where=wholes > 0), axis=-1)
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -129,7 +115,7 @@ class Gain:
 def paired_gain(
     labels: np.ndarray, preds: np.ndarray, baseline: np.ndarray, persons: np.ndarray, num_classes: int
 ) -> dict[str, Gain]:
-    """The gain of `preds` (N,) over `baseline` (N,) in `accuracy` and `macro_f1`, by a paired bootstrap over people.
+    """The gain of `preds` (N,) over `baseline` (N,) by each metric, by a paired bootstrap over people.
 
     Both are scored on the same resamplings, so what makes some people hard for both cancels out.
     """
@@ -144,14 +130,10 @@ def paired_gain(
 
 
 def score_row(labels: np.ndarray, preds: np.ndarray, persons: np.ndarray, num_classes: int) -> dict:
-    """Accuracy and macro-F1 of (N,) predictions with 95 % bootstrap intervals over people, as plain numbers."""
+    """The scores of (N,) predictions by each metric, with 95 % bootstrap intervals over people, as plain numbers."""
     confusion = confusion_matrix(labels, preds, num_classes)
     samples = bootstrap_scores(labels, preds, persons, num_classes)
-    return {
-        "images": len(labels),
-        "persons": len(np.unique(persons)),
-        "accuracy": float(accuracy(confusion)),
-        "accuracy_interval": interval(samples["accuracy"]),
-        "macro_f1": float(macro_f1(confusion)),
-        "macro_f1_interval": interval(samples["macro_f1"]),
-    }
+    row = {"images": len(labels), "persons": len(np.unique(persons))}
+    for name, metric in METRICS.items():
+        row |= {name: float(metric(confusion)), f"{name}_interval": interval(samples[name])}
+    return row

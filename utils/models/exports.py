@@ -14,6 +14,7 @@ from torch import nn
 from utils.base.errors import InputError
 from utils.base.files import atomic, require_writable
 from utils.base.flags import SELECT_NOTHING
+from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
@@ -110,7 +111,10 @@ def model_card(checkpoint: Checkpoint) -> str:
     """The folder's README.md: what the soup is made of, what it scored on whom, how to load it."""
     scores, recipe = checkpoint.meta["scores"], checkpoint.meta["options"].get("recipe")
     people = f"{scores['images']} images of {scores.get('people', 'held-out people')}" if scores else "nobody"
-    known = f"accuracy {scores['accuracy']:.4f}, macro-F1\n{scores['macro_f1']:.4f}" if scores else "no scores"
+    told = (
+        [f"{metric.title} {scores[name]:.4f}" for name, metric in METRICS.items() if name in scores] if scores else []
+    )
+    known = ", ".join(told) or "no scores"
     selected = recipe is not None and recipe not in SELECT_NOTHING
     classes = "\n".join(f"{k}. {name}" for k, name in enumerate(checkpoint.labelling.classes))
     return f"""---

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from utils.base.files import write_text
+from utils.base.metrics import METRICS
 from utils.data.images import thumbnail
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
@@ -140,8 +141,7 @@ def gains_over_single(subject: Subject, kind: str) -> dict:
 
 def comparison_chart(rows: list[dict]) -> Markup:
     series = {
-        name: [Bar(row[key], row[f"{key}_interval"]) for row in rows]
-        for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
+        metric.title: [Bar(row[name], row[f"{name}_interval"]) for row in rows] for name, metric in METRICS.items()
     }
     ends = [end for bars in series.values() for bar in bars for end in bar.interval]
     low = min(math.floor(min(ends) * 10) / 10, 0.9)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.base.metrics import METRICS
 from utils.evaluation.held_out import HeldOut, PartialLogits
 from utils.evaluation.prediction import SEARCH_BATCH
-from utils.evaluation.scores import METRICS, confusion_matrix, log_softmax
+from utils.evaluation.scores import confusion_matrix, log_softmax
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.soups.journal import Journal

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
+from utils.base.metrics import METRICS
 from utils.data.splits import person_folds
 from utils.evaluation.held_out import HeldOut, PartialLogits
-from utils.evaluation.scores import METRICS, confusion_matrix, paired_gain
+from utils.evaluation.scores import confusion_matrix, paired_gain
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.soups.evaluator import Evaluator

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.base.metrics import METRICS, shown_metrics
+from utils.base.terminal import aligned
 from utils.evaluation.results import ScoreBook, with_interval
 from utils.models.averaging import Mixture
 
@@ -44,25 +46,23 @@ def recipe_table(evaluator, book: ScoreBook, soups: list) -> str:
     The best single model comes first. Looked at are the photographs of all candidates, whether cached or not. The
     ensemble needs as many forward passes per photograph as there are members.
     """
-    best = evaluator.ingredients[evaluator.order[0]]
-    head = ("recipe", "members", "accuracy", "macro-F1", "ensemble of the members", "looked at", "seconds")
-    cells = [head, ("best single", "1", *_scores_of(book.rows[best.file_name]), "", "0", "")]
+    shown, best = shown_metrics(evaluator.metric_name), evaluator.ingredients[evaluator.order[0]]
+    titles = [METRICS[name].title for name in shown]
+    cells = [("recipe", "members", *titles, "ensemble of the members", "looked at", "seconds")]
+    cells += [("best single", "1", *_scores_of(book.rows[best.file_name], shown), "", "0", "")]
     for soup in soups:
         row = next(row for row in book.rows.values() if row["kind"] == f"{soup.recipe} soup")
-        ensemble = book.held_out.score(evaluator.ensemble(soup.mixture))
-        both = f"{float(ensemble.accuracy):.3f} / {float(ensemble.macro_f1):.3f}"
+        ensemble = book.held_out.score(evaluator.ensemble(soup.mixture)).values
+        told = " / ".join(f"{float(ensemble[name]):.3f}" for name in shown)
         members = str(len(soup.mixture.members))
-        cells.append((soup.recipe, members, *_scores_of(row), both, str(soup.looked_at), f"{soup.seconds:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    people = (
-        f"chosen and scored by {evaluator.metric_name} on the same {len(evaluator.labels)} images of {book.people}"
-    )
-    return "\n".join([people, lines[0], "-|-".join("-" * width for width in widths), *lines[1:]])
+        cells.append((soup.recipe, members, *_scores_of(row, shown), told, str(soup.looked_at), f"{soup.seconds:.1f}"))
+    images = len(evaluator.labels)
+    people = f"chosen and scored by {evaluator.metric_name} on the same {images} images of {book.people}"
+    return "\n".join([people, *aligned(cells)])
 
 
-def _scores_of(row: dict) -> tuple[str, str]:
-    return with_interval(row, "accuracy"), with_interval(row, "macro_f1")
+def _scores_of(row: dict, shown: list[str]) -> list[str]:
+    return [with_interval(row, name) for name in shown]
 
 
 def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str = "accuracy") -> Path:
