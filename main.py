@@ -123,6 +123,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     from utils.base.files import require_writable, write_text
     from utils.evaluation import results
     from utils.evaluation.held_out import HeldOut
+    from utils.evaluation.manifest import Manifest
     from utils.models import exports
     from utils.models.checkpoints import read_checkpoint, save_checkpoint, soup_meta
     from utils.models.pretrained import read_soup_start
@@ -194,8 +195,12 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
         everyone = "everyone_" if options.val_ratio is None else ""
         if soups:
             write_text(files.LOGS / f"recipes_{names.log_name()}.txt", "\n".join([*report, table]) + "\n")
-        for path in book.write(everyone, names.log_name(), options.metric):
+        scores = book.write(everyone, names.log_name(), options.metric)
+        for path in scores:
             log.info("scores: %s", path)
+        if inputs.sweep and options.val_ratio is not None:
+            best = ingredients[evaluator.order[0]].path.name
+            Manifest(inputs.sweep, options.metric, best, book.soups(), [str(path) for path in scores]).write()
         if options.plot:
             steps = next((soup.steps for soup in soups if soup.recipe == "greedy"), [])
             picture = files.PICTURES / f"soups_{names.log_name()}.png"

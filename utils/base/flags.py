@@ -195,6 +195,18 @@ def add_ensembles(parser: Parser, one_only: bool = False) -> None:
     )
 
 
+def add_sweep(parser: Parser, what: str) -> None:
+    parser.add_argument("--sweep", type=run_name, metavar="NAME", help=f"{what}; main.py has to know the sweep")
+
+
+def refuse_beside_sweep(options: Options, *names: str) -> None:
+    """Raise `InputError` when one of these is given together with `--sweep`."""
+    for name in names if options.sweep else ():
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is not None and value is not False:
+            raise InputError(f"--sweep {options.sweep} names all models itself: leave {flag} out")
+
+
 def refuse_beside_ensemble(options: Options, *names: str) -> None:
     """Raise `InputError` when one of these, or another ensemble, is given together with `--ensemble`."""
     for name in (*names, "weighted_ensemble", "soft_voting") if options.ensemble else ():

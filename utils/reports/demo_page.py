@@ -153,7 +153,7 @@ def as_html(demo: Demo, photograph: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.get_template("page.html")
+    template = environment.get_template("demo_answer.html")
     try:
         answer = demo.answer(photograph)
     except InputError as error:
