@@ -62,9 +62,8 @@ def run(options: Options) -> None:
         if gains:
             tell("above %s, on the same resamplings of people\n%s\n", paths[0].name, "\n".join(gains))
     if submissions:
+        log.info("every model and every gain: %s (--verbose prints it)\n", log_file)
         log.info("%s", "\n".join(hand_in_lines(manifest, on_new_people)))
-        if not options.verbose:
-            log.info("every model and every gain: %s, or --verbose", log_file)
 
 
 def find_scored(truth: Path, manifest: Manifest | None) -> list[Path]:

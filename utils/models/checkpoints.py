@@ -13,6 +13,7 @@ import torch
 from utils.base.errors import InputError
 from utils.data.labels import Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, preprocessing
+from utils.models.clip import CLIPClassifier, build
 from utils.models.weights import RECORD_FILE, digest, read_archive, read_weights, save_archive
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class Checkpoint:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
         return read_weights(self.path).state_dict
+
+    def build(self) -> CLIPClassifier:
+        """The model with these weights."""
+        return build(self.config, self.state_dict(), self.path.name)
 
     @property
     def file_name(self) -> str:
