@@ -21,29 +21,36 @@ MAX_PICTURES, PIXELS = 32, 128
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
+    parser = Parser(__doc__, "hard_voting.py")
+    what = parser.group("what")
+    what.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
     flags.add_sweep(parser, "vote over the submissions of this sweep that inference.py --sweep wrote")
-    parser.add_argument(
+    what.add_argument(
         "--mode",
         choices=("attribute", "class"),
         default="attribute",
         help="vote on mask, gender and age apart, or on the class",
     )
-    parser.add_argument("--output", type=Path, default=OUTPUT / "hard_voting.csv", help="file of the voted submission")
-    parser.add_argument(
+    what.add_argument(
         "--weights",
         type=number(float, 0, above=True),
         nargs="+",
         metavar="W",
         help="weight of each file's vote, in the order of the files (default: all 1)",
     )
-    parser.add_argument(
+    what.add_argument(
         "--show-disagreements",
         action="store_true",
         help="draw the photographs on which the files agree least, and the agreement of each two files",
     )
-    parser.add_argument("--data-location", type=Path, default=Path("data"), help="folder of the photographs")
+    flags.add_data_location(parser)
+    parser.group("saving and resuming").add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=OUTPUT / "hard_voting.csv",
+        help="file of the voted submission",
+    )
     return parser
 
 

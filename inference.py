@@ -32,7 +32,7 @@ log = logging.getLogger("utils.inference")  # under the project's own logger, wh
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "inference.py")
     flags.add_model_name(parser)
     flags.add_sweep(
         parser,
@@ -40,20 +40,21 @@ def parser() -> Parser:
         "soft vote, auto ensemble",
     )
     flags.add_ensembles(parser, one_only=True)
-    parser.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
-    parser.add_argument("--output-dir", type=Path, default=files.OUTPUT, help="folder of the submission")
-    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the files written")
-    parser.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
-    parser.add_argument(
+    what, saving = parser.group("what"), parser.group("saving and resuming")
+    what.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
+    flags.add_demo(parser)
+    flags.add_locations(parser)
+    saving.add_argument("--output-dir", type=Path, default=files.OUTPUT, help="folder of the submission")
+    saving.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
+    saving.add_argument("--format", choices=("csv", "parquet"), default="csv", help="format of the files written")
+    parser.group("data").add_argument(
         "--skip-bad", type=number(int, 0, 17), nargs="?", const=FALLBACK, metavar="CLASS",
         help=f"answer images that cannot be read with this class, {FALLBACK} (worn, female, 30 to 59) if none is "
         "named, and list them in a file; without it the first is an error",
     )  # fmt: skip
-    flags.add_locations(parser)
     flags.add_loader(parser, "images per step and process")
     flags.add_preprocessing(parser)
     flags.add_verbose(parser)
-    flags.add_demo(parser)
     return parser
 
 

@@ -26,12 +26,18 @@ log = logging.getLogger("utils.summary")  # under the project's own logger, whic
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument(
+    parser = Parser(__doc__, "summary.py")
+    what = parser.group("what")
+    what.add_argument(
         "csv", type=Path, nargs="*", metavar="CSV", help="with --truth: submissions (default: those in output/)"
     )
-    parser.add_argument("--name", type=run_name, help="name of the sweep (default: none, only --truth)")
-    parser.add_argument("--truth", type=Path, help="CSV of the right answers: ImageID,ans,person")
+    what.add_argument("--name", type=run_name, help="name of the sweep (default: none, only --truth)")
+    what.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="CSV of the right answers: ImageID,ans,person (default: none, only the scores of --name)",
+    )
     flags.add_verbose(parser)
     return parser
 

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 import torch
+from conftest import REPOSITORY
 
 from utils.base.errors import InputError, one_line
 from utils.base.files import atomic, require_writable, write_text
