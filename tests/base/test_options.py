@@ -35,11 +35,12 @@ FLAGS = {
         workers=None""",
     inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
         model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
-        soft-voting=None soft-voting-rule=None std=None verbose=False weighted-ensemble=None workers=None""",
+        soft-voting=None soft-voting-rule=None std=None sweep=None verbose=False weighted-ensemble=None
+        workers=None""",
     validation: """batch-size=64 data-location=data ensemble=None flip=False i=None mean=None metric=macro_f1
         model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None report=False
-        soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None val-ratio=recorded
-        verbose=False weighted-ensemble=None workers=None""",
+        soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None sweep=None
+        val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
         data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) freeze=None
@@ -50,8 +51,8 @@ FLAGS = {
         relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42 storage=None study-name=search
         val-ratio=0.2 verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
     hard_voting: """csv=[] data-location=data mode=attribute output=output/hard_voting.csv show-disagreements=False
-        weights=None""",
-    summary: "csv=[] name=None truth=None",
+        sweep=None weights=None""",
+    summary: "csv=[] name=None truth=None verbose=False",
 }
 FLAGS[finetune_age] = FLAGS[finetune]
 
