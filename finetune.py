@@ -70,7 +70,7 @@ def run(
     # Runtime
     check(options)
     asked, options = options, options_of_index(options)
-    drawn = differences(asked.as_dict(), options.as_dict())
+    drawn = differences(asked.plain, options.plain)
     options = records.fast_dev_run_options(options, prefix)
     files = records.RunFiles(options, prefix)
     accelerator = setup.start_training(options, files.log_name)

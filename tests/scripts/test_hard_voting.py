@@ -297,7 +297,7 @@ def test_nothing_heavy_is_imported(tmp_path):
 
 
 def test_flags_and_defaults_are_frozen():
-    options = hard_voting.parser().parse([]).as_dict()
+    options = hard_voting.parser().parse([]).plain
     assert options == {
         "csv": [],
         "data_location": "data",

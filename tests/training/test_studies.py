@@ -218,7 +218,7 @@ def test_a_password_is_not_sent_to_the_tracker(faces, pretrained, fake_training,
         lambda _, options, name: sent.append(options) or contextlib.nullcontext(),
     )
     search(faces, pretrained, "--n-trials", 1, "--storage", "sqlite:///study.db")
-    assert "study.db" not in str(sent[0].as_dict())
+    assert "study.db" not in str(sent[0].plain)
 
 
 def test_a_database_can_be_the_storage(faces, pretrained, fake_training):

@@ -9,22 +9,14 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
-from utils.data.labels import Labelling
+from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.ensembles.agreement import agreement, percent_table
-from utils.ensembles.combining import EVERY, class_log_probs
-from utils.ensembles.members import check_ensemble
+from utils.ensembles.combining import class_log_probs
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import confusion_matrix
-from utils.models.checkpoints import (
-    Checkpoint,
-    checkpoint_files,
-    flipped,
-    is_age_specialist,
-    read_checkpoint,
-    read_record,
-)
-from utils.models.sweeps import ingredient_of, place_in_sweep, sweep_of
+from utils.models.checkpoints import Checkpoint, check_ensemble, flipped, read_checkpoint
+from utils.models.sweeps import model_files
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +56,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     first = models[0].checkpoint
     for one in models[1:]:
         try:
-            check_ensemble(first, one.checkpoint, EVERY)
+            check_ensemble(first, one.checkpoint, ALL_ATTRIBUTES)
         except InputError as error:
             raise InputError(f"{error}; choose one sweep with --name, or move one away") from error
     usable = models + [one for one in ages if _fits(first, one.checkpoint)]
@@ -81,22 +73,20 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
     age specialist, and soups.
     """
     found = {}
-    for path in checkpoint_files(model_location):
-        meta = read_record(path)
-        place = ingredient_of(path) if meta is None else place_in_sweep(path, meta)
-        sweep = place.name if place else sweep_of(meta)
+    for file in model_files(model_location):
+        place, sweep = file.place, file.sweep
         if sweep is None or name not in (None, sweep):
             continue
-        kind = "soup" if place is None else "age" if is_age_specialist(path, meta) else "single"
-        key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((path.name,), 0)
+        kind = "soup" if place is None else "age" if file.is_age_specialist else "single"
+        key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((file.path.name,), 0)
         if epoch >= found.get(key, (0,))[0]:
-            found[key] = epoch, (path, kind, sweep)
+            found[key] = epoch, (file.path, kind, sweep)
     return sorted(one for _, one in found.values())
 
 
 def _is_known(checkpoint: Checkpoint) -> bool:
     """Whether a record tells whom it was trained on, and that its classes are those of the competition."""
-    known = checkpoint.split is not None and checkpoint.labelling.attributes in (EVERY, ("age",))
+    known = checkpoint.split is not None and checkpoint.labelling.attributes in (ALL_ATTRIBUTES, ("age",))
     if not known:
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)
     return known

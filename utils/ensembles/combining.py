@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.data.labels import Labelling
+from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.evaluation.scores import log_softmax
-
-EVERY = ("mask", "gender", "age")
 
 
 def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, labelling: Labelling) -> np.ndarray:
@@ -19,11 +17,16 @@ def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, lab
     return log_softmax(logits) + weight * log_softmax(age_logits)[:, _age_of_class(labelling)]
 
 
+def age_corrected_mean(logits: Sequence[np.ndarray], weight: float, labelling: Labelling) -> np.ndarray:
+    """(N, 18) scores of a model, whose logits come first, corrected by the mean of some age specialists."""
+    return age_corrected(logits[0], soft_vote(logits[1:], "log"), weight, labelling)
+
+
 def class_log_probs(logits: np.ndarray, labelling: Labelling) -> np.ndarray:
     """(N, 18) what a model adds in log-probability space: its log-probabilities, those of an age specialist spread
     over the classes of each age.
     """
-    of_class = slice(None) if labelling.attributes == EVERY else _age_of_class(Labelling(EVERY))
+    of_class = slice(None) if labelling.attributes == ALL_ATTRIBUTES else _age_of_class(Labelling(ALL_ATTRIBUTES))
     return log_softmax(logits)[:, of_class]
 
 

@@ -6,7 +6,6 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from utils.base.runtime import linger, loader_workers
-from utils.data.preprocessing import normalised
 from utils.models.clip import CLIPClassifier
 
 SEARCH_BATCH = (
@@ -22,18 +21,6 @@ class Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, position: int) -> torch.Tensor:
         return torch.from_numpy(self.squares[self.rows[position]])
-
-
-def forward(model: CLIPClassifier, squares: torch.Tensor, preprocessing: dict, output: str = "classify"):
-    """(B, C) logits (or with `output="embed"` (B, D) features) of (B, S, S, 3) uint8 squares on the model's device.
-
-    Where the preprocessing says `flip` they are means over each photograph and its mirror image.
-    """
-    pixel_values = normalised(squares, preprocessing["mean"], preprocessing["std"])
-    outputs = getattr(model, output)(pixel_values)
-    if preprocessing.get("flip"):
-        outputs = (outputs + getattr(model, output)(pixel_values.flip(-1))) / 2
-    return outputs
 
 
 def predict(
@@ -72,5 +59,5 @@ def predict(
     with torch.inference_mode():
         for batch, some in zip(mine, bar, strict=True):
             some = some.to(accelerator.device, non_blocking=True)
-            outputs[batch.start : batch.stop] = forward(model, some, preprocessing, output)
+            outputs[batch.start : batch.stop] = model.outputs(some, preprocessing, output)
     return accelerator.reduce(outputs)[:count].cpu().numpy()

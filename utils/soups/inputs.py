@@ -58,9 +58,7 @@ def read_inputs(options: Options) -> SoupInputs:
     if recorded is not None:  # what a head without a record means, one with a record tells
         same = recorded.labelling.num_classes
         ingredients = [
-            replace(one, labelling=recorded.labelling)
-            if one.meta is None and one.labelling.num_classes == same
-            else one
+            replace(one, classes=recorded.labelling) if one.meta is None and one.labelling.num_classes == same else one
             for one in ingredients
         ]
     check_same_kind(ingredients)

@@ -96,7 +96,7 @@ class RunFiles:
 
 def steering(options: Options) -> dict:
     """The options that steer training, as plain values; the metric is one where an epoch is chosen by it."""
-    plain = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
+    plain = {name: value for name, value in options.plain.items() if name not in NOT_TRAINING}
     if options.keep == "last" and options.patience is None:
         del plain["metric"]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
