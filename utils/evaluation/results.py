@@ -167,7 +167,7 @@ class ScoreBook:
         self.rows[model] = {**record, **self.held_out.row(kind, model, logits.argmax(-1)), **known}
         if kind != "ensemble":
             self.scores[name] = record
-        log.info("%s: %s", name, scores)
+        log.debug("%s: %s", name, scores)
 
     def ordered(self, metric: str) -> list[dict]:
         """The ingredients, best first, then all others."""
