@@ -81,7 +81,7 @@ class HeldOut:
     def predict(
         self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
     ) -> np.ndarray:
-        """(N, C) logits of a model, evaluated now. `rows` asks for other photographs, `output="embed"` for features."""
+        """(N, C) logits of a model, evaluated now; of other `rows` if given, or features with `output="embed"`."""
         return predict(
             self.accelerator,
             model,
