@@ -246,7 +246,7 @@ def write_results(evaluator, book, soups: list, checks: list[str], inputs, optio
         picture = files.PICTURES / f"soups_{log_name}.png"
         title = f"{log_name}, {inputs.who}"
         written.append(plot(picture, book.ordered(options.metric), title, steps, options.metric))
-    log.info("scores: %s", ", ".join(map(str, written)))
+    log.info("written: %s", ", ".join(map(str, written)))
     if options.export or options.export_onnx or options.push_to_hub:
         export_best(evaluator, soups, options)
 
