@@ -20,20 +20,21 @@ log = logging.getLogger("utils.main")  # under the project's own logger, whose l
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
-    parser.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
-    parser.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
-    parser.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
-    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
+    parser = Parser(__doc__, "main.py")
+    what = parser.group("what")
+    what.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
+    what.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
+    what.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
+    what.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
+    what.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
     flags.add_recipes(parser)
-    parser.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
-    parser.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")
+    what.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
+    what.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")
     flags.add_selection(parser)
-    flags.add_foreign(parser)
-    flags.add_evaluation_split(parser)
     flags.add_locations(parser)
-    flags.add_loader(parser, "images per evaluation step")
+    flags.add_evaluation_split(parser)
+    flags.add_foreign(parser)
+    flags.add_loader(parser)
     flags.add_cache(parser)
     flags.add_preprocessing(parser)
     flags.add_verbose(parser)
@@ -44,7 +45,7 @@ def asked_recipes(options: Options) -> list[str]:
     """The recipes that the flags ask for, each once, in their order; those that need a start last."""
     names = ["uniform"] * options.uniform_soup + ["greedy"] * options.greedy_soup + list(options.recipe or ())
     if "all" in names:
-        return [name for name in flags.RECIPES if options.start_from or name not in flags.NEED_START]
+        return [name for name in flags.RECIPES if options.start_from or not flags.RECIPES[name].needs_start]
     return [name for name in flags.RECIPES if name in names]
 
 
@@ -64,12 +65,12 @@ def run(options: Options) -> dict[str, dict]:
 
 def check(options: Options, recipes: list[str]) -> None:
     """Raise `InputError` for options that do not fit together."""
-    selecting = [name for name in recipes if name not in flags.SELECT_NOTHING]
+    selecting = [name for name in recipes if flags.RECIPES[name].selects]
     if selecting and not options.val_ratio:
         which = "--greedy-soup" if selecting == ["greedy"] else f"--recipe {selecting[0]}"
         raise InputError(f"{which} selects on held-out people, and --val-ratio {options.val_ratio} leaves none")
     for name in recipes:
-        if name in flags.NEED_START and not options.start_from:
+        if flags.RECIPES[name].needs_start and not options.start_from:
             raise InputError(
                 f"--recipe {name} needs what the ingredients were fine-tuned from: name it with --start-from"
             )
@@ -205,7 +206,7 @@ def add_soup(evaluator, book, recipe: str, inputs, options: Options):
     if recipe == "greedy" and held_out.accelerator.is_main_process:
         write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
 
-    nested = nested_gain(evaluator, recipe) if options.nested and recipe not in flags.SELECT_NOTHING else None
+    nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
     for line in nested.lines if nested else ():
         log.debug(line)
     return SavedSoup(soup, checkpoint, gains, nested)
@@ -224,11 +225,12 @@ def add_others(evaluator, book, inputs, options: Options) -> None:
 
 
 def write_results(evaluator, book, soups: list, checks: list[str], inputs, options: Options) -> None:
-    """Show the soups, write scores and the table of recipes, draw the plot, and export the best soup."""
+    """Show the soups, write scores, manifest and table of recipes, draw the plot, and export the best soup."""
     from utils.base.files import write_text
+    from utils.evaluation.manifest import Manifest
     from utils.soups.report import plot, recipe_table, soup_lines
 
-    log_name, written = inputs.names.log_name(), []
+    log_name = inputs.names.log_name()
     if soups:
         table = recipe_table(evaluator, book, [one.soup for one in soups])
         log.debug(table)
@@ -237,7 +239,10 @@ def write_results(evaluator, book, soups: list, checks: list[str], inputs, optio
         log.info("saved %s", saved_line(soups, evaluator))
     if not evaluator.held_out.accelerator.is_main_process:
         return
-    written += book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
+    written = book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
+    if inputs.sweep and options.val_ratio is not None:
+        best = evaluator.ingredients[evaluator.order[0]].path.name
+        Manifest(inputs.sweep, options.metric, best, book.soups(), list(map(str, written))).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
         written.append(write_text(files.LOGS / f"recipes_{log_name}.txt", "\n".join([*report, table]) + "\n"))

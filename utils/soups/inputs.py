@@ -36,6 +36,11 @@ class SoupInputs:
     def scored_on(self) -> str:
         return f"{len(self.rows)} images of {self.who} (split {self.split})"
 
+    @property
+    def sweep(self) -> str | None:
+        """The name of the sweep; None when the files or the images are others."""
+        return self.names.ingredients[0].name if isinstance(self.names, Sweep) else None
+
 
 def read_inputs(options: Options) -> SoupInputs:
     """Read the ingredients, check that they can be averaged, and read the photographs to score them on.
