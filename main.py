@@ -7,14 +7,23 @@ Reads the checkpoints in `model/` and the photographs they were trained on; writ
 first; a search that was killed goes on where it was.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
 from utils.base.metrics import METRICS
 from utils.base.options import RECORDED, Options, Parser
+
+if TYPE_CHECKING:
+    from utils.evaluation.results import ScoreBook
+    from utils.soups.evaluator import Evaluator
+    from utils.soups.inputs import SoupInputs
+    from utils.soups.saved import SavedSoup
 
 log = logging.getLogger("utils.main")  # under the project's own logger, whose level the runtime sets
 
@@ -102,7 +111,7 @@ def download(options: Options) -> None:
     print(f"{len(fetched)} release models in {options.model_location}")
 
 
-def possible(recipes: list[str], inputs, options: Options) -> list[str]:
+def possible(recipes: list[str], inputs: SoupInputs, options: Options) -> list[str]:
     """The recipes that these ingredients allow; raises `InputError` when one asked for by name does not, or when a
     soup would replace one of its ingredients.
     """
@@ -160,7 +169,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     return book.scores
 
 
-def score_ingredients(evaluator, inputs):
+def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     """The book of scores, with those of each ingredient in it."""
     from utils.evaluation.results import ScoreBook
     from utils.soups.report import ingredient_lines
@@ -173,7 +182,7 @@ def score_ingredients(evaluator, inputs):
     return book
 
 
-def check_ingredients(evaluator) -> list[str]:
+def check_ingredients(evaluator: Evaluator) -> list[str]:
     """What the doctor says of the ingredients; the terminal gets the verdict, its last line."""
     from utils.soups import doctor
 
@@ -184,7 +193,7 @@ def check_ingredients(evaluator) -> list[str]:
     return lines
 
 
-def add_soup(evaluator, book, recipe: str, inputs, options: Options):
+def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInputs, options: Options) -> SavedSoup:
     """Make a soup, save it, add its scores to the book, and write down how it was chosen."""
     from utils.base.files import write_text
     from utils.soups.doctor import diagnosis
@@ -212,7 +221,7 @@ def add_soup(evaluator, book, recipe: str, inputs, options: Options):
     return SavedSoup(soup, checkpoint, gains, nested)
 
 
-def add_others(evaluator, book, inputs, options: Options) -> None:
+def add_others(evaluator: Evaluator, book: ScoreBook, inputs: SoupInputs, options: Options) -> None:
     """Add the scores of what the soups are compared with: soups of earlier calls, and the ingredients' ensemble."""
     from utils.models.sweeps import saved_soups
     from utils.soups.report import add_ensemble
@@ -224,7 +233,14 @@ def add_others(evaluator, book, inputs, options: Options) -> None:
     add_ensemble(book, evaluator)
 
 
-def write_results(evaluator, book, soups: list, checks: list[str], inputs, options: Options) -> None:
+def write_results(
+    evaluator: Evaluator,
+    book: ScoreBook,
+    soups: list[SavedSoup],
+    checks: list[str],
+    inputs: SoupInputs,
+    options: Options,
+) -> None:
     """Show the soups, write scores, manifest and table of recipes, draw the plot, and export the best soup."""
     from utils.base.files import write_text
     from utils.evaluation.manifest import Manifest
@@ -256,18 +272,18 @@ def write_results(evaluator, book, soups: list, checks: list[str], inputs, optio
         export_best(evaluator, soups, options)
 
 
-def best_soup(soups: list, evaluator):
+def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
     """The soup that scores best; of equal ones the first."""
     return max(soups, key=lambda one: evaluator.score(one.soup.logits))
 
 
-def saved_line(soups: list, evaluator) -> str:
+def saved_line(soups: list[SavedSoup], evaluator: Evaluator) -> str:
     """Where the soups are, in words."""
     path = best_soup(soups, evaluator).checkpoint.path
     return str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}, the best one is {path}"
 
 
-def export_best(evaluator, soups: list, options: Options) -> None:
+def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:
     """Export the soup that scores best, compared on a few photographs with the model that is written."""
     import numpy as np
 
@@ -278,7 +294,7 @@ def export_best(evaluator, soups: list, options: Options) -> None:
     exports.export(best_soup(soups, evaluator).checkpoint, held_out.pixel_values(some), options)
 
 
-def next_command(soups: list, evaluator, options: Options) -> str:
+def next_command(soups: list[SavedSoup], evaluator: Evaluator, options: Options) -> str:
     """What to type next: look at the best soup's mistakes, or make a soup."""
     if not soups:
         asked = options.replace(greedy_soup=True, eval_individual_models=False, download_models=False)

@@ -105,7 +105,7 @@ class Demo:
             class_id=int(scores[0].argmax()),
             probs=as_probs(scores, self.ensemble.rule)[0],
             labelling=Labelling(EVERY, members[0].labelling.age_limits),
-            members=[member_answer(*one) for one in zip(members, logits, strict=True)],
+            members=[member_answer(member, own) for member, own in zip(members, logits, strict=True)],
         )
 
     def _logits(self, square: np.ndarray, member: Checkpoint) -> np.ndarray:
