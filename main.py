@@ -164,7 +164,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     # Result
     write_results(evaluator, book, soups, checks, inputs, options)
     accelerator.end_training()
-    log.info("next: %s", next_command(soups, evaluator, options))
+    log.info("next: %s", next_command(soups, evaluator, inputs, options))
     log.info("everything else: %s", log_file())
     return book.scores
 
@@ -296,17 +296,19 @@ def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) 
     exports.export(best_soup(soups, evaluator).checkpoint, held_out.pixel_values(some), options)
 
 
-def next_command(soups: list[SavedSoup], evaluator: Evaluator, options: Options) -> str:
+def next_command(soups: list[SavedSoup], evaluator: Evaluator, inputs: SoupInputs, options: Options) -> str:
     """What to type next: look at the best soup's mistakes, or make a soup."""
     if not soups:
         asked = options.replace(greedy_soup=True, eval_individual_models=False, download_models=False)
         return parser().command("main.py", asked if asked.val_ratio else asked.replace(val_ratio=RECORDED))
     if options.score_on:
         return "the same command with --export FOLDER or --export-onnx FILE takes the best soup to other programs"
-    path = best_soup(soups, evaluator).checkpoint.path
+    best = best_soup(soups, evaluator)
+    is_of_sweep = inputs.sweep and best.soup.recipe == "greedy" and options.val_ratio is not None
+    asked = ["--sweep", inputs.sweep] if is_of_sweep else ["--model-name", str(best.checkpoint.path)]
     shared = {name: getattr(options, name) for name in ("data_location", "relabel", "val_ratio", "split_seed")}
     same = parser().command("validation.py", parser().parse([]).replace(**shared, split_by=options.split_by))
-    return shlex.join([*shlex.split(same), "--model-name", str(path)])
+    return shlex.join([*shlex.split(same), *asked])
 
 
 def main(argv: list[str] | None = None) -> None:
