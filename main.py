@@ -306,8 +306,9 @@ def next_command(soups: list[SavedSoup], evaluator: Evaluator, inputs: SoupInput
     best = best_soup(soups, evaluator)
     is_of_sweep = inputs.sweep and best.soup.recipe == "greedy" and options.val_ratio is not None
     asked = ["--sweep", inputs.sweep] if is_of_sweep else ["--model-name", str(best.checkpoint.path)]
-    shared = {name: getattr(options, name) for name in ("data_location", "relabel", "val_ratio", "split_seed")}
-    same = parser().command("validation.py", parser().parse([]).replace(**shared, split_by=options.split_by))
+    both = "data_location", "model_location", "relabel", "val_ratio", "split_seed", "split_by"  # flags of both scripts
+    shared = {name: getattr(options, name) for name in both}
+    same = parser().command("validation.py", parser().parse([]).replace(**shared))
     return shlex.join([*shlex.split(same), *asked])
 
 
