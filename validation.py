@@ -2,9 +2,10 @@
 
     accelerate launch validation.py --model-name finetune_cp_seed42_epoch20_greedysoup_num8.pt
 
-Prints accuracy, macro-F1 and error rates per class and attribute; writes confusion matrices and sheets of the
-misclassified photographs to `val_img/{model}/`, all scores to `logs/validation_results_{model}.jsonl`, and with
-`--weighted-ensemble` the tuned weight of the age specialists to `logs/ensemble_*.json`, where inference.py finds it.
+Prints the scores and what is wrong most often; `logs/validation.log` has the error rate of each class and attribute.
+Writes confusion matrices and sheets of the misclassified photographs to `val_img/{model}/`, all scores to
+`logs/validation_results_{model}.jsonl`, and with `--weighted-ensemble` the tuned weight of the age specialists to
+`logs/ensemble_*.json`, where inference.py finds it.
 `--report` adds one page to read offline, `val_img/{model}/report.html`.
 
     accelerate launch validation.py --ensemble auto

@@ -43,9 +43,9 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     latest epoch of each, and soups, as the scripts name them; of one sweep, or of all. With `flip` each comes a second
     time, averaged over every photograph and its mirror image.
 
-    Left out, with a line in the log, is what has no record, for nothing tells whom it was trained on, an age
-    specialist of another split or other age limits, and what has the weights of another. Raises `InputError` when no
-    model of 18 classes is left, or when they are of different splits or age limits.
+    Three kinds are left out, with a line in the log: a checkpoint without a record, since nobody knows whom it was
+    trained on; an age specialist of another split or other age limits; and one with the weights of another. Raises
+    `InputError` when no model of 18 classes is left, or when they are of different splits or age limits.
     """
     found = [Candidate(read_checkpoint(path), kind, sweep) for path, kind, sweep in _files(model_location, name)]
     found = [one for one in found if _has_record(one.checkpoint)]
