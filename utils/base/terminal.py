@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -40,6 +41,12 @@ def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     ours.addHandler(file)
     return path
+
+
+def log_file() -> str:
+    """Where the process that speaks keeps its log, relative to where it runs; empty when no script has begun one."""
+    files = [one.baseFilename for one in logging.getLogger("utils").handlers if isinstance(one, logging.FileHandler)]
+    return os.path.relpath(files[0]) if files else ""
 
 
 class ProgressBar(tqdm):

@@ -1,4 +1,4 @@
-"""A chosen ensemble: its report, and its file, which validation.py writes and inference.py applies."""
+"""The ensemble that `--ensemble auto` chose: its file, written by validation.py, read by inference.py; its report."""
 
 import json
 from dataclasses import asdict
@@ -15,12 +15,13 @@ from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import paired_gain
 
 NUM_CLASSES = Labelling().num_classes
+MAIN = 3  # members that the summary names
 
 
-def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, known: dict) -> Path:
-    """Keep the members that weigh anything with their digests, the calibration, and how both do across people.
+def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, scored: dict) -> Path:
+    """Write the members of a weight above 0 with their digests, the calibration, and what both are worth.
 
-    `known` is what the caller knows of those people.
+    `scored` adds by which metric and on which people, and the rows of scores.
     """
     fit, crossed = choice.fit, choice.crossed
     members = [
@@ -43,13 +44,13 @@ def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, known
         "bias_gain": asdict(choice.bias_gain),
         "log_loss": dict(zip(("without temperature", "with temperature"), crossed.losses, strict=True)),
         "fold_scores": crossed.fold_scores,
-        **known,
+        **scored,
     }
     return write_text(ensemble_file(name), json.dumps(content, indent=2) + "\n")
 
 
 def score_rows(name: str, held_out: HeldOut, crossed: CrossFit) -> list[dict]:
-    """Scores on people that chose nothing of what predicts them."""
+    """The rows of scores; each person is predicted by what was chosen on other people."""
     return [
         held_out.row("best member", "the one that did best on other people", crossed.single),
         held_out.row("auto ensemble", name, crossed.plain),
@@ -57,27 +58,42 @@ def score_rows(name: str, held_out: HeldOut, crossed: CrossFit) -> list[dict]:
     ]
 
 
+def summary_lines(library: Library, choice: Choice, metric: str) -> list[str]:
+    """The ensemble in four lines: its main members, its temperature, its bias, and its gain over the best member."""
+    fit, crossed, parts = choice.fit, choice.crossed, weight_lines(library, choice)
+    more = f" and {len(parts) - MAIN} more" if len(parts) > MAIN else ""
+    before, after = crossed.losses
+    rule = fit.calibration.rule
+    bias = "the bias stays at zero" if rule == NO_BIAS else f"the bias is kept ({rule})"
+    gain = paired_gain(library.labels, crossed.plain, crossed.single, library.persons, NUM_CLASSES)[metric]
+    return [
+        f"members: {', '.join(parts[:MAIN])}{more}",
+        f"temperature {fit.calibration.temperature:.3f}: log-loss {before:.4f} without, {after:.4f} with one",
+        f"{bias}: across people one changes {metric} by {choice.bias_gain}",
+        f"{metric} of the ensemble minus the best member: {gain}",
+    ]
+
+
+def weight_lines(library: Library, choice: Choice) -> list[str]:
+    """The members of a weight above 0 with their weights, the heaviest first."""
+    parts = sorted(zip(choice.fit.weights, library.names, strict=True), key=lambda part: (-part[0], part[1]))
+    return [f"{float(weight):.4f} of {name}" for weight, name in parts if weight]
+
+
 def selection_lines(library: Library, choice: Choice, metric: str) -> list[str]:
-    """What was selected and decided, one line each."""
+    """How the ensemble was chosen, one line each: steps and weights of the selection, scores and bias of each fold."""
     fit, crossed = choice.fit, choice.crossed
     lines = [f"{metric} of the ensemble after each step, selected on halves of the people"]
     for number, one in enumerate(fit.selections, start=1):
         steps = list(zip(one.picks, one.scores, strict=True))[: one.kept]
-        told = ", ".join(f"+[{pick}] {float(score):.4f}" for pick, score in steps)
-        lines.append(f"half {number}: {told}; {len(one.picks) - one.kept} more, none better")
-    parts = sorted(zip(fit.weights, library.names, strict=True), key=lambda part: (-part[0], part[1]))
-    lines += [f"{float(weight):.4f} of {name}" for weight, name in parts if weight]
-    before, after = crossed.losses
-    lines.append(f"temperature {fit.calibration.temperature:.3f}: log-loss {before:.4f} without, {after:.4f} with one")
+        picked = ", ".join(f"+[{pick}] {float(score):.4f}" for pick, score in steps)
+        lines.append(f"half {number}: {picked}; {len(one.picks) - one.kept} more, none better")
+    lines += weight_lines(library, choice)
     for name, scores in crossed.fold_scores.items():
         each = ", ".join(f"{score:.3f}" for score in scores)
-        told = f"on average {mean(scores):.4f}, spread {stdev(scores):.4f} ({each})"
-        lines.append(f"{metric} within each fifth of the people, {name}: {told}")
+        spread = f"on average {mean(scores):.4f}, spread {stdev(scores):.4f} ({each})"
+        lines.append(f"{metric} within each fifth of the people, {name}: {spread}")
     lines.append(f"bias chosen without each fold: {'; '.join(crossed.rules)}")
-    kept = (
-        "the bias stays at zero" if fit.calibration.rule == NO_BIAS else f"the bias is kept ({fit.calibration.rule})"
-    )
-    lines.append(f"{kept}: across people one changes {metric} by {choice.bias_gain}")
-    preds = crossed.plain, crossed.single
-    gains = paired_gain(library.labels, *preds, library.persons, NUM_CLASSES)
-    return [*lines, *(f"{name} of the ensemble minus the best member: {gain}" for name, gain in gains.items())]
+    gains = paired_gain(library.labels, crossed.plain, crossed.single, library.persons, NUM_CLASSES)
+    others = {name: gain for name, gain in gains.items() if name != metric}  # that by `metric` is in the summary
+    return [*lines, *(f"{name} of the ensemble minus the best member: {gain}" for name, gain in others.items())]

@@ -1,4 +1,4 @@
-"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, and how they differ."""
+"""Which checkpoints of a folder `--ensemble auto` may choose, what they predict, and how often they disagree."""
 
 import logging
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     model of 18 classes is left, or when they are of different splits or age limits.
     """
     found = [Candidate(read_checkpoint(path), kind, sweep) for path, kind, sweep in _files(model_location, name)]
-    found = [one for one in found if _is_known(one.checkpoint)]
+    found = [one for one in found if _has_record(one.checkpoint)]
     models, ages = ([one for one in found if (one.kind == "age") == age] for age in (False, True))
     if not models:
         of_sweep = f" of {name}" if name else ""
@@ -63,7 +63,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     distinct = list({one.checkpoint.digest: one for one in reversed(usable)}.values())[::-1]
     for one in usable:
         if one not in distinct:
-            log.info("%s has the weights of another candidate and is left out", one.name)
+            log.debug("%s has the weights of another candidate and is left out", one.name)
     mirrored = [replace(one, checkpoint=flipped(one.checkpoint)) for one in distinct if flip]
     return sorted(distinct + mirrored, key=lambda one: one.name)
 
@@ -84,12 +84,12 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
     return sorted(one for _, one in found.values())
 
 
-def _is_known(checkpoint: Checkpoint) -> bool:
-    """Whether a record tells whom it was trained on, and that its classes are those of the competition."""
-    known = checkpoint.split is not None and checkpoint.labelling.attributes in (ALL_ATTRIBUTES, ("age",))
-    if not known:
+def _has_record(checkpoint: Checkpoint) -> bool:
+    """Whether it has a record of the people it was trained on, and the competition's classes or ages."""
+    has_record = checkpoint.split is not None and checkpoint.labelling.attributes in (ALL_ATTRIBUTES, ("age",))
+    if not has_record:
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)
-    return known
+    return has_record
 
 
 def _fits(model: Checkpoint, age: Checkpoint) -> bool:
@@ -116,10 +116,10 @@ def ensemble_name(candidates: list[Candidate]) -> str:
 def read_library(
     candidates: list[Candidate], held_out_of: Callable[[Checkpoint], HeldOut], class_counts: np.ndarray
 ) -> Library:
-    """What the candidates say of the held-out photographs, from the logit cache or evaluated and kept.
+    """The candidates with their predictions on the held-out photographs, read from the logit cache or evaluated now.
 
-    `held_out_of` gives those photographs as a checkpoint sees them, `class_counts` (18,) are the training
-    photographs of each class.
+    `held_out_of` gives these photographs with the classes and the preprocessing of a checkpoint. `class_counts` (18,)
+    are the training photographs of each class.
     """
     log_probs = []
     for one in candidates:

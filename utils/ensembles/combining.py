@@ -23,15 +23,13 @@ def age_corrected_mean(logits: Sequence[np.ndarray], weight: float, labelling: L
 
 
 def class_log_probs(logits: np.ndarray, labelling: Labelling) -> np.ndarray:
-    """(N, 18) what a model adds in log-probability space: its log-probabilities, those of an age specialist spread
-    over the classes of each age.
-    """
+    """(N, 18) log-probabilities of a model; an age specialist gives each class the one of its age."""
     of_class = slice(None) if labelling.attributes == ALL_ATTRIBUTES else _age_of_class(Labelling(ALL_ATTRIBUTES))
     return log_softmax(logits)[:, of_class]
 
 
 def weighted_mean(log_probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """(N, C) sum of `weights` times `log_probs`; what weighs nothing plays no part."""
+    """(N, C) sum of `weights` times `log_probs`; those of weight 0 are left out, even if they are NaN."""
     return sum(weight * one for weight, one in zip(weights, log_probs, strict=True) if weight)
 
 
@@ -40,7 +38,7 @@ def _age_of_class(labelling: Labelling) -> np.ndarray:
 
 
 def min_max_scaled(probs: np.ndarray) -> np.ndarray:
-    """Each row scaled so that its smallest probability becomes 0 and its largest 1; a row of equals becomes zeros."""
+    """Each row scaled so that its smallest value becomes 0 and its largest 1; a row of equal values becomes zeros."""
     low = probs.min(-1, keepdims=True)
     spread = probs.max(-1, keepdims=True) - low
     return np.divide(probs - low, spread, out=np.zeros_like(probs), where=spread > 0)

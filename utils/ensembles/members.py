@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -128,6 +128,13 @@ def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
         except InputError as error:
             log.info("the auto ensemble is left out: %s", error)
     return ways
+
+
+def way_to_validate(sweep: Manifest, model_location: Path) -> Way:
+    """The soup with all that a sweep puts beside it: its age specialist and its best single model."""
+    ways = ways_of_sweep(sweep, model_location)
+    ages = ways[WEIGHTED].ages if WEIGHTED in ways else ()
+    return replace(ways[SOFT_VOTE], ages=ages)
 
 
 def ensemble_file(name: str) -> Path:

@@ -104,7 +104,7 @@ class Demo:
             class_id=int(scores[0].argmax()),
             probs=self.ensemble.to_probs(scores)[0],
             labelling=Labelling(ALL_ATTRIBUTES, members[0].labelling.age_limits),
-            members=[member_answer(*one) for one in zip(members, logits, strict=True)],
+            members=[member_answer(member, own) for member, own in zip(members, logits, strict=True)],
         )
 
     def _logits(self, square: np.ndarray, member: Checkpoint) -> np.ndarray:
