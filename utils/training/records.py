@@ -14,21 +14,17 @@ from torch import nn
 from utils.base.errors import InputError
 from utils.base.files import PICTURES
 from utils.base.options import Options
-from utils.models.checkpoints import DROPPED, as_saved, differences, read_checkpoint
+from utils.models.checkpoints import DROPPED, as_saved, read_checkpoint
 from utils.models.exports import push_to_hub
 from utils.models.sweeps import keep_top
 from utils.training.parameters import without_age_head
+from utils.training.recorded_options import differences
 from utils.training.resume_state import state_file
 
 log = logging.getLogger(__name__)
 
 
 NO_SCORES = ("epoch", "step", "lr", "train_loss")  # of a row of the history
-NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
-    "data_location", "model_location", "pretrained_location", "relabel", "workers",
-    "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
-    "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,14 +88,6 @@ class RunFiles:
         if options.keep_top and not self.prefix:
             for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
                 log.info("%s is not among the best %d: removed", path, options.keep_top)
-
-
-def steering(options: Options) -> dict:
-    """The options that steer training, as plain values; the metric is one where an epoch is chosen by it."""
-    plain = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
-    if options.keep == "last" and options.patience is None:
-        del plain["metric"]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from utils.base.errors import InputError
 from utils.base.files import is_alive
-from utils.models.checkpoints import differences
+from utils.training.recorded_options import differences
 from utils.training.resume_state import state_file
 
 log = logging.getLogger(__name__)
