@@ -6,7 +6,6 @@ SHA-256, so that any selection of photographs has a `fingerprint` without decodi
 
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -21,6 +20,7 @@ from joblib import cpu_count
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import atomic, locked
 
@@ -150,8 +150,7 @@ def _cache_file(folder: Path, files: Sequence[str], size: int, cache: Path) -> P
     root = str(folder.resolve())
     stats = [os.stat(os.path.join(root, name)) for name in files]
     listing = [[str(name), stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)]
-    key = hashlib.sha256(json.dumps([root, size, listing]).encode()).hexdigest()[:16]
-    return Path(cache) / "squares" / f"{key}_{len(files)}x{size}.u8"
+    return Path(cache) / "squares" / f"{digest_of([root, size, listing])}_{len(files)}x{size}.u8"
 
 
 def _digest_file(path: Path) -> Path:

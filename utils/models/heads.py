@@ -5,7 +5,6 @@ backbone, the labels and the split, and is kept under the digest of what it was 
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import normalize
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import LOGS
 from utils.base.runtime import all_agree
@@ -48,8 +48,7 @@ def head_family(
     anchor_digest = anchor.backbone_digest
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
-    inputs = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return {"anchor": anchor_digest, "head_init": head_init, "inputs": inputs}
+    return {"anchor": anchor_digest, "head_init": head_init, "inputs": digest_of(content)}
 
 
 def head_file(family: dict) -> Path:

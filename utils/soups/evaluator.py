@@ -1,13 +1,12 @@
 """Where soups are chosen: ingredients, held-out people to taste them on, and a journal of what was decided."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from utils.base.digests import digest_of
 from utils.base.metrics import METRICS
 from utils.evaluation.held_out import HeldOut, PartialLogits
 from utils.evaluation.prediction import SEARCH_BATCH
@@ -55,8 +54,8 @@ class Evaluator:
             self.positions.tolist(),
             self.start and self.start.digest,
         ]
-        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-        self.journal = Journal(self.journals / f"{recipe}_{self.metric_name}_{key}.jsonl", self.held_out.accelerator)
+        name = f"{recipe}_{self.metric_name}_{digest_of(content, 12)}.jsonl"
+        self.journal = Journal(self.journals / name, self.held_out.accelerator)
         self.looked_at, self.steps, self._outcomes, self._to_beat = 0, [], [], []
 
     def score(self, logits: np.ndarray) -> Fraction:
