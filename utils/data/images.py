@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import atomic, locked
+from utils.base.terminal import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +207,8 @@ def _decode_all(folder: Path, files: Sequence[str], size: int, path: Path, progr
     dataset = image_folder(folder, files)
     digests = []
     with atomic(path if keep else _digest_file(path)) as temporary, open(temporary, "wb") as file:
-        bar = tqdm(total=len(files), desc=f"decoding to {size} px", unit="image", disable=None if progress else True)
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        bar = ProgressBar(what=f"decoding to {size} px", total=len(files), speaks=progress)
+        with bar, ThreadPoolExecutor(cpu_count()) as pool:
             for start in range(0, len(files), BLOCK):
                 block = [image["path"] for image in dataset[start : start + BLOCK]["image"]]
                 for square in pool.map(lambda image: decode(Path(image), size).tobytes(), block):
@@ -216,7 +216,6 @@ def _decode_all(folder: Path, files: Sequence[str], size: int, path: Path, progr
                     if keep:
                         file.write(square)
                 bar.update(len(block))
-        bar.close()
         if not keep:
             file.write(b"".join(digests))
     if keep:

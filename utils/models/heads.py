@@ -66,12 +66,12 @@ def sweep_head(
     """
     path = head_file(family)
     if not all_agree(accelerator, path.is_file()):
-        probing = training_features() if family["head_init"] == "probe" else None
+        features, labels, persons = training_features() if family["head_init"] == "probe" else (None, None, None)
         if accelerator.is_main_process:
             weight, bias = {
                 "random": lambda: random_head(labelling.num_classes, anchor.config["projection_dim"]),
                 "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
-                "probe": lambda: probe_head(*probing, labelling),
+                "probe": lambda: probe_head(features, labels, persons, labelling),
             }[family["head_init"]]()
             save_archive(path, {"classification_head.weight": weight, "classification_head.bias": bias})
         accelerator.wait_for_everyone()
@@ -155,7 +155,7 @@ def _probe_attribute(features, values, persons, num_values: int, attribute: str)
         coefficients, offsets = np.vstack([-coefficients, coefficients]) / 2, np.array([-offsets[0], offsets[0]]) / 2
     rows[:] = coefficients.mean(0)
     rows[present], intercepts[present] = coefficients, offsets
-    log.info(
+    log.debug(
         "linear probe of %s: C=%g, training accuracy %.3f", attribute, strength, regression.score(features, targets)
     )
     return rows, intercepts

@@ -3,6 +3,7 @@
 import atexit
 import json
 import logging
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -60,6 +61,19 @@ class RunFiles:
     @property
     def log_name(self) -> str:
         return f"training/{self.stem}"
+
+    @property
+    def next_command(self) -> str:
+        """What to type when a sweep is done: ingredients go into a soup, a specialist goes beside one."""
+        options = self.options
+        words = ["accelerate", "launch", "main.py", "--greedy-soup", "--name", options.name]
+        if self.prefix:
+            words = ["python", "validation.py", "--weighted-ensemble", self.final.name]
+        if options.data_location != Path("data"):
+            words += ["--data-location", str(options.data_location)]
+        if options.model_location != Path("model"):
+            words += ["--model-location", str(options.model_location)]
+        return shlex.join(words)
 
     def ingredient(self, epoch: int) -> dict:
         """What the record of a checkpoint tells of its place in a sweep."""
