@@ -144,6 +144,7 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
             job.loader.set_epoch(progress.epoch)
             job.sampler.skip = first = seen = progress.seen
             bar.begin_at((progress.epoch - 1) * len(job.loader) + first // job.per_batch)
+            bar.set_postfix_str(f"epoch {progress.epoch}", refresh=False)
             total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
             begin = time.perf_counter()
             for squares, targets, *ages in job.loader:

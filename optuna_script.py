@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
 from typing import TYPE_CHECKING
 
@@ -159,19 +160,17 @@ def show_study(accelerator: Accelerator, study: optuna.Study, options: Options) 
 def tell_best(study: optuna.Study, options: Options) -> None:
     """Name the best trials and what to do with them."""
     from utils.training import studies
+    from utils.training.records import location_flags
 
     best = studies.best_trials(study, options.best)
     for trial in best:
         checkpoint, params = trial.user_attrs["checkpoint"], studies.in_words(trial.params)
         log.info("%s %.4f: %s, %s", options.metric, trial.value, checkpoint, params)
     if best:
-        seeds = " ".join(str(studies.original_number(trial)) for trial in best)
-        log.info(
-            "next, a soup of these: accelerate launch main.py --greedy-soup --metric %s --name %s --random-seed %s",
-            options.metric,
-            options.study_name,
-            seeds,
-        )
+        words = ["accelerate", "launch", "main.py", "--greedy-soup", "--metric", options.metric]
+        words += ["--name", options.study_name, "--random-seed"]
+        words += [str(studies.original_number(trial)) for trial in best]
+        log.info("next, a soup of these: %s", shlex.join([*words, *location_flags(options)]))
     log.info("log: %s", log_file())
 
 

@@ -75,7 +75,7 @@ class Job:
         return ", ".join(ids[:most]) + (f" and {len(ids) - most} others" if len(ids) > most else "")
 
     def tell_epoch(self, epoch: int, what: str) -> None:
-        """Log a line about an epoch; the terminal shows `TOLD_EPOCHS` of them, evenly spread, the last one among them."""
+        """Log a line about an epoch; `TOLD_EPOCHS` of them, evenly spread up to the last, come on the terminal."""
         epochs = self.options.epochs
         every = -(-epochs // TOLD_EPOCHS)
         told = (epochs - epoch) % every == 0

@@ -69,11 +69,7 @@ class RunFiles:
         words = ["accelerate", "launch", "main.py", "--greedy-soup", "--name", options.name]
         if self.prefix:
             words = ["python", "validation.py", "--weighted-ensemble", self.final.name]
-        if options.data_location != Path("data"):
-            words += ["--data-location", str(options.data_location)]
-        if options.model_location != Path("model"):
-            words += ["--model-location", str(options.model_location)]
-        return shlex.join(words)
+        return shlex.join([*words, *location_flags(options)])
 
     def ingredient(self, epoch: int) -> dict:
         """What the record of a checkpoint tells of its place in a sweep."""
@@ -102,6 +98,16 @@ class RunFiles:
         if options.keep_top and not self.prefix:
             for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
                 log.info("%s is not among the best %d: removed", path, options.keep_top)
+
+
+def location_flags(options: Options) -> list[str]:
+    """The flags under which another script finds the same photographs and checkpoints."""
+    flags = []
+    if options.data_location != Path("data"):
+        flags += ["--data-location", str(options.data_location)]
+    if options.model_location != Path("model"):
+        flags += ["--model-location", str(options.model_location)]
+    return flags
 
 
 def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:

@@ -61,7 +61,7 @@ class Trials:
         def after_epoch(epoch: int, scores: dict) -> None:
             trial.report(scores[self.common.metric], epoch)
             if trial.should_prune():
-                raise optuna.TrialPruned(f"below the median after epoch {epoch}, pruned")
+                raise optuna.TrialPruned(f"pruned, below the median after epoch {epoch}")
 
         return after_epoch
 
