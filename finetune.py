@@ -32,7 +32,7 @@ log = logging.getLogger("utils.finetune")  # under the project's own logger, who
 
 
 def parser() -> Parser:
-    return training_flags.finetune_parser(__doc__)
+    return training_flags.finetune_parser(__doc__, "finetune.py")
 
 
 def check(options: Options) -> None:

@@ -6,16 +6,14 @@ Takes the options of finetune.py and shares everything with it but the labels: s
 a head of its own. Writes `model/Age_{name}_seed{seed}_i{i}_epoch{epoch}.pt`, which is no ingredient of a soup.
 """
 
-from finetune import parser as finetune_parser
 from finetune import run as finetune
+from utils.base import training_flags
 from utils.base.errors import run_script
 from utils.base.options import Options, Parser
 
 
 def parser() -> Parser:
-    parser = finetune_parser()
-    parser.description = __doc__
-    return parser
+    return training_flags.finetune_parser(__doc__, "finetune_age.py")
 
 
 def run(options: Options):

@@ -9,43 +9,48 @@ file's columns and order and, with `--show-disagreements`, the photographs on wh
 agreement of each two files, to `disagreements.png` and `agreement.png` in `val_img/hard_voting/`.
 """
 
-import re
 from pathlib import Path
 
-from utils.base import files
+from utils.base import flags
 from utils.base.errors import InputError, run_script
+from utils.base.files import OUTPUT, PICTURES
 from utils.base.options import Options, Parser, number
 
-SHEET, MATRIX = (files.PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
+SHEET, MATRIX = (PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
 MAX_PICTURES, PIXELS = 32, 128
-SWEEP = re.compile(r"output_(.+?)_(?:seed\d+_|auto(?:_|$))")  # in the name of a submission, as inference.py writes it
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
-    parser.add_argument(
+    parser = Parser(__doc__, "hard_voting.py")
+    what = parser.group("what")
+    what.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
+    flags.add_sweep(parser, "vote over the submissions of this sweep that inference.py --sweep wrote")
+    what.add_argument(
         "--mode",
         choices=("attribute", "class"),
         default="attribute",
         help="vote on mask, gender and age apart, or on the class",
     )
-    parser.add_argument(
-        "--output", type=Path, default=files.OUTPUT / "hard_voting.csv", help="file of the voted submission"
-    )
-    parser.add_argument(
+    what.add_argument(
         "--weights",
         type=number(float, 0, above=True),
         nargs="+",
         metavar="W",
         help="weight of each file's vote, in the order of the files (default: all 1)",
     )
-    parser.add_argument(
+    what.add_argument(
         "--show-disagreements",
         action="store_true",
         help="draw the photographs on which the files agree least, and the agreement of each two files",
     )
-    parser.add_argument("--data-location", type=Path, default=Path("data"), help="folder of the photographs")
+    flags.add_data_location(parser)
+    parser.group("saving and resuming").add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=OUTPUT / "hard_voting.csv",
+        help="file of the voted submission",
+    )
     return parser
 
 
@@ -54,23 +59,37 @@ def find_inputs(options: Options) -> list[Path]:
 
     Raises `InputError` when none are given and those are of several sweeps.
     """
-    from utils.data.submissions import find_submissions
+    from utils.data.submissions import find_submissions, sweep_of
 
     voted = options.output.resolve()
     if options.csv:
         if voted in (path.resolve() for path in options.csv):
             raise InputError(f"{options.output} is an input and the output: give another --output, or leave it out")
         return options.csv
+    if options.sweep:
+        return find_voters(options.sweep)
     paths = [path for path in find_submissions() if path.resolve() != voted]
-    sweeps = sorted({parts[1] for path in paths if (parts := SWEEP.match(path.stem))} - {"all"})
+    sweeps = sorted({sweep for path in paths if (sweep := sweep_of(path))})
     if len(sweeps) > 1:
         raise InputError(
-            f"{files.OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name the files to vote over"
+            f"{OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name one with --sweep, or the files"
         )
     if not paths:
         raise InputError(
-            f"no submissions output_*.csv in {files.OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"
+            f"no submissions output_*.csv in {OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"
         )
+    return paths
+
+
+def find_voters(sweep: str) -> list[Path]:
+    """The submissions of a sweep that vote."""
+    from utils.evaluation.manifest import VOTERS, read_manifest
+
+    paths = [Path(file) for way, file in read_manifest(sweep).submissions.items() if way in VOTERS]
+    absent = [path for path in paths if not path.is_file()]
+    if absent or not paths:
+        gone = f"{absent[0]} is gone" if absent else "there are none"
+        raise InputError(f"the submissions of {sweep} cannot vote, {gone}: run inference.py --sweep {sweep}")
     return paths
 
 
@@ -78,6 +97,7 @@ def run(options: Options) -> Path:
     """Write the voted submission; returns its path."""
     from utils.data import submissions
     from utils.ensembles import agreement, votes
+    from utils.evaluation.manifest import HARD_VOTE, read_manifest
 
     # Data
     paths = find_inputs(options)
@@ -111,6 +131,10 @@ def run(options: Options) -> Path:
     earlier = ", in place of an earlier file" if options.output.exists() else ""
     submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
     print(f"saved {options.output}{earlier}")
+    if options.sweep:
+        manifest = read_manifest(options.sweep)
+        manifest.submissions[HARD_VOTE] = str(options.output)
+        manifest.write()
     return options.output
 
 

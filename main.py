@@ -19,20 +19,21 @@ log = logging.getLogger("utils.main")  # under the project's own logger, whose l
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
-    parser.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
-    parser.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
-    parser.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
-    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
+    parser = Parser(__doc__, "main.py")
+    what = parser.group("what")
+    what.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
+    what.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
+    what.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
+    what.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
+    what.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
     flags.add_recipes(parser)
-    parser.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
-    parser.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")
+    what.add_argument("--download-models", action="store_true", help="fetch the release's model_{i}.pt")
+    what.add_argument("--model-url", help="mirror to fetch them from (default: the model-soups release)")
     flags.add_selection(parser)
-    flags.add_foreign(parser)
-    flags.add_evaluation_split(parser)
     flags.add_locations(parser)
-    flags.add_loader(parser, "images per evaluation step")
+    flags.add_evaluation_split(parser)
+    flags.add_foreign(parser)
+    flags.add_loader(parser)
     flags.add_cache(parser)
     flags.add_preprocessing(parser)
     flags.add_verbose(parser)
@@ -43,7 +44,7 @@ def asked_recipes(options: Options) -> list[str]:
     """The recipes that the flags ask for, each once, in their order; those that need a start last."""
     names = ["uniform"] * options.uniform_soup + ["greedy"] * options.greedy_soup + list(options.recipe or ())
     if "all" in names:
-        return [name for name in flags.RECIPES if options.start_from or name not in flags.NEED_START]
+        return [name for name in flags.RECIPES if options.start_from or not flags.RECIPES[name].needs_start]
     return [name for name in flags.RECIPES if name in names]
 
 
@@ -63,12 +64,12 @@ def run(options: Options) -> dict[str, dict]:
 
 def check(options: Options, recipes: list[str]) -> None:
     """Raise `InputError` for options that do not fit together."""
-    selecting = [name for name in recipes if name not in flags.SELECT_NOTHING]
+    selecting = [name for name in recipes if flags.RECIPES[name].selects]
     if selecting and not options.val_ratio:
         which = "--greedy-soup" if selecting == ["greedy"] else f"--recipe {selecting[0]}"
         raise InputError(f"{which} selects on held-out people, and --val-ratio {options.val_ratio} leaves none")
     for name in recipes:
-        if name in flags.NEED_START and not options.start_from:
+        if flags.RECIPES[name].needs_start and not options.start_from:
             raise InputError(
                 f"--recipe {name} needs what the ingredients were fine-tuned from: name it with --start-from"
             )
@@ -123,6 +124,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     from utils.base.files import require_writable, write_text
     from utils.evaluation import results
     from utils.evaluation.held_out import HeldOut
+    from utils.evaluation.manifest import Manifest
     from utils.models import exports
     from utils.models.checkpoints import read_checkpoint, save_checkpoint, soup_meta
     from utils.models.pretrained import read_soup_start
@@ -176,7 +178,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
         log.info("\n".join([*lines, f"saved {path}"]))
         if recipe == "greedy" and accelerator.is_main_process:
             write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
-        if options.nested and recipe not in flags.SELECT_NOTHING:
+        if options.nested and flags.RECIPES[recipe].selects:
             halves = nested.nested_lines(held_out, ingredients, *chosen_by, recipe, options.budget)
             log.info("\n".join(halves))
             report += halves
@@ -194,8 +196,12 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
         everyone = "everyone_" if options.val_ratio is None else ""
         if soups:
             write_text(files.LOGS / f"recipes_{names.log_name()}.txt", "\n".join([*report, table]) + "\n")
-        for path in book.write(everyone, names.log_name(), options.metric):
+        scores = book.write(everyone, names.log_name(), options.metric)
+        for path in scores:
             log.info("scores: %s", path)
+        if inputs.sweep and options.val_ratio is not None:
+            best = ingredients[evaluator.order[0]].path.name
+            Manifest(inputs.sweep, options.metric, best, book.soups(), [str(path) for path in scores]).write()
         if options.plot:
             steps = next((soup.steps for soup in soups if soup.recipe == "greedy"), [])
             picture = files.PICTURES / f"soups_{names.log_name()}.png"

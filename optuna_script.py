@@ -31,18 +31,21 @@ log = logging.getLogger("utils.optuna")  # under the project's own logger, whose
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("--study-name", type=run_name, default="search", help="name of study and checkpoints")
-    parser.add_argument("--storage", help="journal file or Optuna storage URL (default: logs/optuna/{study}.journal)")
-    parser.add_argument("--n-trials", type=number(int, 1), default=30, help="trials of the study in all")
-    parser.add_argument("--best", type=number(int, 1), default=5, help="how many of the best trials to name")
+    parser = Parser(__doc__, "optuna_script.py")
+    what = parser.group("what")
+    what.add_argument("--study-name", type=run_name, default="search", help="name of study and checkpoints")
+    what.add_argument("--n-trials", type=number(int, 1), default=30, help="trials of the study in all")
+    what.add_argument("--best", type=number(int, 1), default=5, help="how many of the best trials to name")
     training_flags.add_search_space(parser)
-    training_flags.add_training(parser)
-    flags.add_labels(parser)
-    flags.add_split(parser)
+    parser.group("saving and resuming").add_argument(
+        "--storage", help="journal file or Optuna storage URL (default: logs/optuna/{study}.journal)"
+    )
     flags.add_locations(parser)
+    flags.add_split(parser)
+    flags.add_labels(parser)
     flags.add_workers(parser)
     flags.add_cache(parser)
+    training_flags.add_training(parser)
     training_flags.add_report(parser)
     flags.add_verbose(parser)
     return parser

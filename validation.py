@@ -25,19 +25,24 @@ log = logging.getLogger("utils.validation")  # under the project's own logger, w
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
-    flags.add_model_name(parser)
-    parser.add_argument("--name", type=run_name, help="without --model-name: the sweep of --i and --random-seed")
-    parser.add_argument("--i", type=number(int, 0), help="without --model-name: index of the checkpoint")
-    parser.add_argument("--random-seed", type=number(int, 0), help="seed of the checkpoint, which must agree")
+    parser = Parser(__doc__, "validation.py")
     flags.add_ensembles(parser)
-    parser.add_argument(
+    what, which = parser.group("what"), parser.group("which checkpoints")
+    what.add_argument(
         "--metric", choices=METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
     )
-    parser.add_argument("--report", action="store_true", help="also write one HTML page that needs nothing else")
-    flags.add_evaluation_split(parser)
+    what.add_argument("--report", action="store_true", help="also write one HTML page that needs nothing else")
+    flags.add_model_name(parser)
+    which.add_argument("--name", type=run_name, help="without --model-name: the sweep (default: the only one there)")
+    which.add_argument(
+        "--i", type=number(int, 0), help="without --model-name: index of the checkpoint (default: the only one there)"
+    )
+    which.add_argument(
+        "--random-seed", type=number(int, 0), help="seed of the checkpoint, which must agree (default: any)"
+    )
     flags.add_locations(parser)
-    flags.add_loader(parser, "images per evaluation step")
+    flags.add_evaluation_split(parser)
+    flags.add_loader(parser)
     flags.add_cache(parser)
     flags.add_preprocessing(parser)
     flags.add_verbose(parser)

@@ -4,7 +4,7 @@
 
 Random weights in the release format and drawn noise photographs of 384 x 512 in a temporary folder, so it needs no
 download. Each command runs as its own process, as a user would run it; peak memory is the largest resident set of the
-process or one of its workers. Measured 2026-11 on 2 CPU cores: see the README's table.
+process or one of its workers. Measured 2026-11 on 2 CPU cores: see docs/results.md.
 """
 
 import os

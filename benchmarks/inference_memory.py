@@ -5,7 +5,7 @@
 The rows are links to a thousand drawn faces of 96 x 128, the model is the demo's tower (64 px) after an epoch, in a
 temporary folder. Each run is a process of its own; told are its largest resident set and its time. Then the largest
 run is made again from nothing and killed with SIGKILL at random moments; compared is the CSV, byte by byte. Results:
-see the README.
+see docs/results.md.
 """
 
 import argparse

@@ -6,7 +6,7 @@ One thread, no model, batches of 64: drawn photographs of 384 x 512 to 224 pixel
 pixel values) and for training (augmented as well), each from `FileImages` and from the cache in turn. Then the memory
 that an epoch from the cache adds, and the seconds to open a set of 18,900 photographs again (hard links to the drawn
 ones). With `--faces` and `--backbone`: the time of a training step at the backbone's size with and without the
-pipeline, which tells whether training waits for it. Measured 2026-11: see the README.
+pipeline, which tells whether training waits for it. Measured 2026-11: see docs/results.md.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 The demo's drawn faces and tower; `GOMP_SPINCOUNT` of libgomp's default (300,000 turns) and of `utils/__init__.py` take
 turns. The busy processes are torch programs with libgomp's default, as somebody else's training beside one's own.
-Photographs per second of the middle epoch, medians, ranges, and ratios of one round. Measured 2026-11: see the README.
+Photographs per second of the middle epoch, medians, ranges, and ratios of one round. Results: see docs/results.md.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 Random ViT-B/32 in a temporary folder; the forty are four files, ten times each. A process of its own imports what
 `main.py` imports, then averages and writes the soup; told is the largest resident set above that after the imports, in
-checkpoint sizes (pages of memory-mapped files count while they are mapped). Results: see the README.
+checkpoint sizes (pages of memory-mapped files count while they are mapped). Results: see docs/results.md.
 """
 
 import os

@@ -6,7 +6,7 @@
 The baseline is written out here: load every state dict, decode and evaluate all held-out photographs, for each
 ingredient by itself and for each candidate. Ours is `main.py --greedy-soup`, all that it does included, once cold
 (nothing cached) and once warm (the ingredients' logits are there, as `finetune.py` leaves them, and so are the decoded
-photographs). The three take turns; times are after imports, in one process. Results: see the README.
+photographs). The three take turns; times are after imports, in one process. Results: see docs/results.md.
 """
 
 import logging

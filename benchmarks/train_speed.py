@@ -6,7 +6,7 @@ ViT-B/32 with random weights, 560 drawn photographs of 384 x 512 to train on and
 and the evaluation, each command as a process of its own from its start to its last line: `finetune.py` from cold (it
 decodes, makes the sweep's head with a linear probe, evaluates and saves), with photographs and head at hand as in all
 runs of a sweep but the first, and `timm_loop.py`; all in float32 and in bf16, by turns. Medians, ranges and ratios of
-one round. `--timm-python` is a Python that has timm, if this one has not. Measured 2026-11: see the README.
+one round. `--timm-python` is a Python that has timm, if this one has not. Measured 2026-11: see docs/results.md.
 """
 
 import argparse

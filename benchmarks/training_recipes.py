@@ -5,7 +5,7 @@
 Runs `finetune.py` once per recipe and seed in this process, in the folder it is called from (a run that is there is
 skipped, so that it can be stopped and called again), and prints a table: macro-F1 and accuracy on the people held out
 from the training folder, the difference to the plain recipe of the same seed, and seconds. The flags behind `--` are
-common to all. Measured 2026-11: see the README.
+common to all. Measured 2026-11: see docs/results.md.
 """
 
 import argparse

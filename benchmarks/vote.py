@@ -6,7 +6,7 @@ Random answers that agree in most rows, in a temporary folder. The vote by itsel
 `utils.ensembles.votes`, and of pandas `row.value_counts().idxmax()` for each row, on answers that are read and
 aligned already; the command is `python hard_voting.py` from its start to its end, with the agreement of the files,
 and the reading of what it wrote.
-They take turns and give the same classes. Prints medians, ranges, and ratios of one round. Measured: see the README.
+They take turns and give the same classes. Prints medians, ranges, and ratios of one round. Results: docs/results.md.
 """
 
 import argparse

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 
 from utils.base.errors import InputError, one_line
 from utils.base.files import atomic, require_writable, write_text
@@ -36,7 +37,7 @@ def test_a_lock_keeps_all_others_out(tmp_path):
         "    with locked(sys.argv[2] + '.lock'):\n"
         "        os.mkdir(sys.argv[2]); os.rmdir(sys.argv[2])"  # an error while another process has it
     )
-    root = os.path.dirname(os.path.dirname(__file__))
+    root = str(REPOSITORY)
     others = [subprocess.Popen([sys.executable, "-c", code, root, str(tmp_path / "x")]) for _ in range(4)]
     assert [one.wait(60) for one in others] == [0, 0, 0, 0]
     assert os.listdir(tmp_path) == []
@@ -50,7 +51,7 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path):
         "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "x.txt"
-    root = os.path.dirname(os.path.dirname(__file__))
+    root = str(REPOSITORY)
     subprocess.run([sys.executable, "-c", code, root, str(path)], check=False)
     assert len(os.listdir(tmp_path)) == 1
     write_text(path, "whole")

@@ -1,4 +1,5 @@
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from conftest import REPOSITORY
 
 import finetune
 import finetune_age
+import hard_voting
 import inference
 import main
 import optuna_script
+import summary
 import validation
+from utils.base.options import GROUPS, Parser, default_as_typed
 
 FLAGS = {
     finetune: """age-limits=(30, 60) age-regression=0.0 aug-strength=1.0 batch-size=64 checkpointing-steps=None
@@ -22,19 +26,21 @@ FLAGS = {
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False sampler=shuffle save-every=None save-img=False split-by=person
-        split-seed=42 val-ratio=0.2 warmup-length=500 wd=0.1 workers=None""",
+        split-seed=42 val-ratio=0.2 verbose=False warmup-length=500 wd=0.1 workers=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
         no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None score-on=None
-        split-by=None split-seed=None start-from=None std=None uniform-soup=False val-ratio=recorded workers=None""",
+        split-by=None split-seed=None start-from=None std=None uniform-soup=False val-ratio=recorded verbose=False
+        workers=None""",
     inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
         model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
-        soft-voting=None soft-voting-rule=None std=None weighted-ensemble=None workers=None""",
+        soft-voting=None soft-voting-rule=None std=None sweep=None verbose=False weighted-ensemble=None
+        workers=None""",
     validation: """batch-size=64 data-location=data ensemble=None flip=False i=None mean=None metric=macro_f1
         model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None report=False
-        soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None val-ratio=recorded
-        weighted-ensemble=None workers=None""",
+        soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None sweep=None
+        val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
         data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) freeze=None
@@ -43,7 +49,10 @@ FLAGS = {
         loss-fn=CrossEntropyLoss lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32
         model-location=model n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None
         relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42 storage=None study-name=search
-        val-ratio=0.2 warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
+        val-ratio=0.2 verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
+    hard_voting: """csv=[] data-location=data mode=attribute output=output/hard_voting.csv show-disagreements=False
+        sweep=None weights=None""",
+    summary: "csv=[] name=None truth=None verbose=False",
 }
 FLAGS[finetune_age] = FLAGS[finetune]
 
@@ -112,6 +121,85 @@ def test_a_wrong_flag_or_value_is_named(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)
+def test_help_has_a_short_usage_and_titles_in_one_order(script, capsys):
+    parser = script.parser()
+    with pytest.raises(SystemExit) as stop:
+        parser.parse(["--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    files = " [CSV ...]" if script in (hard_voting, summary) else ""
+    assert told.splitlines()[:2] == [f"usage: {script.__name__}.py{files} [options]", ""]
+    titles = re.findall(r"^(\w[\w ]*):$", told, re.MULTILINE)
+    assert titles == [title for title in GROUPS if title in titles]  # "options" is none of them
+    assert titles[0] == "what"
+    assert titles[-1] == "runtime"
+
+
+def test_flags_of_a_group_stand_together_and_the_titles_follow_the_same_order(capsys):
+    parser = Parser("A script.", "script.py")
+    parser.group("data").add_argument("--a", help="of the data")
+    parser.group("what").add_argument("--b", help="what")
+    parser.group("data").add_argument("--c", help="of the data too")
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    words = re.findall(r"^(\w+(?= *:$)|  --\w)", capsys.readouterr().out, re.MULTILINE)
+    assert words == ["what", "  --b", "data", "  --a", "  --c", "runtime"]
+    with pytest.raises(KeyError):
+        parser.group("miscellaneous")
+
+
+@pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)
+def test_every_flag_tells_its_default(script):
+    """A switch is off; of any other flag `--help` shows the default, in the help text's own words where it is None."""
+    for action in script.parser()._actions:
+        switch = action.nargs == 0 or action.const is not None
+        told = re.search(r"\(default: .+\)$", action.help)
+        assert switch or (default_as_typed(action) is None) == bool(told), action.dest
+
+
+@pytest.mark.parametrize(
+    ("flag", "shown"), [("--i", "0"), ("--lr", "1e-05"), ("--old-aug", "False"), ("--age-limits", "30,60")]
+)
+def test_a_default_is_shown_as_one_would_type_it(flag, shown):
+    parser = finetune.parser()
+    (action,) = (one for one in parser._actions if flag in one.option_strings)
+    assert default_as_typed(action) == shown
+    assert parser.parse([flag, shown]).as_dict() == parser.parse([]).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "line"),
+    [
+        (finetune, ["--eopchs", "3"], "--eopchs 3 (did you mean --epochs?)"),
+        (finetune, ["--batchsize=4", "--resum"], "--batchsize=4 --resum (did you mean --batch-size and --resume?)"),
+        (finetune, ["--seed", "3"], "--seed 3 (did you mean --random-seed?)"),
+        (finetune, ["-lr", "1"], "-lr 1 (did you mean --lr?)"),
+        (finetune, ["--gpu"], "--gpu"),
+        (main, ["--greedy_soop"], "--greedy-soop (did you mean --greedy-soup?)"),
+        (main, ["greedy-soup"], "greedy-soup"),
+        (hard_voting, ["a.csv", "--moed", "class"], "--moed class (did you mean --mode?)"),
+    ],
+)
+def test_a_mistyped_flag_is_one_line_that_names_the_nearest_and_one_that_says_where_to_look(
+    script, argv, line, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        script.parser().parse(argv)
+    assert stop.value.code == 2
+    told, name = capsys.readouterr(), f"{script.__name__}.py"
+    assert told.err == f"{name}: error: unrecognized arguments: {line}\nsee python {name} --help\n"
+    assert told.out == ""
+
+
+def test_a_wrong_value_is_one_line_too(capsys):
+    with pytest.raises(SystemExit):
+        finetune.parser().parse(["--lr", "fast"])
+    assert capsys.readouterr().err == (
+        "finetune.py: error: argument --lr: 'fast' is no number\nsee python finetune.py --help\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 )
@@ -124,14 +212,15 @@ def test_idle_threads_soon_sleep_unless_the_user_says_otherwise(given, spins):
     assert told.stdout.split() == [spins, "False"]  # libgomp asks when torch is imported
 
 
+@pytest.mark.parametrize("argument", ["--help", "--no-such-flag"])
 @pytest.mark.parametrize("script", [f"{script.__name__}.py" for script in FLAGS])
-def test_help_does_not_import_torch(script):
+def test_help_and_a_mistyped_flag_do_not_import_torch(script, argument):
     code = (
-        f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
+        f"import sys, runpy; sys.argv = ['{script}', '{argument}']\n"
         f"try: runpy.run_path('{script}', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "--data-location" in result.stdout
+    assert f"usage: {script}" in result.stdout if argument == "--help" else argument in result.stderr

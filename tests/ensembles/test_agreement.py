@@ -163,7 +163,7 @@ def test_candidates_for_an_ensemble_are_compared_by_the_same_table():
     log_probs = np.log(np.eye(18)[np.stack([ANSWERS[0], ANSWERS[2], specialist])] + 1e-9)
     labels, begins = ANSWERS[0], np.array([True, True, False])
     library = Library(("a", "b", "Age_c"), log_probs, begins, labels, np.arange(4), np.ones(18, int))
-    lines = candidates.describe(library, "accuracy")
+    lines = candidates.library_lines(library, "accuracy")
     assert re.fullmatch(r"\[ 1\] accuracy 0\.2500\s+b", lines[1])
     assert lines[2] == "[ 2] age specialist    Age_c"
     assert lines[-3:] == ["[ 0]   0  75  25", "[ 1]  75   0   0", "[ 2]  25   0   0"]

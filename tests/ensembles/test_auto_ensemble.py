@@ -136,7 +136,11 @@ def test_candidates_are_the_latest_ingredients_the_soups_and_the_age_specialists
 ):
     in_a_copy(trained, monkeypatch)
     earlier, latest = (f"finetune_cp_seed42_i1_epoch{epoch}" for epoch in (2, 10))  # which sorts before the earlier
-    train(faces, pretrained, "--epochs", 1, "--i", 1)[0].rename(f"model/{latest}.pt")
+    path, _ = train(faces, pretrained, "--epochs", 1, "--i", 1)
+    meta = read_checkpoint(path).meta
+    later = {**meta, "ingredient": {**meta["ingredient"], "epoch": 10}}
+    save_checkpoint(Path(f"model/{latest}.pt"), read_checkpoint(path).state_dict(), later)
+    path.unlink()
     Path("model/notes.pt").write_text("not named as a checkpoint of ours")
     found = {one.name: one.kind for one in find_candidates(Path("model"))}
     assert found[latest] == "single"

@@ -25,6 +25,7 @@ from utils.evaluation.scores import score
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import build
+from utils.soups.recipes import recipe_function
 
 NAME = "finetune_cp_seed42"
 
@@ -59,6 +60,13 @@ def test_no_recipe_that_selects_ends_below_what_it_began_with(souped):
     for recipe in ("greedy-replacement", "wise-ft"):
         assert reached(souped, recipe) >= reached(souped, "greedy"), recipe
     assert reached(souped, "pruned") >= reached(souped, "uniform")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_declared_recipe_has_its_function_and_the_function_says_what_it_does(recipe):
+    function = recipe_function(recipe)
+    assert function.__name__ == recipe.replace("-", "_")
+    assert function.__doc__
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -140,7 +148,7 @@ def test_the_exported_folder_is_what_transformers_and_its_card_say(souped, faces
 
     folder = souped[0] / "hub" / "soup"
     record = json.loads((folder / "soup.json").read_text())
-    best = max(RECIPES, key=lambda recipe: (reached(souped, recipe), -RECIPES.index(recipe)))
+    best = max(RECIPES, key=lambda recipe: (reached(souped, recipe), -list(RECIPES).index(recipe)))
     exported = saved(souped[0], best)
     assert record == exported.meta  # of the soups made, the best one
     card = (folder / "README.md").read_text()
@@ -167,7 +175,7 @@ def test_the_exported_folder_is_what_transformers_and_its_card_say(souped, faces
 def test_an_exported_folder_predicts_like_the_file(souped, faces, monkeypatch):
     monkeypatch.chdir(souped[0])
     folder = Path("hub/soup").resolve()
-    best = max(RECIPES, key=lambda recipe: (reached(souped, recipe), -RECIPES.index(recipe)))
+    best = max(RECIPES, key=lambda recipe: (reached(souped, recipe), -list(RECIPES).index(recipe)))
     from_folder, from_file = (
         infer(faces, "--model-name", one).read_text() for one in (folder, saved(Path(), best).path)
     )
@@ -177,7 +185,7 @@ def test_an_exported_folder_predicts_like_the_file(souped, faces, monkeypatch):
 def test_onnx_gives_the_same_logits_for_any_number_of_images(souped, faces):
     import onnxruntime
 
-    best = max(RECIPES, key=lambda recipe: (reached(souped, recipe), -RECIPES.index(recipe)))
+    best = max(RECIPES, key=lambda recipe: (reached(souped, recipe), -list(RECIPES).index(recipe)))
     checkpoint = saved(souped[0], best)
     _, pixels = held_out(faces, checkpoint)
     session = onnxruntime.InferenceSession(souped[0] / "soup.onnx", providers=["CPUExecutionProvider"])
@@ -258,7 +266,10 @@ def test_what_does_not_fit_together_is_said_before_any_work(trained, faces, monk
 
 def test_a_sweep_scored_on_other_images_leaves_its_own_files_alone(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    before = {path: path.read_bytes() for path in [*Path("logs").glob("*.*"), *Path("model").glob("*.pt")]}
+    before = {
+        path: path.read_bytes()
+        for path in [*Path("logs").glob("*.json*"), *Path("logs").glob("*.txt"), *Path("model").glob("*.pt")]
+    }
     names = sorted(path.name for path in (faces / "eval" / "images").iterdir())
     rows = "".join(f"{faces}/eval/images/{name},{k % 18}\n" for k, name in enumerate(names))
     Path("others.csv").write_text("file,label\n" + rows)

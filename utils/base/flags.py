@@ -3,6 +3,7 @@
 This module imports nothing heavy, so that `--help` and a mistyped flag answer at once.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base.errors import InputError
@@ -23,32 +24,58 @@ DEMO_ADDRESS = "127.0.0.1:7860"
 DEFAULT_SPLIT = {"val_ratio": 0.2, "seed": 42, "by": "person"}
 SPLIT_BY = ("person", "image")
 SOFT_VOTING_RULES = ("minmax", "mean", "log")
-RECIPES = (
-    "uniform", "greedy", "greedy-replacement", "pruned", "top-k", "radin", "learned", "learned-by-layer",
-    "model-stock", "wise-ft",
-)  # fmt: skip
+EVALUATION_BATCH = 64
 START_FILE = "start.pt"  # what a soup that has a share of the start calls that ingredient
-SELECT_NOTHING = ("uniform", "model-stock")
-NEED_START = ("model-stock", "wise-ft")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a way to a soup asks for: held-out people to select on, and what the ingredients were fine-tuned from."""
+
+    selects: bool = True
+    needs_start: bool = False
+
+
+RECIPES = {  # each is the function of this name in soups/recipes.py
+    "uniform": Recipe(selects=False),
+    "greedy": Recipe(),
+    "greedy-replacement": Recipe(),
+    "pruned": Recipe(),
+    "top-k": Recipe(),
+    "radin": Recipe(),
+    "learned": Recipe(),
+    "learned-by-layer": Recipe(),
+    "model-stock": Recipe(selects=False, needs_start=True),
+    "wise-ft": Recipe(needs_start=True),
+}
 
 
 def add_locations(parser: Parser) -> None:
-    parser.add_argument("--data-location", type=Path, default=Path("data"), help="folder of the photographs")
-    parser.add_argument("--model-location", type=Path, default=Path("model"), help="folder of the checkpoints")
+    add_data_location(parser)
+    parser.group("which checkpoints").add_argument(
+        "--model-location", type=Path, metavar="DIR", default=Path("model"), help="folder of the checkpoints"
+    )
+
+
+def add_data_location(parser: Parser) -> None:
+    parser.group("data").add_argument(
+        "--data-location", type=Path, metavar="DIR", default=Path("data"), help="folder of the photographs"
+    )
 
 
 def add_split(parser: Parser) -> None:
     """How people are held out. `--random-seed` has no part in it, so that all seeds share one held-out set."""
-    parser.add_argument(
-        "--split-seed", type=number(int, 0), default=DEFAULT_SPLIT["seed"], help="seed of the held-out split"
-    )
-    parser.add_argument(
+    data = parser.group("data")
+    data.add_argument(
         "--val-ratio",
         type=ratio,
         default=DEFAULT_SPLIT["val_ratio"],
         help="part of the people that is held out; 0 trains on everyone",
     )
-    parser.add_argument(
+    data.add_argument(
+        "--split-seed", type=number(int, 0), default=DEFAULT_SPLIT["seed"], help="seed of the held-out split"
+    )
+    data.add_argument(
         "--split-by",
         choices=SPLIT_BY,
         default=DEFAULT_SPLIT["by"],
@@ -59,40 +86,52 @@ def add_split(parser: Parser) -> None:
 
 def add_evaluation_split(parser: Parser) -> None:
     """Whom to score on: by default those that the checkpoints hold out."""
-    own = "(default: the checkpoint's own"
-    parser.add_argument("--split-seed", type=number(int, 0), help=f"seed of the held-out split {own}, else 42)")
-    parser.add_argument(
+    data, own = parser.group("data"), "(default: the checkpoint's own"
+    data.add_argument(
         "--val-ratio",
         type=ratio_or_none,
         default=RECORDED,
         help="part of the people that is held out; None evaluates on everyone, training people included; "
-        "recorded means the checkpoint's own, else 0.2",
+        f"recorded means the checkpoint's own, else {DEFAULT_SPLIT['val_ratio']}",
     )
-    parser.add_argument("--split-by", choices=SPLIT_BY, help=f"people or images are held out {own}, else person)")
+    data.add_argument(
+        "--split-seed", type=number(int, 0), help=f"seed of the held-out split {own}, else {DEFAULT_SPLIT['seed']})"
+    )
+    data.add_argument(
+        "--split-by", choices=SPLIT_BY, help=f"people or images are held out {own}, else {DEFAULT_SPLIT['by']})"
+    )
     add_relabel(parser)
 
 
 def add_relabel(parser: Parser) -> None:
-    parser.add_argument(
+    parser.group("data").add_argument(
         "--relabel",
         type=Path,
+        metavar="FILE",
         help="CSV of corrections: id,attribute,value (default: relabel.csv in the train folder)",
     )
 
 
 def add_labels(parser: Parser) -> None:
-    parser.add_argument(
-        "--age-limits", type=age_limits, default=(30, 60), help="first year of the middle and of the old class"
+    parser.group("data").add_argument(
+        "--age-limits",
+        type=age_limits,
+        metavar="30,60",
+        default=(30, 60),
+        help="first year of the middle and of the old class",
     )
 
 
-def add_loader(parser: Parser, batch_help: str = "images per step and process") -> None:
-    parser.add_argument("--batch-size", type=number(int, 1), default=64, help=batch_help)
+def add_loader(parser: Parser, batch_help: str = "images per evaluation step") -> None:
+    """How photographs are fed to models that are evaluated."""
+    parser.group("runtime").add_argument(
+        "--batch-size", type=number(int, 1), default=EVALUATION_BATCH, help=batch_help
+    )
     add_workers(parser)
 
 
 def add_cache(parser: Parser) -> None:
-    parser.add_argument(
+    parser.group("runtime").add_argument(
         "--no-cache",
         action="store_true",
         help="decode photographs when they are needed instead of keeping them decoded",
@@ -100,7 +139,7 @@ def add_cache(parser: Parser) -> None:
 
 
 def add_workers(parser: Parser) -> None:
-    parser.add_argument(
+    parser.group("runtime").add_argument(
         "--workers",
         type=number(int, 0),
         help="loader processes; 0 loads in the main process (default: by machine, 0 on a CPU)",
@@ -109,57 +148,69 @@ def add_workers(parser: Parser) -> None:
 
 def add_selection(parser: Parser) -> None:
     """Which fine-tuned checkpoints in the model folder are meant; the default is whatever is there."""
-    parser.add_argument("--name", type=run_name, help="name of the sweep (default: the only one there)")
-    parser.add_argument("--model-num", type=number(int, 1), help="use the indices below this (default: all)")
-    parser.add_argument("--indices", type=number(int, 0), nargs="+", metavar="I", help="use these indices")
-    parser.add_argument(
-        "--random-seed", type=number(int, 0), nargs="+", help="seeds of the checkpoints (default: all)"
+    which = parser.group("which checkpoints")
+    which.add_argument("--name", type=run_name, help="name of the sweep (default: the only one there)")
+    which.add_argument("--random-seed", type=number(int, 0), nargs="+", help="seeds of the checkpoints (default: all)")
+    which.add_argument(
+        "--indices", type=number(int, 0), nargs="+", metavar="I", help="use these indices (default: all)"
     )
-    parser.add_argument("--epoch", type=number(int, 1), help="epoch of the checkpoints (default: the latest of each)")
+    which.add_argument("--model-num", type=number(int, 1), help="use the indices below this (default: all)")
+    which.add_argument("--epoch", type=number(int, 1), help="epoch of the checkpoints (default: the latest of each)")
 
 
 def add_recipes(parser: Parser) -> None:
     """Ways to a soup beside the two published ones, and what to make of it."""
-    parser.add_argument(
+    what = parser.group("what")
+    what.add_argument(
         "--recipe", choices=(*RECIPES, "all"), nargs="+", metavar="NAME",
-        help=f"ways to a soup, compared in a table: {', '.join(RECIPES)}, or all",
+        help=f"ways to a soup, compared in a table: {', '.join(RECIPES)}, or all (default: none)",
     )  # fmt: skip
-    parser.add_argument("--budget", type=number(int, 1), default=10, help="soups that radin evaluates")
-    parser.add_argument(
+    what.add_argument("--budget", type=number(int, 1), default=10, help="soups that radin evaluates")
+    what.add_argument(
         "--start-from",
+        metavar="START",
         help="what the ingredients were fine-tuned from, for model-stock, wise-ft and the doctor: a file, a folder or "
-        "a hub id; the sweep's head is put on it",
+        "a hub id; the sweep's head is put on it (default: none, and --recipe all leaves those two out)",
     )
-    parser.add_argument(
+    what.add_argument(
         "--nested", action="store_true", help="also select on one half of the held-out people and score on the other"
     )
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write the soup as a Hugging Face folder")
-    parser.add_argument("--export-onnx", type=Path, metavar="FILE", help="write the soup as ONNX")
+    saving = parser.group("saving and resuming")
+    saving.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the soup as a Hugging Face folder (default: not written)"
+    )
+    saving.add_argument(
+        "--export-onnx", type=Path, metavar="FILE", help="write the soup as ONNX (default: not written)"
+    )
     add_push(parser)
 
 
 def add_push(parser: Parser) -> None:
-    parser.add_argument(
-        "--push-to-hub", metavar="USER/NAME", help="put the result into this repository of the Hugging Face hub"
+    parser.group("saving and resuming").add_argument(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        help="put the result into this repository of the Hugging Face hub (default: nothing is uploaded)",
     )
 
 
 def add_foreign(parser: Parser) -> None:
     """Checkpoints and images of people who did not train here."""
-    parser.add_argument(
+    parser.group("which checkpoints").add_argument(
         "--ingredients", type=Path, nargs="+", metavar="PATH",
-        help="soup these files or Hugging Face folders instead of a sweep in the model folder",
+        help="soup these files or Hugging Face folders (default: a sweep in the model folder)",
     )  # fmt: skip
-    parser.add_argument(
+    parser.group("data").add_argument(
         "--score-on", type=Path, metavar="PATH",
-        help="images to score on instead of held-out people: a folder with one sub-folder per class, or a CSV "
-        "file,label with or without person",
+        help="images to score on: a folder with one sub-folder per class, or a CSV file,label with or without person "
+        "(default: the held-out people)",
     )  # fmt: skip
 
 
 def add_model_name(parser: Parser) -> None:
-    parser.add_argument(
-        "--model-name", help="checkpoint: a path, or a name in the model folder (default: the only greedy soup there)"
+    parser.group("which checkpoints").add_argument(
+        "--model-name",
+        metavar="FILE.pt",
+        help="checkpoint: a path, or a name in the model folder (default: the only greedy soup there)",
     )
 
 
@@ -167,32 +218,51 @@ def add_ensembles(parser: Parser, one_only: bool = False) -> None:
     """What is predicted together with the model; `one_only` refuses several ways at once, and applies an ensemble that
     was chosen instead of choosing one.
     """
-    parser.add_argument(
-        "--flip", action="store_true", help="predict each photograph and its mirror image, and average: twice the time"
-    )
-    group = parser.add_mutually_exclusive_group() if one_only else parser
+    what = parser.group("what")
+    group = what.add_mutually_exclusive_group() if one_only else what
     group.add_argument(
         "--weighted-ensemble", metavar="AGE.pt", nargs="+",
-        help="age specialists whose log-probabilities, averaged, are added to the model's",
+        help="age specialists whose log-probabilities, averaged, are added to the model's (default: none)",
     )  # fmt: skip
-    group.add_argument("--soft-voting", metavar="OTHER.pt", nargs="+", help="models whose probabilities vote with it")
+    group.add_argument(
+        "--soft-voting", metavar="OTHER.pt", nargs="+",
+        help="models whose probabilities vote with it (default: none)",
+    )  # fmt: skip
     if one_only:
         group.add_argument(
             "--ensemble",
             type=Path,
             metavar="FILE",
-            help="what validation.py --ensemble auto chose, instead of a model",
+            help="what validation.py --ensemble auto chose, instead of a model (default: the model)",
         )
     else:
         group.add_argument(
             "--ensemble", choices=("auto",),
-            help="select members, weights and a bias per class from all checkpoints of the folder, or of --name",
+            help="select members, weights and a bias per class from all checkpoints of the folder, or of --name "
+            "(default: examine one model)",
         )  # fmt: skip
-    parser.add_argument(
+    what.add_argument(
         "--soft-voting-rule",
         choices=SOFT_VOTING_RULES,
-        help="sum of min-max scaled probabilities (the default), or mean of probabilities or of log-probabilities",
+        help="sum of min-max scaled probabilities, or mean of probabilities or of log-probabilities (default: minmax)",
     )
+    what.add_argument(
+        "--flip", action="store_true", help="predict each photograph and its mirror image, and average: twice the time"
+    )
+
+
+def add_sweep(parser: Parser, what: str) -> None:
+    parser.group("what").add_argument(
+        "--sweep", type=run_name, metavar="NAME", help=f"{what} (default: none; main.py must have scored the sweep)"
+    )
+
+
+def refuse_beside_sweep(options: Options, *names: str) -> None:
+    """Raise `InputError` when one of these is given together with `--sweep`."""
+    for name in names if options.sweep else ():
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is not None and value is not False:
+            raise InputError(f"--sweep {options.sweep} names all models itself: leave {flag} out")
 
 
 def refuse_beside_ensemble(options: Options, *names: str) -> None:
@@ -204,7 +274,7 @@ def refuse_beside_ensemble(options: Options, *names: str) -> None:
 
 
 def add_demo(parser: Parser) -> None:
-    parser.add_argument(
+    parser.group("what").add_argument(
         "--demo",
         type=address,
         nargs="?",
@@ -224,12 +294,15 @@ def refuse_beside_demo(options: Options, defaults: Options, *names: str) -> None
 
 def add_preprocessing(parser: Parser) -> None:
     for name in ("mean", "std"):
-        parser.add_argument(
-            f"--{name}", type=triple, help=f"channel {name} for checkpoints without a record (default: CLIP's)"
+        parser.group("data").add_argument(
+            f"--{name}",
+            type=triple,
+            metavar="R,G,B",
+            help=f"channel {name} for checkpoints without a record (default: CLIP's)",
         )
 
 
 def add_verbose(parser: Parser) -> None:
-    parser.add_argument(
+    parser.group("runtime").add_argument(
         "--verbose", action="store_true", help="print on the terminal all that goes to the log file in logs/"
     )

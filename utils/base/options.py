@@ -4,14 +4,20 @@ This module imports nothing heavy, so that `--help` and a mistyped flag answer a
 """
 
 import argparse
+import difflib
 import math
 import re
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
+GROUPS = (
+    "what", "which checkpoints", "data", "optimisation", "loss and imbalance", "augmentation", "search space",
+    "saving and resuming", "runtime",
+)  # fmt: skip
 
 
 class Options(argparse.Namespace):
@@ -39,18 +45,44 @@ class Options(argparse.Namespace):
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse` without abbreviations, with both `--a-b` and `--a_b`, and read-only results."""
+    """`argparse` without abbreviations, with both `--a-b` and `--a_b`, titled groups of flags, and read-only results.
 
-    def __init__(self, docstring: str):
+    `script` is the file's name, `finetune.py`.
+    """
+
+    def __init__(self, docstring: str, script: str | None = None):
         super().__init__(
-            description=docstring,
-            allow_abbrev=False,
-            formatter_class=type("Formatter", (_DefaultsHelp, argparse.RawDescriptionHelpFormatter), {}),
+            prog=script, description=docstring, allow_abbrev=False, add_help=False, formatter_class=_Formatter
         )
+        self.groups = {title: self.add_argument_group(title) for title in GROUPS}
+        self.group("runtime").add_argument("-h", "--help", action="help", help="print this text")
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """The flags under one of the `GROUPS`; `--help` prints them in that order and leaves out empty ones."""
+        return self.groups[title]
 
     def parse(self, argv: list[str] | None = None) -> Options:
         argv = sys.argv[1:] if argv is None else argv
-        return self.parse_args([_dashes(token) for token in argv], Options()).sealed()
+        options, unknown = self.parse_known_args([_dashes(token) for token in argv], Options())
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        return options.sealed()
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and where the flags are explained in another; exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\nsee python {self.prog} --help\n")
+
+    def _suggestion(self, unknown: list[str]) -> str:
+        typed = [token.partition("=")[0].lstrip("-") for token in unknown if token.startswith("-")]
+        near = list(dict.fromkeys(flag for word in typed if (flag := self._nearest(word))))
+        return f" (did you mean {' and '.join(near)}?)" if near else ""
+
+    def _nearest(self, word: str) -> str | None:
+        """The flag that looks most like a word, else the first one that has the word in it."""
+        known = [flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")]
+        near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+        near += [name for name in known if word in name and len(word) > 2]
+        return f"--{near[0]}" if near else None
 
     def command(self, script: str, options: Options) -> str:
         """The shell's command line under which `script` gets these options; those at their defaults are left out."""
@@ -63,13 +95,32 @@ class Parser(argparse.ArgumentParser):
         return shlex.join(words)
 
 
-class _DefaultsHelp(argparse.HelpFormatter):
-    """Appends the default to each help text, unless it is None or a plain switch."""
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Usage in one line, short names of values, and each flag's default."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32)
+
+    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+        files = [self._format_args(action, action.metavar) for action in actions if not action.option_strings]
+        super().add_usage(" ".join(["%(prog)s", *files, "[options]"]), actions, groups, prefix)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return action.dest.rpartition("_")[2].upper()
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, argparse.SUPPRESS, False) or action.nargs == 0:
-            return action.help
-        return f"{action.help} (default: %(default)s)"
+        shown = default_as_typed(action)
+        return action.help if shown is None else f"{action.help} (default: {shown})"
+
+
+def default_as_typed(action: argparse.Action) -> str | None:
+    """A flag's default as one would type it; None for a switch, and where only the help text can tell it."""
+    value = action.default
+    if value is None or action.nargs == 0 or not action.option_strings:
+        return None
+    values = value if isinstance(value, tuple) else (value,)
+    words = [f"{one:g}" if isinstance(one, float) else str(one) for one in values]
+    return (" " if action.nargs else ",").join(words)
 
 
 def _dashes(token: str) -> str:

@@ -39,7 +39,7 @@ def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     require_writable(path.parent)
     ours.setLevel(logging.DEBUG)
     terminal.setLevel(logging.DEBUG if verbose else logging.INFO)
-    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    file = logging.FileHandler(path, mode="w", encoding="utf-8", delay=True)  # a mistake told at once leaves no file
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     ours.addHandler(file)
     return path

@@ -1,6 +1,6 @@
 """The options of fine-tuning, which finetune.py, finetune_age.py and optuna_script.py share.
 
-Like `utils.options` this imports nothing heavy.
+Like `utils.base.options` this imports nothing heavy.
 """
 
 from pathlib import Path
@@ -12,19 +12,22 @@ from utils.base.options import Parser, age_range, frozen_part, number, run_name,
 
 LOSSES = {"CrossEntropyLoss": True, "ContrastiveLoss": False}  # whether it takes the labels of mixed photographs
 REPORT_TO = ("wandb", "tensorboard", "csv", "none")
+RELEASE = "ViT-B/32"  # --model: the model-soups release, one file model_{i}.pt for each index
 
 
-def finetune_parser(docstring: str) -> Parser:
+def finetune_parser(docstring: str, script: str) -> Parser:
     """The parser of finetune.py and finetune_age.py."""
-    parser = Parser(docstring)
+    parser = Parser(docstring, script)
     add_searched(parser)
-    add_training(parser)
-    flags.add_labels(parser)
-    flags.add_split(parser)
     flags.add_locations(parser)
-    flags.add_loader(parser)
-    flags.add_cache(parser)
+    flags.add_split(parser)
+    flags.add_labels(parser)
     add_run(parser)
+    flags.add_workers(parser)
+    flags.add_cache(parser)
+    add_training(parser)
+    add_soft_labels(parser)
+    add_outputs(parser)
     flags.add_verbose(parser)
     return parser
 
@@ -34,21 +37,37 @@ def takes_mixed_labels(loss_fn: str) -> bool:
     return LOSSES[loss_fn]
 
 
+def each_index_has_a_start(model: str) -> bool:
+    """Whether `--i` chooses what a run starts from; with any `--model` but the release all indices share one start."""
+    return model == RELEASE
+
+
 def add_searched(parser: Parser) -> None:
     """What one run chooses and `optuna_script.py` searches: which ingredient, and how it is trained."""
-    parser.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
-    parser.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
-    parser.add_argument(
+    what, optimisation = parser.group("what"), parser.group("optimisation")
+    what.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
+    what.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
+    what.add_argument(
         "--random-seed", type=number(int, 0, 2**32 - 1), default=42, help="seed of order and augmentation"
     )
-    parser.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
-    parser.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
-    parser.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
-    parser.add_argument(
+    optimisation.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
+    optimisation.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
+    optimisation.add_argument("--batch-size", type=number(int, 1), default=64, help="images per step and process")
+    optimisation.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
+    parser.group("augmentation").add_argument(
         "--aug-strength", type=number(float, 0, 3), default=1.0, help="scale of the augmentation; 0 leaves it out"
     )
-    parser.add_argument("--label-smoothing", type=number(float, 0, 0.9), default=0.0, help="of the cross entropy")
-    parser.add_argument(
+
+
+def add_soft_labels(parser: Parser) -> None:
+    """What makes the labels of one run less sure."""
+    parser.group("loss and imbalance").add_argument(
+        "--label-smoothing",
+        type=number(float, 0, 0.9),
+        default=0.0,
+        help="share of each label that the cross entropy spreads over all classes",
+    )
+    parser.group("augmentation").add_argument(
         "--mixup", type=number(float, 0, 8), default=0.0, metavar="ALPHA",
         help="mix each photograph with another one by a Beta(ALPHA, ALPHA) share",
     )  # fmt: skip
@@ -56,130 +75,180 @@ def add_searched(parser: Parser) -> None:
 
 def add_training(parser: Parser) -> None:
     """What steers fine-tuning beside the searched options, the same in all runs of a study."""
-    parser.add_argument(
+    _add_start(parser)
+    _add_optimisation(parser)
+    _add_loss(parser)
+    _add_augmentation(parser)
+    _add_scored(parser)
+    _add_speed(parser)
+
+
+def _add_start(parser: Parser) -> None:
+    what = parser.group("what")
+    what.add_argument(
         "--model",
-        default="ViT-B/32",
-        help="ViT-B/32 (the release's model_{i}.pt), ViT-B/16 (OpenAI's, from the hub), a hub id, a folder or a file",
+        default=RELEASE,
+        help=f"{RELEASE} (the release's model_{{i}}.pt), ViT-B/16 (OpenAI's, from the hub), a hub id, a folder or a "
+        "file",
     )
-    parser.add_argument(
-        "--pretrained-location", type=Path, help="folder of model_{i}.pt (default: the model location)"
+    what.add_argument("--image-size", type=number(int, 1), help="pixels per side (default: the model's own)")
+    what.add_argument(
+        "--head-init",
+        choices=("zeroshot", "probe", "random"),
+        help="start of the classification head (default: zeroshot when the source has a text tower, else probe)",
     )
-    parser.add_argument("--image-size", type=number(int, 1), help="pixels per side (default: the model's own)")
-    parser.add_argument(
+    parser.group("which checkpoints").add_argument(
+        "--pretrained-location", type=Path, metavar="DIR", help="folder of model_{i}.pt (default: the model location)"
+    )
+    parser.group("data").add_argument(
+        "--drop-ages",
+        type=age_range,
+        metavar="57-59",
+        help="leave people of these ages out of the training (default: nobody)",
+    )
+
+
+def _add_optimisation(parser: Parser) -> None:
+    group = parser.group("optimisation")
+    group.add_argument(
         "--warmup-length", type=number(int, 0), default=500, help="warm-up steps, at most a tenth of all steps"
     )
-    parser.add_argument(
+    group.add_argument(
         "--gradient-accumulation-steps", type=number(int, 1), default=1, help="batches per optimizer step"
     )
-    parser.add_argument(
-        "--old-aug",
-        type=true_or_false,
-        default=False,
-        metavar="{True,False}",
-        help="one more pass over the training people of the oldest class under their own augmentation",
+    group.add_argument(
+        "--layer-decay", type=number(float, 0, 1, above=True), default=1.0,
+        help="learning rate of each layer as a part of the next one's",
+    )  # fmt: skip
+    group.add_argument(
+        "--freeze",
+        type=frozen_part,
+        metavar="{backbone,first-K}",
+        help="train the head alone, or leave K layers as they are (default: everything is trained)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--ema-decay", type=number(float, 0, 0.99999), default=0.0,
+        help="evaluate and save an exponential moving average of the weights; 0 leaves it out",
+    )  # fmt: skip
+
+
+def _add_loss(parser: Parser) -> None:
+    group = parser.group("loss and imbalance")
+    group.add_argument(
+        "--loss-fn",
+        choices=tuple(LOSSES),
+        default="CrossEntropyLoss",
+        help="ContrastiveLoss is added to the cross entropy",
+    )
+    group.add_argument(
+        "--contrastive-weight", type=number(float, 0, above=True), default=0.1, help="weight of the contrastive loss"
+    )
+    group.add_argument(
+        "--class-weights", choices=("none", "sqrt", "balanced"), default="none",
+        help="weigh classes in the loss by one over (the square root of) their size",
+    )  # fmt: skip
+    group.add_argument(
         "--sampler",
         choices=("shuffle", "balanced"),
         default="shuffle",
         help="each image once per epoch, or classes drawn by the square root of their size",
     )
-    parser.add_argument(
+    group.add_argument(
         "--logit-adjustment",
         type=number(float, 0, 2),
         default=0.0,
         help="times the log of each class's share in training, added to the logits in the loss, so that rare classes "
         "are predicted more often; 0 leaves it out, 1 aims at equal shares",
     )
-    parser.add_argument(
-        "--class-weights", choices=("none", "sqrt", "balanced"), default="none",
-        help="weigh classes in the loss by one over (the square root of) their size",
-    )  # fmt: skip
-    parser.add_argument(
-        "--half-cutmix", type=number(float, 0, 1), default=0.0, metavar="P",
-        help="with this probability take the right half from another face of the same mask class",
-    )  # fmt: skip
-    parser.add_argument(
-        "--drop-ages", type=age_range, metavar="57-59", help="leave people of these ages out of the training"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--age-regression", type=number(float, 0), default=0.0, metavar="WEIGHT",
         help="weight of a second task, the age in years, that no checkpoint keeps",
     )  # fmt: skip
-    parser.add_argument(
-        "--ema-decay", type=number(float, 0, 0.99999), default=0.0,
-        help="evaluate and save an exponential moving average of the weights; 0 leaves it out",
-    )  # fmt: skip
-    parser.add_argument(
-        "--layer-decay", type=number(float, 0, 1, above=True), default=1.0,
-        help="learning rate of each layer as a part of the next one's",
-    )  # fmt: skip
-    parser.add_argument(
-        "--freeze",
-        type=frozen_part,
-        metavar="{backbone,first-K}",
-        help="train the head alone, or leave K layers as they are",
+
+
+def _add_augmentation(parser: Parser) -> None:
+    group = parser.group("augmentation")
+    group.add_argument(
+        "--old-aug",
+        type=true_or_false,
+        default=False,
+        metavar="{True,False}",
+        help="one more pass over the training people of the oldest class under their own augmentation",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--half-cutmix", type=number(float, 0, 1), default=0.0, metavar="P",
+        help="with this probability take the right half from another face of the same mask class",
+    )  # fmt: skip
+
+
+def _add_scored(parser: Parser) -> None:
+    group = parser.group("saving and resuming")
+    group.add_argument(
         "--metric",
         choices=METRICS,
         default="macro_f1",
         help="held-out score that --keep, --patience, --keep-top and a study look at",
     )
-    parser.add_argument(
+    group.add_argument(
         "--keep", choices=("last", "best"), default="last", help="the epoch whose weights the checkpoint holds"
     )
-    parser.add_argument(
-        "--patience", type=number(int, 1), metavar="N", help="stop when N epochs in a row have not raised --metric"
+    group.add_argument(
+        "--patience",
+        type=number(int, 1),
+        metavar="N",
+        help="stop when N epochs in a row have not raised --metric (default: train all epochs)",
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile the training step")
-    parser.add_argument(
-        "--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower"
-    )
-    parser.add_argument(
+
+
+def _add_speed(parser: Parser) -> None:
+    group = parser.group("runtime")
+    group.add_argument(
         "--mixed-precision",
         choices=("no", "fp16", "bf16"),
-        help="of the training step (default: what accelerate says)",
+        help="precision of the training step (default: what accelerate says)",
     )
-    parser.add_argument(
-        "--loss-fn",
-        choices=tuple(LOSSES),
-        default="CrossEntropyLoss",
-        help="ContrastiveLoss is added to the cross entropy",
-    )
-    parser.add_argument(
-        "--contrastive-weight", type=number(float, 0, above=True), default=0.1, help="weight of the contrastive loss"
-    )
-    parser.add_argument(
-        "--head-init",
-        choices=("zeroshot", "probe", "random"),
-        help="start of the classification head (default: zeroshot when the source has a text tower, else probe)",
+    group.add_argument("--compile", action="store_true", help="torch.compile the training step")
+    group.add_argument(
+        "--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower"
     )
 
 
 def add_run(parser: Parser) -> None:
+    """Whether a fine-tuning run goes on, begins anew, or is only tried."""
+    group = parser.group("saving and resuming")
+    group.add_argument("--resume", action="store_true", help="go on from the state that a stopped run left")
+    group.add_argument("--overwrite", action="store_true", help="replace what other options of this name left")
+    parser.group("runtime").add_argument(
+        "--fast-dev-run", action="store_true", help="try everything on two batches and keep nothing"
+    )
+
+
+def add_outputs(parser: Parser) -> None:
     """What a fine-tuning run writes beside its checkpoint, and where it reports to."""
-    parser.add_argument("--save-every", type=number(int, 1), help="also save every N-th epoch's checkpoint")
-    parser.add_argument("--save-img", action="store_true", help="write a sheet of augmented training images")
-    parser.add_argument("--overwrite", action="store_true", help="replace what other options of this name left")
-    parser.add_argument(
-        "--checkpointing-steps", type=number(int, 1), metavar="N",
-        help="keep a state to go on from every N steps too (default: after each epoch, and when stopped by SIGTERM)",
-    )  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="go on from the state that a stopped run left")
-    parser.add_argument(
+    group = parser.group("saving and resuming")
+    group.add_argument(
+        "--save-every",
+        type=number(int, 1),
+        metavar="N",
+        help="also save every N-th epoch's checkpoint (default: one checkpoint a run)",
+    )
+    group.add_argument(
         "--keep-top",
         type=number(int, 1),
         metavar="N",
-        help="remove all but the sweep's N best checkpoints by --metric",
+        help="remove all but the sweep's N best checkpoints by --metric (default: all stay)",
     )
-    parser.add_argument("--fast-dev-run", action="store_true", help="try everything on two batches and keep nothing")
+    group.add_argument(
+        "--checkpointing-steps", type=number(int, 1), metavar="N",
+        help="keep a state to go on from every N steps too (default: after each epoch, and when stopped by SIGTERM)",
+    )  # fmt: skip
+    group.add_argument("--save-img", action="store_true", help="write a sheet of augmented training images")
     add_push(parser)
     add_report(parser)
 
 
 def add_report(parser: Parser) -> None:
-    parser.add_argument(
+    parser.group("runtime").add_argument(
         "--report-to",
         choices=REPORT_TO,
         default="wandb",
@@ -189,21 +258,20 @@ def add_report(parser: Parser) -> None:
 
 def add_search_space(parser: Parser) -> None:
     """What `optuna_script.py` searches; equal limits and single choices fix a value."""
+    group = parser.group("search space")
     positive, ratio_of_labels = number(float, 0, above=True), number(float, 0, 0.9)
     for name, kind, limits, what in (
         ("lr", positive, (1e-6, 1e-4), "peak learning rate, searched on a logarithmic scale"),
         ("wd", number(float, 0), (0.0, 0.3), "AdamW weight decay"),
         ("epochs", number(int, 1), (5, 20), "passes over the training images"),
         ("aug-strength", number(float, 0, 3), (0.0, 2.0), "scale of the augmentation"),
-        ("label-smoothing", ratio_of_labels, (0.0, 0.2), "of the cross entropy"),
+        ("label-smoothing", ratio_of_labels, (0.0, 0.2), "label smoothing of the cross entropy"),
     ):
-        parser.add_argument(
-            f"--{name}-limits", type=kind, nargs=2, metavar=("LOW", "HIGH"), default=limits, help=f"limits: {what}"
-        )
-    parser.add_argument(
+        group.add_argument(f"--{name}-limits", type=kind, nargs=2, metavar=("LOW", "HIGH"), default=limits, help=what)
+    group.add_argument(
         "--batch-sizes", type=number(int, 1), nargs="+", metavar="N", default=(32, 64, 128), help="images per step"
     )
-    parser.add_argument(
+    group.add_argument(
         "--indices",
         type=number(int, 0),
         nargs="+",

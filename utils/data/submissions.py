@@ -33,6 +33,21 @@ def find_submissions(folder: Path = OUTPUT) -> list[Path]:
     return [path for path in sorted(folder.glob("output_*.csv")) if not path.name.endswith("_probs.csv")]
 
 
+def sweep_of(path: Path) -> str | None:
+    """The sweep that a submission comes from: its record tells, or in one without a record its name, as the scripts
+    write it; None when nothing tells.
+    """
+    record = path.with_name(f"{path.name}.json")
+    if record.is_file():
+        try:
+            if name := json.loads(record.read_text(encoding="utf-8")).get("sweep"):
+                return name
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
+    name, word, _ = path.stem.removeprefix("output_").partition("_seed")
+    return name if word else None
+
+
 def read_submission(path: Path) -> Submission:
     """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is a class id from 0
     to 17.

@@ -1,7 +1,6 @@
 """Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, and how they differ."""
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,17 @@ from utils.ensembles.members import check_ensemble
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import confusion_matrix
-from utils.models.checkpoints import Checkpoint, checkpoint_files, flipped, read_checkpoint
-from utils.models.sweeps import INGREDIENT_NAME
+from utils.models.checkpoints import (
+    Checkpoint,
+    checkpoint_files,
+    flipped,
+    is_age_specialist,
+    read_checkpoint,
+    read_record,
+)
+from utils.models.sweeps import ingredient_of, place_in_sweep, sweep_of
 
 log = logging.getLogger(__name__)
-
-
-SOUP_NAME = re.compile(r"(?P<name>\w[\w.+-]*?)(_seed[\d-]+_epoch[\d-]+)?_[a-z]+soup_num\d+")
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,19 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
 
 
 def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]]:
-    """Path, kind and sweep of the files whose names fit, sorted."""
+    """Path, kind and sweep of the checkpoints of one sweep, or of all, sorted: the latest epoch of each ingredient and
+    age specialist, and soups.
+    """
     found = {}
     for path in checkpoint_files(model_location):
-        if parts := INGREDIENT_NAME.fullmatch(path.stem):
-            kind = "age" if path.name.startswith("Age_") else "single"
-            key, epoch = (parts["name"], int(parts["seed"]), int(parts["i"])), int(parts["epoch"])
-        elif parts := SOUP_NAME.fullmatch(path.stem):
-            kind, key, epoch = "soup", (path.stem,), 0
-        else:
+        meta = read_record(path)
+        place = ingredient_of(path) if meta is None else place_in_sweep(path, meta)
+        sweep = place.name if place else sweep_of(meta)
+        if sweep is None or name not in (None, sweep):
             continue
-        sweep = parts["name"].removeprefix("Age_")
-        if name in (None, sweep) and epoch >= found.get(key, (0,))[0]:
+        kind = "soup" if place is None else "age" if is_age_specialist(path, meta) else "single"
+        key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((path.name,), 0)
+        if epoch >= found.get(key, (0,))[0]:
             found[key] = epoch, (path, kind, sweep)
     return sorted(one for _, one in found.values())
 

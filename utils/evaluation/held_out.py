@@ -29,7 +29,6 @@ from utils.models.clip import CLIPClassifier, build
 log = logging.getLogger(__name__)
 
 
-EVALUATION_BATCH = 64
 KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 

@@ -14,6 +14,7 @@ from utils.base.errors import InputError
 from utils.base.files import LOGS, write_json_lines
 from utils.base.metrics import METRICS, shown_metrics
 from utils.data.submissions import CLASS_IDS, match, read_submission
+from utils.evaluation.manifest import Manifest
 from utils.evaluation.scores import Gain, paired_gain, score_row
 
 log = logging.getLogger(__name__)
@@ -50,19 +51,12 @@ def with_earlier(path: Path, rows: list[dict]) -> list[dict]:
     ]
 
 
-def latest_rows(name: str) -> list[dict]:
+def latest_rows(manifest: Manifest) -> list[dict]:
     """All rows of a sweep: its ingredients, best first, its soups, and what validation made of them.
 
     Of several runs of main.py the latest counts; of validation what it said of these very weights on these people.
-    Raises `InputError` when the sweep has no scores yet.
     """
-    found = sorted(LOGS.glob(f"individual_results_{name}_seed*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    if not found:
-        raise InputError(f"no scores of {name} in {LOGS.resolve()}: run main.py --greedy-soup first")
-    log_name = found[-1].stem.removeprefix("individual_results_")
-    models = read_rows(found[-1])
-    soups = file_of("soup", log_name)
-    models += read_rows(soups) if soups.is_file() else []
+    models = [row for file in manifest.scores for row in read_rows(Path(file))]
     rows = list(models)
     for model in models:
         validation = file_of("validation", Path(model["model"]).stem)
@@ -72,10 +66,10 @@ def latest_rows(name: str) -> list[dict]:
             for row in (read_rows(validation) if validation.is_file() else [])
             if row["kind"] != "single" and all(row[key] == model[key] for key in same)
         ]
-    return rows + _chosen_rows(name, models)
+    return rows + _auto_ensemble_rows(manifest.name, models)
 
 
-def _chosen_rows(name: str, models: list[dict]) -> list[dict]:
+def _auto_ensemble_rows(name: str, models: list[dict]) -> list[dict]:
     """What `validation.py --ensemble auto` said of these very weights on the people of `models`."""
     path = LOGS / f"ensemble_{name}_auto.json"
     if not path.is_file():
@@ -85,7 +79,8 @@ def _chosen_rows(name: str, models: list[dict]) -> list[dict]:
         digests = {one["file"]: one["digest"] for one in chosen["members"]}
         same = all(chosen[key] == models[0][key] for key in ("people", "split"))
         same &= all(digests.get(row["model"], row["digest"]) == row["digest"] for row in models)
-        return chosen["scores"] if same else []
+        biased = any(chosen["bias"])  # what inference.py does with it
+        return [{**row, "applied": row["kind"].endswith("bias") == biased} for row in chosen["scores"]] if same else []
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no chosen ensemble ({error}): remove it") from error
 
@@ -168,6 +163,11 @@ class ScoreBook:
         if kind != "ensemble":
             self.scores[name] = record
         log.info("%s: %s", name, scores)
+
+    def soups(self) -> dict[str, str]:
+        """The file of each soup by its recipe."""
+        kinds = {model: row["kind"] for model, row in self.rows.items() if row["kind"].endswith(" soup")}
+        return {kind.removesuffix(" soup"): model for model, kind in kinds.items()}
 
     def ordered(self, metric: str) -> list[dict]:
         """The ingredients, best first, then all others."""

@@ -6,30 +6,27 @@ A shard is `unlabelled.SHARD` photographs in the order of the list, evaluated by
 
 import errno
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from utils.base.errors import InputError
 from utils.base.files import CACHE, atomic
 from utils.base.runtime import from_main, linger, loader_workers
+from utils.base.terminal import ProgressBar
 from utils.data.images import decode
 from utils.data.unlabelled import TestImages
 from utils.evaluation.logit_cache import cache_key
 from utils.evaluation.prediction import SEARCH_BATCH, forward
 from utils.models.checkpoints import Checkpoint
-from utils.models.clip import build
 
 log = logging.getLogger(__name__)
 
 
-PATIENCE = 60  # seconds between two lines that tell how far it is, where there is no progress bar
 NO_IMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
@@ -106,66 +103,74 @@ def evaluate(
     up to a multiple of 16, so that neither the number of processes nor a kill changes the result.
     """
     kept = [ShardedLogits(one, test) for one in checkpoints]
-    sizes = test.shard_sizes
-
-    def look() -> list[tuple[int, list[int]]]:
-        """The shards that a model lacks, and which models."""
-        lacking = ((shard, [k for k, one in enumerate(kept) if shard not in one]) for shard in range(len(sizes)))
-        return [(shard, models) for shard, models in lacking if models]
-
-    lacking = from_main(accelerator, look)
-    if len(lacking) < len(sizes):
-        there = len(sizes) - len(lacking)
-        log.info("%d of %d shards of %d photographs are there already", there, len(sizes), sizes[0])
-    if lacking:
-        log.info("%d photographs to predict with %d models", sum(sizes[shard] for shard, _ in lacking), len(kept))
-    missing = dict(lacking[accelerator.process_index :: accelerator.num_processes])
-    asked = sorted({k for models in missing.values() for k in models})
-    distinct = {checkpoints[k].digest: checkpoints[k] for k in asked}  # a model and its mirrored variant share one
-    built = {
-        digest: build(one.config, one.state_dict(), one.path.name).to(accelerator.device).eval()
-        for digest, one in distinct.items()
-    }
-    size_of = [one.preprocessing["size"] for one in checkpoints]
-
-    def batches() -> Iterator[list[tuple[int, str]]]:
-        for shard, files in enumerate(test.shards()):
-            if shard in missing:
-                files += files[-1:] * (-len(files) % min(batch_size, SEARCH_BATCH))
-                for start in range(0, len(files), batch_size):
-                    yield [(shard, name) for name in files[start : start + batch_size]]
-
-    loader = torch.utils.data.DataLoader(
-        Decoded(test.folder, sorted({size_of[k] for k in asked}), skip_bad),
-        batch_sampler=batches(),
-        num_workers=min(loader_workers(accelerator, workers), len(missing)),
-        worker_init_fn=linger,
-        pin_memory=accelerator.device.type == "cuda",
+    lacking = from_main(accelerator, lambda: _lacking(kept, test.shard_sizes))
+    photographs = sum(test.shard_sizes[shard] for shard in lacking)
+    log.info(
+        "%d photographs to predict with %d models, %d are there", photographs, len(kept), test.count - photographs
     )
-    silent = None if accelerator.is_main_process else True  # None: a bar on a terminal only
-    bar = tqdm(total=sum(sizes[k] for k in missing), desc="predicting", unit="image", disable=silent, leave=False)
-    done, told = 0, time.monotonic()
-    with torch.inference_mode():
-        for shard, group in groupby(loader if missing else (), key=lambda batch: int(batch[0][0])):
-            logits = {k: [] for k in missing[shard]}
-            for _, readable, squares in group:
-                squares = {size: one.to(accelerator.device, non_blocking=True) for size, one in squares.items()}
-                for k, parts in logits.items():
-                    outputs = forward(built[checkpoints[k].digest], squares[size_of[k]], checkpoints[k].preprocessing)
-                    parts.append((outputs, readable))
-            for k, parts in logits.items():
-                kept[k].keep(shard, _joined(parts, checkpoints[k])[: sizes[shard]])
-            bar.update(sizes[shard])
-            done += sizes[shard]
-            if bar.disable and time.monotonic() - told > PATIENCE:
-                log.info("%.0f %% predicted", 100 * done / bar.total)
-                told = time.monotonic()
-    bar.close()
+    mine = dict(list(lacking.items())[accelerator.process_index :: accelerator.num_processes])
+    if mine:
+        _predict(accelerator, checkpoints, kept, mine, test, batch_size, workers, skip_bad)
     try:
         accelerator.wait_for_everyone()
     except RuntimeError as error:  # another process has stopped, and says why
         raise SystemExit(1) from error
     return kept
+
+
+def _lacking(kept: Sequence[ShardedLogits], sizes: Sequence[int]) -> dict[int, list[int]]:
+    """The shards that a model lacks, and which models."""
+    models = {shard: [k for k, one in enumerate(kept) if shard not in one] for shard in range(len(sizes))}
+    return {shard: some for shard, some in models.items() if some}
+
+
+def _predict(
+    accelerator: Accelerator,
+    checkpoints: Sequence[Checkpoint],
+    kept: Sequence[ShardedLogits],
+    missing: dict[int, list[int]],
+    test: TestImages,
+    batch_size: int,
+    workers: int | None,
+    skip_bad: bool,
+) -> None:
+    """Evaluate for each shard the models that it is `missing`, and keep their logits."""
+    asked = [checkpoints[k] for k in sorted({k for models in missing.values() for k in models})]
+    distinct = {one.digest: one for one in asked}  # a model and its mirrored variant share one
+    built = {digest: one.build().to(accelerator.device).eval() for digest, one in distinct.items()}
+    sizes = sorted({one.preprocessing["size"] for one in asked})
+    loader = torch.utils.data.DataLoader(
+        Decoded(test.folder, sizes, skip_bad),
+        batch_sampler=_batches(test, missing, batch_size),
+        num_workers=min(loader_workers(accelerator, workers), len(missing)),
+        worker_init_fn=linger,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    total = sum(test.shard_sizes[shard] for shard in missing)
+    with (
+        torch.inference_mode(),
+        ProgressBar(what="predicting", total=total, speaks=accelerator.is_main_process) as bar,
+    ):
+        for shard, batches in groupby(loader, key=lambda batch: int(batch[0][0])):
+            parts = {k: [] for k in missing[shard]}
+            for _, readable, squares in batches:
+                squares = {size: one.to(accelerator.device, non_blocking=True) for size, one in squares.items()}
+                for k, outputs in parts.items():
+                    one = checkpoints[k]
+                    logits = forward(built[one.digest], squares[one.preprocessing["size"]], one.preprocessing)
+                    outputs.append((logits, readable))
+            for k, outputs in parts.items():
+                kept[k].keep(shard, _joined(outputs, checkpoints[k])[: test.shard_sizes[shard]])
+            bar.update(test.shard_sizes[shard])
+
+
+def _batches(test: TestImages, shards: Container[int], batch_size: int) -> Iterator[list[tuple[int, str]]]:
+    """Batches of (shard, file) of some shards, the last one of a shard filled up with its last file."""
+    for shard, files in enumerate(test.shards()):
+        if shard in shards:
+            files += files[-1:] * (-len(files) % min(batch_size, SEARCH_BATCH))
+            for start in range(0, len(files), batch_size):
+                yield [(shard, name) for name in files[start : start + batch_size]]
 
 
 def _joined(parts: list[tuple[torch.Tensor, torch.Tensor]], checkpoint: Checkpoint) -> np.ndarray:

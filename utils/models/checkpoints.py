@@ -13,12 +13,14 @@ import torch
 from utils.base.errors import InputError
 from utils.data.labels import Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, preprocessing
-from utils.models.weights import RECORD_FILE, digest, read_weights, save_archive
+from utils.models.clip import CLIPClassifier, build
+from utils.models.weights import RECORD_FILE, digest, read_archive, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
 
 FORMAT = 1
+AGE_PREFIX = "Age_"  # of an age specialist's file
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
@@ -45,6 +47,10 @@ class Checkpoint:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
         return read_weights(self.path).state_dict
+
+    def build(self) -> CLIPClassifier:
+        """The model with these weights."""
+        return build(self.config, self.state_dict(), self.path.name)
 
     @property
     def file_name(self) -> str:
@@ -129,6 +135,20 @@ def read_checkpoint(
     return Checkpoint(path, weights.config, shapes, None, labelling, recipe, digest(weights.state_dict))
 
 
+def read_record(path: Path) -> dict | None:
+    """What our own file tells of itself, without its tensors; None for files of others and what cannot be read."""
+    try:
+        meta = read_archive(path).get("meta")
+    except InputError:
+        return None
+    return meta if isinstance(meta, dict) and "format" in meta else None
+
+
+def is_age_specialist(path: Path, meta: dict | None) -> bool:
+    """Whether a file holds a model of the age alone: its record tells, or without one its name."""
+    return path.name.startswith(AGE_PREFIX) if meta is None else meta["labelling"].get("attributes") == ["age"]
+
+
 def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
     """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
     folder of an exported soup.
@@ -141,13 +161,21 @@ def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
                 return candidate
         there = ", ".join(path.name for path in checkpoint_files(model_location)) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
-    files = [path for path in checkpoint_files(model_location) if not path.name.startswith("Age_")]
-    for choice in ([path for path in files if "_greedysoup" in path.stem], files):
+    records = {path: read_record(path) for path in checkpoint_files(model_location)}
+    files = [path for path, meta in records.items() if not is_age_specialist(path, meta)]
+    for choice in ([path for path in files if _recipe(path, records[path]) == "greedy"], files):
         if len(choice) == 1:
             return choice[0]
         if choice:
             raise InputError(f"several checkpoints, choose one with --model-name: {', '.join(p.name for p in choice)}")
     raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
+
+
+def _recipe(path: Path, meta: dict | None) -> str | None:
+    """The recipe of a soup, by its record or without one by its name."""
+    if meta is None:
+        return "greedy" if "_greedysoup" in path.stem else None
+    return meta.get("options", {}).get("recipe")
 
 
 def checkpoint_files(model_location: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from utils.base.errors import InputError
 from utils.base.files import atomic, require_writable
-from utils.base.flags import SELECT_NOTHING
+from utils.base.flags import RECIPES, Recipe
 from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.models.checkpoints import Checkpoint
@@ -115,7 +115,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         [f"{metric.title} {scores[name]:.4f}" for name, metric in METRICS.items() if name in scores] if scores else []
     )
     known = ", ".join(told) or "no scores"
-    selected = recipe is not None and recipe not in SELECT_NOTHING
+    selected = recipe is not None and RECIPES.get(recipe, Recipe()).selects
     classes = "\n".join(f"{k}. {name}" for k, name in enumerate(checkpoint.labelling.classes))
     return f"""---
 library_name: transformers

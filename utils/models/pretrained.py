@@ -10,6 +10,7 @@ from utils.base.errors import InputError
 from utils.base.files import CACHE
 from utils.base.flags import START_FILE
 from utils.base.options import Options
+from utils.base.training_flags import RELEASE, each_index_has_a_start
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.heads import head_file
 from utils.models.weights import HUB_NAMES, Weights, at_image_size, digest, read_archive, read_weights
@@ -21,10 +22,11 @@ def find_pretrained(options: Options) -> tuple[str, str]:
 
     Raises `InputError` before anything is loaded when the file or folder is not there.
     """
-    if options.model != "ViT-B/32":
+    if not each_index_has_a_start(options.model):
         source = HUB_NAMES.get(options.model, options.model)
+        known = ", ".join((RELEASE, *HUB_NAMES))
         if not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-            raise InputError(f"--model {source} is neither ViT-B/32, ViT-B/16, a hub id, a folder nor a file")
+            raise InputError(f"--model {source} is neither {known}, a hub id, a folder nor a file")
         return source, source
     folder, present = _release_files(options)
     own = folder / f"model_{options.i}.pt"
@@ -42,7 +44,7 @@ def present_indices(options: Options) -> list[int]:
 
     Raises `InputError` when there are none.
     """
-    if options.model != "ViT-B/32":
+    if not each_index_has_a_start(options.model):
         return [0]
     folder, present = _release_files(options)
     if not present:

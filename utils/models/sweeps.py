@@ -1,7 +1,6 @@
 """A sweep: the fine-tuned checkpoints of one name over seeds and indices."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,25 +11,78 @@ from utils.base.files import locked, write_text
 from utils.base.flags import START_FILE
 from utils.base.options import Options
 from utils.models.checkpoints import (
+    AGE_PREFIX,
     DROPPED,
     Checkpoint,
     checkpoint_files,
     find_checkpoint,
+    is_age_specialist,
     read_checkpoint,
+    read_record,
 )
-
-INGREDIENT_NAME = re.compile(r"(?P<name>\w[\w.+-]*)_seed(?P<seed>\d+)_i(?P<i>\d+)_epoch(?P<epoch>\d+)")
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One fine-tuned checkpoint that may go into a soup, by its name's parts."""
+    """One fine-tuned checkpoint that may go into a soup, and its place in its sweep.
+
+    `epoch` is the one that its file is named after; `asked` the `--epochs` of its sweep, which an index that draws its
+    own options need not have.
+    """
 
     path: Path
     name: str
     seed: int
     i: int
     epoch: int
+    asked: int
+
+
+def ingredient_of(path: Path) -> Ingredient | None:
+    """The place of a checkpoint in its sweep, as its record tells it; None for a soup and an age specialist.
+
+    A file without a record (the original's, or a damaged one, which fails when it is read) is known by its name only.
+    """
+    meta = read_record(path)
+    if is_age_specialist(path, meta):
+        return None
+    return _by_name(path) if meta is None else place_in_sweep(path, meta)
+
+
+def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
+    """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each."""
+    found = {}
+    for path in checkpoint_files(model_location):
+        meta = read_record(path)
+        one = place_in_sweep(path, meta) if meta and is_age_specialist(path, meta) else None
+        if one and one.name == name and one.epoch >= found.get((one.seed, one.i), one).epoch:
+            found[one.seed, one.i] = one
+    return [one for _, one in sorted(found.items())]
+
+
+def place_in_sweep(path: Path, meta: dict) -> Ingredient | None:
+    """The place that a record tells, of an age specialist too; None for a soup."""
+    options, place = meta.get("options", {}), meta.get("ingredient")
+    if meta.get("made_from") or "random_seed" not in options:
+        return None
+    if place is None:  # of a program that wrote no place: its epoch stands in its name only
+        named = _by_name(path)
+        epoch = named.epoch if named else options["epochs"]
+        place = {"name": options["name"], "seed": options["random_seed"], "i": options["i"], "epoch": epoch}
+    final = place["epoch"] == options.get("epochs")
+    return Ingredient(path, **place, asked=options.get("epochs asked", place["epoch"]) if final else place["epoch"])
+
+
+def _by_name(path: Path) -> Ingredient | None:
+    """The place that a file's name tells, `{name}_seed{seed}_i{i}_epoch{epoch}`, for what has no record."""
+    name, numbers = path.stem.removeprefix(AGE_PREFIX), []
+    for word in ("_epoch", "_i", "_seed"):
+        name, _, number = name.rpartition(word)
+        numbers.append(number)
+    if not name or not all(number.isdecimal() for number in numbers):
+        return None
+    epoch, i, seed = map(int, numbers)
+    return Ingredient(path, name, seed, i, epoch, epoch)
 
 
 @dataclass(frozen=True)
@@ -87,17 +139,13 @@ def find_sweep(
     asked index is missing, and when several sweeps fit.
     """
     found, every = defaultdict(list), set()
-    for path in checkpoint_files(model_location):
-        parts = INGREDIENT_NAME.fullmatch(path.stem)
-        if not parts or path.name.startswith("Age_"):
-            continue
-        one = Ingredient(path, parts["name"], int(parts["seed"]), int(parts["i"]), int(parts["epoch"]))
-        every.add(path.stem)
+    for one in filter(None, map(ingredient_of, checkpoint_files(model_location))):
+        every.add(one.path.stem)
         asked = (
             (name is None or one.name == name)
             and (seeds is None or one.seed in seeds)
             and (indices is None or one.i in indices)
-            and (epoch is None or _asked_epoch(one) == epoch)
+            and (epoch is None or one.asked == epoch)
         )
         if asked:
             found[one.name, one.seed, one.i].append(one)
@@ -125,15 +173,6 @@ def find_sweep(
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
 
 
-def _asked_epoch(one: Ingredient) -> int:
-    """The epoch that a checkpoint stands for: its own, or where its index drew another number than the `--epochs` of
-    its sweep, that.
-    """
-    meta = read_checkpoint(one.path).meta
-    options = meta["options"] if meta else {}
-    return options.get("epochs asked", one.epoch) if one.epoch == options.get("epochs") else one.epoch
-
-
 def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
     """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
 
@@ -153,6 +192,16 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
         for path in removed:
             path.unlink()
     return removed
+
+
+def sweep_of(meta: dict | None) -> str | None:
+    """The name of the sweep that a checkpoint belongs to, of a soup that of its members; None when nothing tells."""
+    if meta is None:
+        return None
+    if "random_seed" in meta.get("options", {}):
+        return meta["options"]["name"]
+    members = filter(None, (_by_name(Path(one["name"])) for one in meta.get("made_from", ())))
+    return next((one.name for one in members), None)
 
 
 def saved_soups(
@@ -204,5 +253,5 @@ def _recorded(meta: dict, name: str) -> set[int]:
     """The `random_seed` or `i` that a checkpoint's record tells of; a soup has those of its members."""
     if name in meta["options"]:
         return {meta["options"][name]}
-    members = (INGREDIENT_NAME.fullmatch(Path(one["name"]).stem) for one in meta["made_from"])
-    return {int(parts[{"random_seed": "seed", "i": "i"}[name]]) for parts in members if parts}
+    members = filter(None, (_by_name(Path(one["name"])) for one in meta["made_from"]))
+    return {getattr(one, {"random_seed": "seed", "i": "i"}[name]) for one in members}

@@ -25,7 +25,7 @@ from utils.ensembles.members import Ensemble
 from utils.evaluation import prediction
 from utils.evaluation.scores import log_softmax
 from utils.models.checkpoints import Checkpoint
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import CLIPClassifier
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Demo:
         self.models: dict[str, CLIPClassifier] = {}
         for one in ensemble.members:
             if one.digest not in self.models:
-                self.models[one.digest] = build(one.config, one.state_dict(), one.path.name)
+                self.models[one.digest] = one.build()
 
     def answer(self, photograph: Path) -> Answer:
         """Raises `InputError` for a file that `read_photograph` refuses."""
@@ -153,7 +153,7 @@ def as_html(demo: Demo, photograph: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.get_template("page.html")
+    template = environment.get_template("demo_answer.html")
     try:
         answer = demo.answer(photograph)
     except InputError as error:

@@ -29,6 +29,11 @@ class SoupInputs:
     who: str
     split: str
 
+    @property
+    def sweep(self) -> str | None:
+        """The name of the sweep; None when the files or the images are others."""
+        return self.names.ingredients[0].name if isinstance(self.names, Sweep) else None
+
 
 def read_inputs(options: Options) -> SoupInputs:
     """The ingredients that the options mean, checked to be of one kind, and the photographs to score them on.

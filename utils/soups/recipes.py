@@ -5,15 +5,16 @@ photographs, by its metric, with a strict rise asked for; candidates are dropped
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from utils.base.flags import SELECT_NOTHING
+from utils.base.flags import RECIPES
 from utils.models.averaging import Mixture
 from utils.soups.evaluator import Evaluator
-from utils.soups.learned import learned, learned_by_layer
+from utils.soups.learned import learned, learned_by_layer  # noqa: F401  recipes too
 from utils.soups.search import greedy_soup
 from utils.soups.task_vectors import norms_and_cosines, task_gram
 
@@ -150,20 +151,6 @@ def radin(evaluator: Evaluator) -> Mixture:
     return Mixture.of([evaluator.ingredients[k] for k in chosen])
 
 
-RECIPES = {
-    "uniform": uniform,
-    "greedy": greedy,
-    "greedy-replacement": greedy_replacement,
-    "pruned": pruned,
-    "top-k": top_k,
-    "radin": radin,
-    "learned": learned,
-    "learned-by-layer": learned_by_layer,
-    "model-stock": model_stock,
-    "wise-ft": wise_ft,
-}
-
-
 @dataclass(frozen=True)
 class Soup:
     """A recipe's soup, and what it took: (N, C) `logits` of the evaluator's photographs, the greedy search's `steps`,
@@ -179,13 +166,18 @@ class Soup:
     seconds: float
 
 
+def recipe_function(recipe: str) -> Callable[[Evaluator], Mixture]:
+    """The function here of one of the `flags.RECIPES`: its name with underscores."""
+    return globals()[recipe.replace("-", "_")]
+
+
 def make_soup(evaluator: Evaluator, recipe: str) -> Soup:
-    """Follow one of the `RECIPES` to a soup and evaluate it."""
+    """Follow one of the `flags.RECIPES` to a soup and evaluate it."""
     begin = time.perf_counter()
     evaluator.begin(recipe)
-    mixture = RECIPES[recipe](evaluator)
+    mixture = recipe_function(recipe)(evaluator)
     looked_at, effort = evaluator.looked_at, evaluator.effort()
     logits = evaluator.evaluate(mixture)
-    if recipe in SELECT_NOTHING:
+    if not RECIPES[recipe].selects:
         looked_at, effort = 0, "nothing is selected"
     return Soup(recipe, mixture, logits, evaluator.steps, looked_at, effort, time.perf_counter() - begin)

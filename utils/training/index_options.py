@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.base.options import Options
-from utils.base.training_flags import takes_mixed_labels
+from utils.base.training_flags import each_index_has_a_start, takes_mixed_labels
 
 
 def options_of_index(options: Options) -> Options:
@@ -15,7 +15,7 @@ def options_of_index(options: Options) -> Options:
     2022, appendix J.2.1); its ranges are narrowed so that the ingredients stay near enough to be averaged. A draw
     depends on the index alone, so an index is the same recipe under every seed.
     """
-    if options.model == "ViT-B/32" or options.i == 0:
+    if each_index_has_a_start(options.model) or options.i == 0:
         return options
     rng = np.random.default_rng([72, options.i])
     drawn = options.replace(

@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 
 from utils.base.errors import InputError
+from utils.base.flags import EVALUATION_BATCH
 from utils.base.options import Options
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs, read_photographs
 from utils.data.preprocessing import preprocessing
 from utils.data.splits import Split, check_unseen, make_split
-from utils.evaluation.held_out import EVALUATION_BATCH, HeldOut
+from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
 from utils.models.heads import head_family, sweep_head
 from utils.models.pretrained import read_pretrained

@@ -1,0 +1,64 @@
+"""Which submission of a sweep to hand in, by what the people say who are held out."""
+
+from pathlib import Path
+
+from utils.base.metrics import METRICS
+from utils.base.terminal import aligned
+from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
+from utils.evaluation.results import latest_rows, with_interval
+
+PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
+
+
+def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | None]]:
+    """For each submission of a sweep how it was made, its file, and its row of scores on held-out people, None when
+    validation.py did not score it.
+    """
+    rows = [row for row in latest_rows(manifest) if row.get("applied", True)]
+    by_model = {row["model"].removesuffix(".pt"): row for row in rows}
+    voted = next((row for row in rows if row["kind"] == HARD_VOTE), None)
+    found = []
+    for way, file in manifest.submissions.items():
+        path = Path(file)
+        row = voted if way == HARD_VOTE else by_model.get(path.stem.removeprefix("output_"))
+        found.append((way, path, row))
+    return found
+
+
+def recommended(rows: list[tuple[str, Path, dict | None]], metric: str) -> tuple[Path, str] | None:
+    """The file that scores best by `metric` on held-out people, and why in one sentence; None when none was scored."""
+    scored = [(way, path, row) for way, path, row in rows if row is not None]
+    if not scored:
+        return None
+    way, path, best = max(scored, key=lambda one: (one[2][metric], one[0] in PREFERRED))
+    title, persons = METRICS[metric].title, best["persons"]
+    why = f"the {way} has the best {title} on {persons} held-out people, {with_interval(best, metric)}"
+    interval = f"{metric}_interval"
+    near = [row for _, _, row in scored if row is not best and row[interval][1] >= best[interval][0]]
+    if near:
+        count = "all others" if len(near) == len(scored) - 1 else f"{len(near)} others"
+        why += f"; the intervals of {count} overlap it, so {persons} people cannot tell these apart"
+    return path, why
+
+
+def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | None = None) -> list[str]:
+    """The table of submissions, and the line that says which one to hand in and why.
+
+    `scored_on_new_people` are rows of scores on people that chose nothing, by file, when their answers are known.
+    """
+    metric, rows = manifest.metric, submission_rows(manifest)
+    heading = [f"{METRICS[metric].title}, held-out people"]
+    heading += ["new people"] if scored_on_new_people else []
+    cells = [("submission", *heading, "file")]
+    for way, path, row in rows:
+        scores = [with_interval(row, metric) if row else "not scored"]
+        if scored_on_new_people:
+            new = scored_on_new_people.get(path.name)
+            scores.append(with_interval(new, metric) if new else "")
+        cells.append((way, *scores, str(path)))
+    lines = aligned(cells)
+    choice = recommended(rows, metric)
+    if choice is None:
+        return [*lines, "no submission was scored on held-out people: run validation.py --sweep " + manifest.name]
+    path, why = choice
+    return [*lines, f"hand in {path}: {why}"]
