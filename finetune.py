@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     import numpy as np
     import torch
+    from accelerate import Accelerator
 
+    from utils.training.job import Job
+    from utils.training.records import RunFiles
     from utils.training.resume_state import Progress
-    from utils.training.setup import Job
 
 log = logging.getLogger("utils.finetune")  # under the project's own logger, whose level the runtime sets
 
@@ -76,6 +78,7 @@ def run(
     accelerator = setup.start_training(options, files.log_name)
     if drawn:
         log.info("index %d draws its own options: %s", options.i, drawn)
+    log.debug("options: %s", options.plain)
     require_writable(options.model_location, LOGS, CACHE, PICTURES)
     if options.push_to_hub:
         require_hub(options.push_to_hub)
@@ -83,8 +86,7 @@ def run(
     # Data
     task = read_task(accelerator, options, asked.epochs, Labelling(attributes, options.age_limits))
     if (done := files.already_done(task.record)) is not None:
-        if accelerator.is_main_process:
-            files.publish()
+        finish(accelerator, files)
         return files.final, done["scores"]
     stored = read_state(files.state, task.record_of(accelerator), options)
 
@@ -95,13 +97,25 @@ def run(
     row = train(job, stored, after_epoch)
 
     # Result
-    if options.fast_dev_run:
+    scores = records.scores_of(row)
+    if not options.fast_dev_run:
+        told = f", {options.metric} {scores[options.metric]:.4f} on held-out photographs" if scores else ""
+        log.info("saved %s%s", files.final, told)
+    finish(accelerator, files)
+    return files.final, scores
+
+
+def finish(accelerator: Accelerator, files: RunFiles) -> None:
+    """Publish a checkpoint that is there, and say what to type next."""
+    from utils.base.terminal import log_file
+
+    if files.options.fast_dev_run:
         log.info("fast dev run: everything works; no checkpoint is kept")
     else:
-        log.info("saved %s", files.final)
         if accelerator.is_main_process:
             files.publish()
-    return files.final, records.scores_of(row)
+        log.info("next, when all runs of the sweep are done: %s", files.next_command)
+    log.info("log: %s", log_file())
 
 
 def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None]) -> dict:
@@ -130,6 +144,7 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
             job.loader.set_epoch(progress.epoch)
             job.sampler.skip = first = seen = progress.seen
             bar.begin_at((progress.epoch - 1) * len(job.loader) + first // job.per_batch)
+            bar.set_postfix_str(f"epoch {progress.epoch}", refresh=False)
             total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
             begin = time.perf_counter()
             for squares, targets, *ages in job.loader:
@@ -161,22 +176,21 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
             after_epoch(row["epoch"], row)
             progress.epoch_done(row)
             job.save_epoch(progress)
-        row = job.save(progress, logits)
-    return row
+        return job.save(progress, logits)
 
 
 def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: float) -> tuple[dict, np.ndarray | None]:
     """The row of an epoch, with held-out scores when anybody is held out, and then their (N, C) logits."""
-    held_out, logits, told = job.task.held_out, None, "nobody"
+    held_out, logits, scores = job.task.held_out, None, "nobody"
     row = {"epoch": progress.epoch, "step": progress.step, "lr": job.schedule.get_last_lr()[-1]}
     row["train_loss"] = job.accelerator.reduce(total_loss, "sum").item() / progress.seen
     if len(held_out.rows):
         logits = held_out.predict(job.shown)
-        told = held_out.score(logits)
-        row |= told.record()
+        scores = held_out.score(logits)
+        row |= scores.record()
         progress.note_best(row, job.options.metric, job.shown if job.options.keep == "best" else None)
     fast = f", {speed:.1f} images/s" if speed else ""
-    job.tell_epoch("epoch %d: train loss %.4f%s, held out: %s", row["epoch"], row["train_loss"], fast, told)
+    job.tell_epoch(row["epoch"], f"train loss {row['train_loss']:.4f}{fast}, held out: {scores}")
     job.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
     return row, logits
 

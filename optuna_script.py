@@ -9,14 +9,23 @@ can share) and is gone on with when called again; `--n-trials` counts all its tr
 `model/{study}_seed{trial}_i{i}_epoch{epoch}.pt`, ready to be souped, and plots to `val_img/optuna_{study}/`.
 """
 
+from __future__ import annotations
+
 import logging
 import os
+import shlex
 import warnings
+from typing import TYPE_CHECKING
 
 import finetune
 from utils.base import files, flags, training_flags
-from utils.base.errors import Diverged, InputError, Interrupted, NoRoom, run_script
+from utils.base.errors import InputError, run_script
 from utils.base.options import Options, Parser, number, run_name
+from utils.base.terminal import log_file
+
+if TYPE_CHECKING:
+    import optuna
+    from accelerate import Accelerator
 
 log = logging.getLogger("utils.optuna")  # under the project's own logger, whose level the runtime sets
 
@@ -58,131 +67,114 @@ def search_space(options: Options) -> dict:
     return space
 
 
-def suggest(trial, space: dict) -> dict:
-    """One trial's options; what can have one value only is not asked for."""
-
-    def number(name: str, log: bool = False):
-        low, high = space[f"{name}_limits"]
-        if low == high:
-            return low
-        kind = trial.suggest_int if isinstance(low, int) else trial.suggest_float
-        return kind(name, low, high, log=log)
-
-    def choice(name: str, values: list):
-        return trial.suggest_categorical(name, values) if len(values) > 1 else values[0]
-
-    return {
-        "lr": number("lr", log=True),
-        "wd": number("wd"),
-        "epochs": number("epochs"),
-        "aug_strength": number("aug_strength"),
-        "label_smoothing": number("label_smoothing"),
-        "batch_size": choice("batch_size", space["batch_sizes"]),
-        "i": choice("i", space["indices"]),
-    }
-
-
-def run(options: Options):
+def run(options: Options) -> optuna.Study:
     """Search until the study has its trials; returns the study."""
+    check(options)
+    # optuna and torch take seconds to import, and --help should not wait for them
+    import optuna
+
+    from utils.base.files import require_writable
+    from utils.training import setup, studies
+    from utils.training.trials import Trials
+
+    # Runtime
+    common, fixed = options_of_all_trials(options)
+    accelerator = setup.start_training(common, f"optuna_{options.study_name}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing trial's traceback is not for users
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    require_writable(options.model_location, files.LOGS, files.PICTURES)
+
+    # Study
+    space = search_space(options)
+    study = studies.open_study(
+        options.study_name,
+        studies.open_storage(options.storage or str(files.LOGS / "optuna" / f"{options.study_name}.journal")),
+        settings={"metric": options.metric, "held out": held_out_people(options), **space, **fixed},
+        startup_trials=min(10, max(3, options.n_trials // 4)),
+        warmup_epochs=max(1, options.epochs_limits[0] // 3),
+    )
+    studies.check_checkpoints(study, options.model_location)
+
+    # Trials
+    for taken in studies.take_up_again(study):
+        log.info("trial %d was left by a worker that is gone: taken up again", taken)
+    trials = Trials(study, space, common, train=finetune.run, count=options.n_trials)
+    while studies.counted(study) < options.n_trials:
+        study.optimize(trials.objective, n_trials=1)
+
+    # Result
+    show_study(accelerator, study, options)
+    tell_best(study, options)
+    return study
+
+
+def check(options: Options) -> None:
+    """Raise `InputError` where there is nobody to score on, or several processes would share one trial."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "a trial is one process: start one worker per GPU (CUDA_VISIBLE_DEVICES) on the same --storage"
         )
     if not options.val_ratio:
         raise InputError("--val-ratio 0 leaves nobody to score trials on")
-    import optuna
-    import torch
 
+
+def options_of_all_trials(options: Options) -> tuple[Options, dict]:
+    """The options of finetune.py that all trials have in common, and of these the ones that steer training and that
+    this script has too, as a study records them.
+    """
+    from utils.training.recorded_options import steering
+
+    defaults = finetune.parser().parse([])
+    shared = {name: getattr(options, name) for name in defaults.plain if hasattr(options, name)}
+    common = defaults.replace(**shared, name=options.study_name)
+    return common, {name: value for name, value in steering(common).items() if name in shared}
+
+
+def held_out_people(options: Options) -> list[str]:
+    """Digests of who scores the trials, and of their labels, as a study records them."""
     from utils.base.digests import digest_of
-    from utils.base.files import require_writable
     from utils.data.labels import Labelling
     from utils.data.photographs import read_photographs
     from utils.data.splits import make_split
-    from utils.training import setup, studies, tracking
-    from utils.training.records import steering
 
-    # Runtime
-    common = finetune.parser().parse([])
-    shared = {name: value for name, value in vars(options).items() if name in vars(common) and name != "_frozen"}
-    common = common.replace(**shared, name=options.study_name)
-    accelerator = setup.start_training(common, f"optuna_{options.study_name}")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing trial's traceback is not for users
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    require_writable(options.model_location, files.LOGS, files.PICTURES)
-
-    # Data
     photographs = read_photographs(options.data_location, options.relabel)
     split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
     labels = photographs.labels(Labelling(age_limits=options.age_limits))[split.held_out]
+    counts = f"{len(split.train)} photographs to train on, {len(split.held_out)} held out to score on"
+    log.info("study %s: %s (split %s)", options.study_name, counts, split.digest)
+    return [split.digest, digest_of(labels)]
 
-    # Study
-    space = search_space(options)
-    fixed = {name: value for name, value in steering(common).items() if name in shared}
-    storage = options.storage or str(files.LOGS / "optuna" / f"{options.study_name}.journal")
-    study = studies.open_study(
-        options.study_name,
-        studies.open_storage(storage),
-        {"metric": options.metric, "held out": [split.digest, digest_of(labels)], **space, **fixed},
-        startup_trials=min(10, max(3, options.n_trials // 4)),
-        warmup_epochs=max(1, options.epochs_limits[0] // 3),
-    )
 
-    studies.check_checkpoints(study, options.model_location)
+def show_study(accelerator: Accelerator, study: optuna.Study, options: Options) -> None:
+    """Write the plots of the study, and send them to the tracker."""
+    from utils.training import studies, tracking
 
-    # Trials
-    def objective(trial) -> float:
-        trial.set_user_attr("worker", studies.worker())
-        number = studies.original_number(study.trials[trial.number])
-        chosen = suggest(trial, space)
-        log.info("trial %d of %d: %s", number, options.n_trials, studies.in_words(chosen))
-
-        def after_epoch(epoch: int, scores: dict) -> None:
-            trial.report(scores[options.metric], epoch)
-            if trial.should_prune():
-                log.info("trial %d is below the median after epoch %d: pruned", number, epoch)
-                studies.remove_states(options.study_name, number, options.model_location)
-                raise optuna.TrialPruned(f"pruned after epoch {epoch}")
-
-        try:
-            chosen = common.replace(**chosen, random_seed=number, resume=True)
-            path, scores = finetune.run(chosen, after_epoch=after_epoch)
-        except Interrupted:
-            trial.set_user_attr(studies.INTERRUPTED, True)
-            raise
-        except (Diverged, NoRoom, torch.OutOfMemoryError) as error:
-            log.info("trial %d ends: %s", number, str(error).splitlines()[0])
-            studies.remove_states(options.study_name, number, options.model_location)
-            torch.cuda.empty_cache()
-            raise optuna.TrialPruned(str(error)) from error
-        trial.set_user_attr("checkpoint", path.name)
-        log.info("trial %d: %s %.4f", number, options.metric, scores[options.metric])
-        return scores[options.metric]
-
-    for taken in studies.take_up_again(study):
-        log.info("trial %d was left by a worker that is gone: taken up again", taken)
-    while studies.counted(study) < options.n_trials:
-        study.optimize(objective, n_trials=1)
-
-    # Result
-    pictures = studies.save_pictures(study, files.PICTURES / f"optuna_{options.study_name}", options.metric)
+    folder = files.PICTURES / f"optuna_{options.study_name}"
+    pictures = studies.save_pictures(study, folder, options.metric)
     public = options.replace(storage=None)  # its address may hold a password
     with tracking.tracked_run(accelerator, public, f"{options.study_name}_study"):
         for name, picture in pictures.items():
             tracking.log_picture(accelerator, name, picture)
-            log.info("%s: %s", name, picture)
+            log.debug("%s: %s", name, picture)
+    if pictures:
+        log.info("plots of the study: %s", folder)
+
+
+def tell_best(study: optuna.Study, options: Options) -> None:
+    """Name the best trials and what to do with them."""
+    from utils.training import studies
+    from utils.training.records import location_flags
+
     best = studies.best_trials(study, options.best)
     for trial in best:
         checkpoint, params = trial.user_attrs["checkpoint"], studies.in_words(trial.params)
         log.info("%s %.4f: %s, %s", options.metric, trial.value, checkpoint, params)
     if best:
-        seeds = " ".join(str(studies.original_number(trial)) for trial in best)
-        log.info(
-            "soup of the best: accelerate launch main.py --greedy-soup --metric %s --name %s --random-seed %s",
-            options.metric,
-            options.study_name,
-            seeds,
-        )
-    return study
+        words = ["accelerate", "launch", "main.py", "--greedy-soup", "--metric", options.metric]
+        words += ["--name", options.study_name, "--random-seed"]
+        words += [str(studies.original_number(trial)) for trial in best]
+        log.info("next, a soup of these: %s", shlex.join([*words, *location_flags(options)]))
+    log.info("log: %s", log_file())
 
 
 def main(argv: list[str] | None = None) -> None:

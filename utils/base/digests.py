@@ -6,6 +6,10 @@ import json
 import numpy as np
 
 
-def digest_of(values: np.ndarray) -> str:
-    """16 hex digits that stand for an array of numbers or strings."""
-    return hashlib.sha256(json.dumps(values.tolist()).encode()).hexdigest()[:16]
+def digest_of(content, digits: int = 16) -> str:
+    """The first hex digits, 64 at most, of the SHA-256 of plain values (or an array of them), written as JSON.
+
+    The order of a dict's keys counts.
+    """
+    plain = content.tolist() if isinstance(content, np.ndarray) else content
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:digits]

@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,7 +27,7 @@ def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     One process of several `speaks`; the others tell of errors only. Raises `InputError` when the folder of logs cannot
     be written into.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveBars(sys.stdout)], force=True)
     ours, (terminal,) = logging.getLogger("utils"), logging.getLogger().handlers
     for handler in list(ours.handlers):  # of a script that ran before in this process
         ours.removeHandler(handler)
@@ -85,6 +87,34 @@ class ProgressBar(tqdm):
         """Overrides tqdm's, which would end the lines with a carriage return."""
         self.disable = self.disable or self.by_line
         super().close()
+
+
+class _AboveBars(logging.StreamHandler):
+    """Lines on a terminal come above its bars and not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode() if sys.stderr.isatty() else nullcontext():
+            super().emit(record)
+
+
+@contextmanager
+def aside(verbose: bool = False) -> Iterator[None]:
+    """For a run inside another script: what it tells goes to its own log file, and to the terminal when `verbose`.
+
+    Behind the block the script goes on with its own story and log file.
+    """
+    loggers = logging.getLogger(), logging.getLogger("utils")
+    outer = [logger.handlers for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+    try:
+        with nullcontext() if verbose else redirect_stdout(StringIO()):
+            yield
+    finally:
+        for logger, handlers in zip(loggers, outer, strict=True):
+            for handler in logger.handlers:
+                handler.close()
+            logger.handlers = handlers
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,6 @@ SHA-256, so that any selection of photographs has a `fingerprint` without decodi
 
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -19,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import atomic, locked
+from utils.base.terminal import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +150,7 @@ def _cache_file(folder: Path, files: Sequence[str], size: int, cache: Path) -> P
     root = str(folder.resolve())
     stats = [os.stat(os.path.join(root, name)) for name in files]
     listing = [[str(name), stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)]
-    key = hashlib.sha256(json.dumps([root, size, listing]).encode()).hexdigest()[:16]
-    return Path(cache) / "squares" / f"{key}_{len(files)}x{size}.u8"
+    return Path(cache) / "squares" / f"{digest_of([root, size, listing])}_{len(files)}x{size}.u8"
 
 
 def _digest_file(path: Path) -> Path:
@@ -208,8 +207,8 @@ def _decode_all(folder: Path, files: Sequence[str], size: int, path: Path, progr
     dataset = image_folder(folder, files)
     digests = []
     with atomic(path if keep else _digest_file(path)) as temporary, open(temporary, "wb") as file:
-        bar = tqdm(total=len(files), desc=f"decoding to {size} px", unit="image", disable=None if progress else True)
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        bar = ProgressBar(what=f"decoding to {size} px", total=len(files), speaks=progress)
+        with bar, ThreadPoolExecutor(cpu_count()) as pool:
             for start in range(0, len(files), BLOCK):
                 block = [image["path"] for image in dataset[start : start + BLOCK]["image"]]
                 for square in pool.map(lambda image: decode(Path(image), size).tobytes(), block):
@@ -217,7 +216,6 @@ def _decode_all(folder: Path, files: Sequence[str], size: int, path: Path, progr
                     if keep:
                         file.write(square)
                 bar.update(len(block))
-        bar.close()
         if not keep:
             file.write(b"".join(digests))
     if keep:

@@ -1,12 +1,11 @@
 """Who is held out: a split by person, stratified by gender x age, the same in every script."""
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.flags import DEFAULT_SPLIT
 from utils.base.options import RECORDED, Options
@@ -30,8 +29,7 @@ class Split:
     @property
     def digest(self) -> str:
         """16 hex digits over both lists of ids: equal digests mean the same people on the same sides."""
-        content = json.dumps([self.by, self.train_ids, self.held_out_ids])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return digest_of([self.by, self.train_ids, self.held_out_ids])
 
     def record(self) -> dict:
         """What a checkpoint keeps of its split."""

@@ -60,9 +60,11 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def post_hoc_adjustment(class_counts: np.ndarray, tau: float) -> np.ndarray:
-    """(C,) `-tau * log p(class)`, its mean taken off (Menon et al. 2021, post hoc).
+    """(C,) `-tau * log p(class)`, its mean taken off, to be added to a trained model's log-probabilities (Menon et al.
+    2021, "Long-tail learning via logit adjustment", equation 9, post hoc).
 
-    Each class counts one more photograph than it has, so that one without any has a finite bias.
+    The sign is minus: rare classes gain. `training.dataset.loss_adjustment`, which the loss adds while a model learns,
+    has the sign plus. Each class counts one more photograph than it has, so that one without any has a finite bias.
     """
     log_prior = np.log((class_counts + 1) / (class_counts + 1).sum())
     return -tau * (log_prior - log_prior.mean())

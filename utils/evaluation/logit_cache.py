@@ -1,13 +1,12 @@
 """The logit cache: each model is evaluated on each photograph once, ever."""
 
-import hashlib
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from utils.base.digests import digest_of
 from utils.base.files import atomic
 
 
@@ -16,8 +15,8 @@ def cache_key(weights_digest: str, images_digest: str, ids: Sequence[str], prepr
 
     `images_digest` is that of the decoded photographs. The precision is always float32.
     """
-    content = [weights_digest, images_digest, list(map(str, ids)), preprocessing, "float32, normalised last"]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+    how = dict(sorted(preprocessing.items()))
+    return digest_of([weights_digest, images_digest, list(map(str, ids)), how, "float32, normalised last"], 20)
 
 
 def load_logits(folder: Path, key: str) -> np.ndarray | None:

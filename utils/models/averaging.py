@@ -3,14 +3,13 @@
 They are meaningful only for checkpoints that share one start; `checkpoints.check_same_kind` sees to that.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.models.checkpoints import Checkpoint
 
@@ -35,40 +34,45 @@ def average(
     first = openers[0]()
     per_tensor = isinstance(weights, Mapping)
     weights_of = dict(weights) if per_tensor else dict.fromkeys(first, weights or [1] * len(openers))
-    shapes = {name: tensor.shape for name, tensor in first.items()}
-    soup = {name: tensor.clone() for name, tensor in first.items() if not tensor.is_floating_point()}
-    dtypes = {name: tensor.dtype for name, tensor in first.items() if tensor.is_floating_point()}
+    soup = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in first.items()}
+    sizes = {name: tensor.numel() for name, tensor in soup.items() if tensor.is_floating_point()}
+    for name in soup.keys() - sizes.keys():
+        soup[name].copy_(first[name])
     del first
-    for names in _blocks({name: shapes[name].numel() for name in dtypes}, block):
-        totals = {name: torch.zeros(shapes[name], dtype=torch.float64) for name in names}
+    for pieces in blocks_of(sizes, block):
+        totals = [torch.zeros(high - low, dtype=torch.float64) for _, low, high in pieces]
         for k, opener in enumerate(openers):
-            if not any(weights_of[name][k] for name in names):
+            if not any(weights_of[name][k] for name, _, _ in pieces):
                 continue
             tensors = opener()
-            if tensors.keys() != shapes.keys():
-                odd = min(tensors.keys() ^ shapes.keys())
+            if tensors.keys() != soup.keys():
+                odd = min(tensors.keys() ^ soup.keys())
                 raise InputError(f"cannot average: tensor {odd} is not in every ingredient")
-            for name in names:
-                if tensors[name].shape != shapes[name]:
-                    both = f"{tuple(shapes[name])} and {tuple(tensors[name].shape)}"
+            for total, (name, low, high) in zip(totals, pieces, strict=True):
+                if tensors[name].shape != soup[name].shape:
+                    both = f"{tuple(soup[name].shape)} and {tuple(tensors[name].shape)}"
                     raise InputError(f"cannot average: tensor {name} has the shapes {both}")
-                totals[name].add_(tensors[name], alpha=weights_of[name][k])
-        for name, total in totals.items():
-            soup[name] = total.div_(sum(weights_of[name])).to(dtypes[name])
-    return {name: soup[name] for name in shapes}
+                total.add_(tensors[name].reshape(-1)[low:high], alpha=weights_of[name][k])
+        for total, (name, low, high) in zip(totals, pieces, strict=True):
+            soup[name].view(-1)[low:high] = total.div_(sum(weights_of[name]))
+    return soup
 
 
-def _blocks(sizes: dict[str, int], limit: int) -> Iterator[list[str]]:
-    """Names in their order, cut where a block would grow beyond `limit` numbers; a larger tensor is its own block."""
-    names, total = [], 0
+def blocks_of(sizes: dict[str, int], limit: int) -> Iterator[list[tuple[str, int, int]]]:
+    """Tensors of these sizes, cut into blocks of at most `limit` numbers: each a list of (name, from, to)."""
+    pieces, total = [], 0
     for name, size in sizes.items():
-        if names and total + size > limit:
-            yield names
-            names, total = [], 0
-        names.append(name)
-        total += size
-    if names:
-        yield names
+        low = 0
+        while low < size:
+            high = min(size, low + limit - total)
+            pieces.append((name, low, high))
+            total += high - low
+            low = high
+            if total == limit:
+                yield pieces
+                pieces, total = [], 0
+    if pieces:
+        yield pieces
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,7 @@ class Mixture:
         if len(self.members) == 1:
             return self.members[0].digest
         weights = self.weights if isinstance(self.weights, tuple) else dict(self.weights)
-        content = ["float64 mean", [one.digest for one in self.members], weights]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return digest_of(["float64 mean", [one.digest for one in self.members], weights], 64)
 
     @property
     def shares(self) -> list[float]:

@@ -5,7 +5,6 @@ backbone, the labels and the split, and is kept under the digest of what it was 
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import normalize
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import LOGS
 from utils.base.runtime import all_agree
@@ -48,8 +48,7 @@ def head_family(
     anchor_digest = anchor.backbone_digest
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
-    inputs = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return {"anchor": anchor_digest, "head_init": head_init, "inputs": inputs}
+    return {"anchor": anchor_digest, "head_init": head_init, "inputs": digest_of(content)}
 
 
 def head_file(family: dict) -> Path:
@@ -67,12 +66,12 @@ def sweep_head(
     """
     path = head_file(family)
     if not all_agree(accelerator, path.is_file()):
-        probing = training_features() if family["head_init"] == "probe" else None
+        features, labels, persons = training_features() if family["head_init"] == "probe" else (None, None, None)
         if accelerator.is_main_process:
             weight, bias = {
                 "random": lambda: random_head(labelling.num_classes, anchor.config["projection_dim"]),
                 "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
-                "probe": lambda: probe_head(*probing, labelling),
+                "probe": lambda: probe_head(features, labels, persons, labelling),
             }[family["head_init"]]()
             save_archive(path, {"classification_head.weight": weight, "classification_head.bias": bias})
         accelerator.wait_for_everyone()
@@ -156,7 +155,7 @@ def _probe_attribute(features, values, persons, num_values: int, attribute: str)
         coefficients, offsets = np.vstack([-coefficients, coefficients]) / 2, np.array([-offsets[0], offsets[0]]) / 2
     rows[:] = coefficients.mean(0)
     rows[present], intercepts[present] = coefficients, offsets
-    log.info(
+    log.debug(
         "linear probe of %s: C=%g, training accuracy %.3f", attribute, strength, regression.score(features, targets)
     )
     return rows, intercepts

@@ -1,13 +1,12 @@
 """How candidate soups are scored: on held-out people, with a journal of every decision."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from utils.base.digests import digest_of
 from utils.base.metrics import METRICS
 from utils.base.terminal import ProgressBar
 from utils.evaluation.held_out import HeldOut, PartialLogits
@@ -56,8 +55,8 @@ class Evaluator:
             self.positions.tolist(),
             self.start and self.start.digest,
         ]
-        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-        self.journal = Journal(self.journals / f"{recipe}_{self.metric_name}_{key}.jsonl", self.held_out.accelerator)
+        name = f"{recipe}_{self.metric_name}_{digest_of(content, 12)}.jsonl"
+        self.journal = Journal(self.journals / name, self.held_out.accelerator)
         self.looked_at, self.steps, self._outcomes, self._to_beat = 0, [], [], []
 
     def score(self, logits: np.ndarray) -> Fraction:

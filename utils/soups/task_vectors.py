@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from utils.models.averaging import blocks_of
+
 BLOCK = 64 * 2**20  # numbers held at once over all ingredients, in float64: 512 MiB
 
 Opener = Callable[[], Mapping[str, torch.Tensor]]
@@ -19,7 +21,7 @@ def task_gram(openers: Sequence[Opener], start: Opener, block: int = BLOCK) -> d
     sizes = {name: tensor.numel() for name, tensor in first.items() if tensor.is_floating_point()}
     grams = {name: np.zeros((len(openers), len(openers))) for name in sizes}
     limit = max(1, block // (len(openers) + 1))
-    for pieces in _pieces(sizes, limit):
+    for pieces in blocks_of(sizes, limit):
         base = start()
         differences = [torch.empty(len(openers), high - low, dtype=torch.float64) for _, low, high in pieces]
         for k, opener in enumerate(openers):
@@ -30,23 +32,6 @@ def task_gram(openers: Sequence[Opener], start: Opener, block: int = BLOCK) -> d
         for vectors, (name, _, _) in zip(differences, pieces, strict=True):
             grams[name] += (vectors @ vectors.T).numpy()
     return grams
-
-
-def _pieces(sizes: dict[str, int], limit: int):
-    """Lists of (name, from, to), each list of at most `limit` numbers in all."""
-    pieces, total = [], 0
-    for name, size in sizes.items():
-        low = 0
-        while low < size:
-            high = min(size, low + limit - total)
-            pieces.append((name, low, high))
-            total += high - low
-            low = high
-            if total == limit:
-                yield pieces
-                pieces, total = [], 0
-    if pieces:
-        yield pieces
 
 
 def norms_and_cosines(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,8 +26,9 @@ def check_steps(train_set: LabelledSquares, per_step: int, parts: int) -> None:
         )
     left = count % per_step
     if left and count > per_step:
-        log.info("an epoch is %d steps of %d: %d photographs, other ones each time, are left out",
-                 count // per_step, per_step, left)  # fmt: skip
+        steps = count // per_step
+        told = "an epoch is %d steps of %d: %d photographs, other ones each time, are left out"
+        log.debug(told, steps, per_step, left)
 
 
 def train_set(task: Task, options: Options) -> LabelledSquares:
@@ -44,11 +45,23 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
     pipelines = [pipeline(kind, options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
     mixing = None
     if options.mixup or options.half_cutmix:
-        of_these = labels[all_rows], photographs.masks[all_rows], labelling.num_classes
-        mixing = Mixing(*of_these, options.mixup, options.half_cutmix)
-    ages = photographs.ages[all_rows] if options.age_regression else None
-    squares = task.held_out.squares
-    return LabelledSquares(squares, all_rows, labels[all_rows], pipelines, which, options.random_seed, mixing, ages)
+        mixing = Mixing(
+            labels=labels[all_rows],
+            masks=photographs.masks[all_rows],
+            num_classes=labelling.num_classes,
+            mixup=options.mixup,
+            half_cutmix=options.half_cutmix,
+        )
+    return LabelledSquares(
+        squares=task.held_out.squares,
+        rows=all_rows,
+        labels=labels[all_rows],
+        pipelines=pipelines,
+        which=which,
+        seed=options.random_seed,
+        mixing=mixing,
+        ages=photographs.ages[all_rows] if options.age_regression else None,
+    )
 
 
 def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray | None:
@@ -59,10 +72,14 @@ def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray
 def loss_adjustment(
     train_set: LabelledSquares, options: Options, num_classes: int, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """(C,) float32 `tau * log(share)`, with each class's share of what an epoch's loss is made of: how often it is
-    drawn, times its weight in the loss.
+    """(C,) float32 `+tau * log(share)`, which the loss adds to the logits (Menon et al. 2021, "Long-tail learning via
+    logit adjustment", equation 10); `tau` is `--logit-adjustment`.
 
-    A class without examples counts as less than one photograph.
+    The sign is plus: rare classes get less in training, so that the model learns to give them more.
+    `ensembles.calibration.post_hoc_adjustment` corrects a model that was trained without it, and has the sign minus.
+
+    A class's share is of what an epoch's loss is made of: how often it is drawn, times its weight in the loss. A class
+    without examples counts as less than one photograph.
     """
     drawn = np.bincount(train_set.labels, sampling_weights(train_set, options), minlength=num_classes)
     drawn = drawn if weights is None else drawn * weights.numpy()

@@ -1,4 +1,4 @@
-"""What is looked at after each step of training: numbers that are none, signals to stop, and states that are due."""
+"""What is looked at after each step of training: NaN and infinity, signals to stop, and states that are due."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -1,9 +1,8 @@
 """One fine-tuning run, ready for its loop: the model, the batches, the optimizer, and what is saved of them."""
 
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from utils.base.options import Options
-from utils.base.terminal import MINUTE
 from utils.data.augmentation import EpochSampler, LabelledSquares
 from utils.models.checkpoints import save_checkpoint
 from utils.models.clip import CLIPClassifier
@@ -26,6 +24,8 @@ from utils.training.task import Task
 from utils.training.tracking import log_picture
 
 log = logging.getLogger(__name__)
+
+TOLD_EPOCHS = 3
 
 
 @dataclass
@@ -50,7 +50,6 @@ class Job:
     per_batch: int
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
-    told_at: float = field(default_factory=time.monotonic)
 
     @property
     def shown(self) -> nn.Module:
@@ -75,14 +74,12 @@ class Job:
         ids = self.task.photographs.ids[rows]
         return ", ".join(ids[:most]) + (f" and {len(ids) - most} others" if len(ids) > most else "")
 
-    def tell_epoch(self, line: str, epoch: int, *values) -> None:
-        """Log a line about an epoch: to the terminal when it is the last one, or a minute after the one before."""
-        now = time.monotonic()
-        if epoch == self.options.epochs or now - self.told_at > MINUTE:
-            log.info(line, epoch, *values)
-            self.told_at = now
-        else:
-            log.debug(line, epoch, *values)
+    def tell_epoch(self, epoch: int, what: str) -> None:
+        """Log a line about an epoch; `TOLD_EPOCHS` of them, evenly spread up to the last, come on the terminal."""
+        epochs = self.options.epochs
+        every = -(-epochs // TOLD_EPOCHS)
+        told = (epochs - epoch) % every == 0
+        log.log(logging.INFO if told else logging.DEBUG, "epoch %d of %d: %s", epoch, epochs, what)
 
     def save_epoch(self, progress: Progress) -> None:
         """Write the history, and with `--save-every` the checkpoint of this epoch."""
@@ -100,12 +97,13 @@ class Job:
         `logits` (N, C) are the held-out ones of the last epoch, None when nobody is held out.
         """
         row, held_out, options = progress.history[-1], self.task.held_out, self.options
+        if row["epoch"] < options.epochs:
+            log.info("stopped: %s has not risen for %d epochs", options.metric, options.patience)
         if options.keep == "best" and progress.best.get("epoch", row["epoch"]) != row["epoch"]:
             self.shown.load_state_dict(progress.best["weights"])
             row = progress.history[progress.best["epoch"] - 1]
             logits = held_out.predict(self.shown)
-            kept = row["epoch"], progress.epoch - 1, options.metric, row[options.metric]
-            log.info("kept epoch %d of %d: %s %.4f", *kept)
+            log.info("kept epoch %d, the best of %d by %s", row["epoch"], len(progress.history), options.metric)
         if self.accelerator.is_main_process:
             state_dict = saved_tensors(self.shown)
             if logits is not None:

@@ -19,8 +19,7 @@ def make_loss(
     For cross entropy alone the labels may be (B, C) shares of classes instead. `class_weights` (C,) weigh it; the sum
     is divided by B and not by the batch's own weights, so that the parts of an accumulated step make the whole.
 
-    `adjustment` (C,) is added to the logits: `tau * log(share of the class)` is the logit-adjusted loss (Menon et al.
-    2021, "Long-tail learning via logit adjustment", equation 10).
+    `adjustment` (C,) is added to the logits, as `dataset.loss_adjustment` makes it.
 
     `CrossEntropyLoss` is cross entropy. `ContrastiveLoss` adds pytorch-metric-learning's contrastive loss on the
     cosine similarities within the batch (positive margin 1, negative margin 0), so that the head learns too.

@@ -3,6 +3,7 @@
 import atexit
 import json
 import logging
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,21 +15,17 @@ from torch import nn
 from utils.base.errors import InputError
 from utils.base.files import PICTURES
 from utils.base.options import Options
-from utils.models.checkpoints import DROPPED, as_saved, differences, read_checkpoint
+from utils.models.checkpoints import DROPPED, as_saved, read_checkpoint
 from utils.models.exports import push_to_hub
 from utils.models.sweeps import keep_top
 from utils.training.parameters import without_age_head
+from utils.training.recorded_options import differences
 from utils.training.resume_state import state_file
 
 log = logging.getLogger(__name__)
 
 
 NO_SCORES = ("epoch", "step", "lr", "train_loss")  # of a row of the history
-NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
-    "data_location", "model_location", "pretrained_location", "relabel", "workers",
-    "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
-    "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,15 @@ class RunFiles:
     def log_name(self) -> str:
         return f"training/{self.stem}"
 
+    @property
+    def next_command(self) -> str:
+        """What to type when a sweep is done: ingredients go into a soup, a specialist goes beside one."""
+        options = self.options
+        words = ["accelerate", "launch", "main.py", "--greedy-soup", "--name", options.name]
+        if self.prefix:
+            words = ["python", "validation.py", "--weighted-ensemble", self.final.name]
+        return shlex.join([*words, *location_flags(options)])
+
     def ingredient(self, epoch: int) -> dict:
         """What the record of a checkpoint tells of its place in a sweep."""
         options = self.options
@@ -94,12 +100,14 @@ class RunFiles:
                 log.info("%s is not among the best %d: removed", path, options.keep_top)
 
 
-def steering(options: Options) -> dict:
-    """The options that steer training, as plain values; the metric is one where an epoch is chosen by it."""
-    plain = {name: value for name, value in options.plain.items() if name not in NOT_TRAINING}
-    if options.keep == "last" and options.patience is None:
-        del plain["metric"]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+def location_flags(options: Options) -> list[str]:
+    """The flags under which another script finds the same photographs and checkpoints."""
+    flags = []
+    if options.data_location != Path("data"):
+        flags += ["--data-location", str(options.data_location)]
+    if options.model_location != Path("model"):
+        flags += ["--model-location", str(options.model_location)]
+    return flags
 
 
 def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:

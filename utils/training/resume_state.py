@@ -16,8 +16,8 @@ from torch import nn
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.models.checkpoints import differences
 from utils.models.weights import read_archive, save_archive
+from utils.training.recorded_options import differences
 
 log = logging.getLogger(__name__)
 

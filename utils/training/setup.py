@@ -53,8 +53,8 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     """Build all that the loop works with. Raises `InputError` when the photographs do not fill a step."""
     # Photographs
     train_set = dataset.train_set(task, options)
-    counts = len(train_set), len(task.held_out.rows)
-    log.info("%d photographs to train on, %d held out (split %s)", *counts, task.split.digest)
+    train_count, held_out_count = len(train_set), len(task.held_out.rows)
+    log.info("%d photographs to train on, %d held out (split %s)", train_count, held_out_count, task.split.digest)
     if options.save_img and accelerator.is_main_process:
         log.info("augmented photographs: %s", save_augmented(train_set, task.labelling, files.final.stem))
 
@@ -97,8 +97,11 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     if options.compile:
         bare.compile()
     model, optimizer, loader = accelerator.prepare(bare, optimizer, loader)
-    steps = options.epochs * -(-len(loader) // accelerator.gradient_accumulation_steps)
+    epoch_steps = -(-len(loader) // accelerator.gradient_accumulation_steps)
+    steps = options.epochs * epoch_steps
     schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
+    start = f"{task.start.source}, {task.family['head_init']} head"
+    log.info("fine-tuning %s: %d epochs of %d steps, lr %g", start, options.epochs, epoch_steps, options.lr)
     if len(task.held_out.rows):  # a broken evaluation fails now and not after the first epoch
         held_out = task.held_out
         predict(accelerator, bare, held_out.squares, held_out.rows[:2], task.preprocessing, batch_size=1)

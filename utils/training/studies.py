@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from utils.base.errors import InputError
 from utils.base.files import is_alive
-from utils.models.checkpoints import differences
+from utils.training.recorded_options import differences
 from utils.training.resume_state import state_file
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def save_pictures(study: optuna.Study, folder: Path, metric: str) -> dict[str, P
     from utils.base.pictures import save_open_figure
 
     if len(best_trials(study, 2)) < 2:
-        log.info("fewer than two trials are complete: no pictures of the study yet")
+        log.debug("fewer than two trials are complete: no pictures of the study yet")
         return {}
     importances = optuna.importance.get_param_importances(study)
     varied = [name for name, importance in importances.items() if importance > 0][:PLOTTED]

@@ -19,7 +19,8 @@ from utils.models.clip import build
 from utils.models.heads import head_family, sweep_head
 from utils.models.pretrained import read_pretrained
 from utils.models.weights import Weights
-from utils.training.records import scores_of, steering
+from utils.training.recorded_options import steering
+from utils.training.records import scores_of
 
 
 @dataclass(frozen=True)
