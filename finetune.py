@@ -125,7 +125,7 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
     """
     import torch
 
-    from utils.base.terminal import ProgressBar
+    from utils.base.progress import ProgressBar
     from utils.data.preprocessing import normalised
     from utils.training.guard import guarded
     from utils.training.tracking import tracked_run

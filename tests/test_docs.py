@@ -20,7 +20,7 @@ from utils.evaluation.manifest import Manifest
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "README.ko.md", *sorted(DOCS.glob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
-SWEEP = (REPOSITORY / "training.sh").read_text(encoding="utf-8")
+SWEEP = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("training.sh", "utils/jobs.sh"))
 CODE = SWEEP + "".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "utils").rglob("*.*[yh]")))
 SCRIPTS = {
     f"{module.__name__}.py": module

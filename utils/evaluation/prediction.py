@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from utils.base.progress import ProgressBar
 from utils.base.runtime import linger, loader_workers
-from utils.base.terminal import ProgressBar
 from utils.models.clip import CLIPClassifier
 
 # small, so that a search stops soon after a candidate has lost; a last batch is filled up to a multiple of it

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 
 from utils.base.errors import InputError
 from utils.base.files import CACHE, atomic
+from utils.base.progress import ProgressBar
 from utils.base.runtime import linger
-from utils.base.terminal import ProgressBar
 from utils.data.images import decode
 from utils.data.unlabelled import TestImages
 from utils.evaluation.logit_cache import cache_key

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.base.digests import digest_of
 from utils.base.metrics import METRICS
-from utils.base.terminal import ProgressBar
+from utils.base.progress import ProgressBar
 from utils.evaluation.held_out import HeldOut, PartialLogits
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.evaluation.scores import confusion_matrix, log_softmax
