@@ -50,31 +50,3 @@ class ProgressBar(tqdm):
         """Overrides tqdm's, which would end the lines with a carriage return."""
         self.disable = self.disable or self.by_line
         super().close()
-
-
-class _AboveBars(logging.StreamHandler):
-    """Lines on a terminal come above its bars and not into them."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode() if sys.stderr.isatty() else nullcontext():
-            super().emit(record)
-
-
-@contextmanager
-def aside(verbose: bool = False) -> Iterator[None]:
-    """For a run inside another script: what it tells goes to its own log file, and to the terminal when `verbose`.
-
-    Behind the block the script goes on with its own story and log file.
-    """
-    loggers = logging.getLogger(), logging.getLogger("utils")
-    outer = [logger.handlers for logger in loggers]
-    for logger in loggers:
-        logger.handlers = []
-    try:
-        with nullcontext() if verbose else redirect_stdout(StringIO()):
-            yield
-    finally:
-        for logger, handlers in zip(loggers, outer, strict=True):
-            for handler in logger.handlers:
-                handler.close()
-            logger.handlers = handlers

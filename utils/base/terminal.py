@@ -6,6 +6,9 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from utils.base.files import LOGS, require_writable
@@ -39,6 +42,40 @@ def log_file() -> str:
     """Where the process that speaks keeps its log, relative to where it runs; empty when no script has begun one."""
     files = [one.baseFilename for one in logging.getLogger("utils").handlers if isinstance(one, logging.FileHandler)]
     return os.path.relpath(files[0]) if files else ""
+
+
+class _AboveBars(logging.StreamHandler):
+    """Lines on a terminal come above its bars and not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with _bars_aside() if sys.stderr.isatty() else nullcontext():
+            super().emit(record)
+
+
+def _bars_aside():
+    from tqdm import tqdm  # which a script without bars need not import
+
+    return tqdm.external_write_mode()
+
+
+@contextmanager
+def aside(verbose: bool = False) -> Iterator[None]:
+    """For a run inside another script: what it tells goes to its own log file, and to the terminal when `verbose`.
+
+    Behind the block the script goes on with its own story and log file.
+    """
+    loggers = logging.getLogger(), logging.getLogger("utils")
+    outer = [logger.handlers for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+    try:
+        with nullcontext() if verbose else redirect_stdout(StringIO()):
+            yield
+    finally:
+        for logger, handlers in zip(loggers, outer, strict=True):
+            for handler in logger.handlers:
+                handler.close()
+            logger.handlers = handlers
 
 
 def duration(seconds: float) -> str:
