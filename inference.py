@@ -113,7 +113,7 @@ def show(options: Options) -> None:
 
     accelerator = runtime.start_runtime("demo_page", options.verbose)
     demo_page.check_ready(accelerator)
-    demo_page.serve(accelerator, read_ensembles(options)[""], options.demo)
+    return demo_page.serve(accelerator, read_ensembles(options)[""], options.demo)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -78,7 +78,8 @@ def find_scored(truth: Path, manifest: Manifest | None) -> list[Path]:
     from utils.evaluation.results import of_these_images
 
     voted = OUTPUT / "hard_voting.csv"
-    paths = [Path(file) for file in manifest.submissions.values()] if manifest else [*find_submissions(), voted]
+    of_sweep = [Path(file) for file in manifest.submissions.values()] if manifest else []
+    paths = of_sweep or [*find_submissions(), voted]
     found = of_these_images(truth, [path for path in paths if path.is_file()])
     if not found:
         raise InputError(

@@ -11,6 +11,7 @@ from conftest import AGE, SOUP, answers, in_a_copy, infer, probs_of, train, vali
 import finetune_age
 from utils.base.errors import InputError
 from utils.ensembles.candidates import find_candidates
+from utils.evaluation.manifest import read_manifest
 from utils.evaluation.results import latest_rows
 from utils.evaluation.scores import log_softmax
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
@@ -68,12 +69,14 @@ def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch):
         assert told in said
     for one in chosen["members"]:
         assert f"{one['weight']:.4f} of {one['name']}" in said
-    assert latest_rows("finetune_cp")[-3:] == chosen["scores"]  # so the summary has them
+    told = latest_rows(read_manifest("finetune_cp"))[-3:]  # so the summary has them
+    assert [{name: value for name, value in row.items() if name != "applied"} for row in told] == chosen["scores"]
+    assert [row["applied"] for row in told[1:]] == [not any(chosen["bias"]), any(chosen["bias"])]
     model = next(one for one in chosen["members"] if one["kind"] != "age")
     with monkeypatch.context() as patch:  # trained again since
         patch.setitem(model, "digest", "another")
         rewrite(AUTO, members=chosen["members"])
-        assert "auto ensemble" not in [row["kind"] for row in latest_rows("finetune_cp")]
+        assert "auto ensemble" not in [row["kind"] for row in latest_rows(read_manifest("finetune_cp"))]
     rewrite(AUTO, members=chosen["members"])
     # one of the fixture's candidates may weigh nothing: give all some weight, and a bias that turns predictions
     members = [*chosen["members"]]

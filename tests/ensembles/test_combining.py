@@ -10,6 +10,7 @@ from utils.data import splits
 from utils.data.labels import Labelling
 from utils.ensembles import age_weight, combining, members
 from utils.evaluation.scores import confusion_matrix
+from utils.models import checkpoints
 
 LABELLING = Labelling()
 EVERY, AGE = ("mask", "gender", "age"), ("age",)
@@ -105,7 +106,7 @@ def test_probabilities_add_up_and_keep_the_order(rule):
 
 def test_what_does_not_fit_together_is_named():
     model, age = checkpoint(), checkpoint("Age_m", AGE)
-    members.check_ensemble(model, age, AGE)
+    checkpoints.check_ensemble(model, age, AGE)
     for other, attributes, message in (
         (checkpoint("x"), AGE, "is a model of 18 classes, not an age specialist of 3 classes: finetune_age.py"),
         (age, EVERY, "is an age specialist of 3 classes, not a model of 18 classes: --weighted-ensemble takes one"),
@@ -113,31 +114,31 @@ def test_what_does_not_fit_together_is_named():
         (checkpoint("Age_x", AGE, split="t"), AGE, "trained on different splits"),
     ):
         with pytest.raises(InputError, match=message):
-            members.check_ensemble(model, other, attributes)
+            checkpoints.check_ensemble(model, other, attributes)
 
 
 def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
     model, age = checkpoint(), checkpoint("Age_m", AGE)
-    assert age_weight.load_age_weight(model, [age]) == 1.0
+    assert members.load_age_weight(model, [age]) == 1.0
     assert "1.0 is taken" in caplog.text
-    path = age_weight.save_age_weight(model, [age], {"weight": 0.35, "metric": "accuracy"})
-    assert age_weight.load_age_weight(model, [age]) == 0.35
+    path = members.save_age_weight(model, [age], {"weight": 0.35, "metric": "accuracy"})
+    assert members.load_age_weight(model, [age]) == 0.35
     caplog.clear()
-    assert age_weight.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
+    assert members.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
     assert "tuned for other weights" in caplog.text
     path.write_text(json.dumps({"weight": "heavy"}))
     with pytest.raises(InputError, match="cannot be read"):
-        age_weight.load_age_weight(model, [age])
+        members.load_age_weight(model, [age])
 
 
 def test_a_weight_tuned_with_one_age_specialist_is_not_that_of_several():
     model, ages = checkpoint(), [checkpoint("Age_m", AGE), checkpoint("Age_n", AGE, digest="e")]
-    one = age_weight.save_age_weight(model, ages[:1], {"weight": 0.35})
-    both = age_weight.save_age_weight(model, ages, {"weight": 0.7})
+    one = members.save_age_weight(model, ages[:1], {"weight": 0.35})
+    both = members.save_age_weight(model, ages, {"weight": 0.7})
     assert [path.name for path in (one, both)] == ["ensemble_m_WE_Age_m.json", "ensemble_m_WE_Age_m_Age_n.json"]
-    assert age_weight.load_age_weight(model, ages[:1]) == 0.35
-    assert age_weight.load_age_weight(model, ages) == 0.7
-    assert age_weight.load_age_weight(model, [ages[0], checkpoint("Age_n", AGE, digest="retrained")]) == 1.0
+    assert members.load_age_weight(model, ages[:1]) == 0.35
+    assert members.load_age_weight(model, ages) == 0.7
+    assert members.load_age_weight(model, [ages[0], checkpoint("Age_n", AGE, digest="retrained")]) == 1.0
 
 
 def test_an_age_specialist_adds_to_every_class_of_an_age_alike():

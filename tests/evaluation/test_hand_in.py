@@ -57,7 +57,7 @@ def test_intervals_that_overlap_are_told():
     rows += [row("soft vote", "g_SV_a", 0.20, 0.1, 0.3)]
     manifest = sweep(rows, {"best single": "output_a.csv", SOUP: "output_g.csv", "soft vote": "output_g_SV_a.csv"})
     assert hand_in_lines(manifest)[-1].endswith(
-        "the intervals of 1 others overlap it, so 10 people cannot tell these apart"
+        "the intervals of 1 of 2 others overlap it, so 10 people cannot tell these apart"
     )
 
 

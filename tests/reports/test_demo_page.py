@@ -49,7 +49,7 @@ def asked(monkeypatch, *arguments):
     """The `Demo` that `inference.py --demo` would show."""
     monkeypatch.setattr(demo_page, "check_ready", lambda accelerator: None)
     monkeypatch.setattr(demo_page, "serve", lambda accelerator, ensemble, _: demo_page.Demo(accelerator, ensemble))
-    return inference.run(inference.parser().parse(["--demo", *map(str, arguments)]))
+    return inference.show(inference.parser().parse(["--demo", *map(str, arguments)]))
 
 
 def write_chosen():
@@ -197,7 +197,7 @@ def test_without_gradio_there_is_one_error_before_any_model_is_read(installed, m
 
     monkeypatch.setattr(demo_page, "version", version_of)
     with pytest.raises(InputError, match=r'pip install "gradio>=6"'):
-        inference.run(inference.parser().parse(["--demo", "--model-name", "missing.pt"]))
+        inference.show(inference.parser().parse(["--demo", "--model-name", "missing.pt"]))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_without_gradio_there_is_one_error_before_any_model_is_read(installed, m
 )
 def test_what_means_nothing_on_a_page_is_refused(arguments):
     with pytest.raises(InputError, match=f"leave {arguments[0]} out"):
-        inference.run(inference.parser().parse(["--demo", *arguments]))
+        inference.show(inference.parser().parse(["--demo", *arguments]))
 
 
 def test_addresses(capsys):

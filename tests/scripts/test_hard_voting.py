@@ -144,7 +144,7 @@ def test_submissions_of_several_sweeps_are_not_mixed_unasked(tmp_path):
         save(tmp_path / "output" / f"output_{name}.csv", [0])
     hard_voting.main([])
     two = save(tmp_path / "output" / "output_two_auto_flip.csv", [2])
-    with pytest.raises(InputError, match=r"several sweeps \(one, two\): name the files to vote over"):
+    with pytest.raises(InputError, match=r"several sweeps \(one, two\): name one with --sweep, or the files"):
         hard_voting.main([])
     hard_voting.main([one, two])
 

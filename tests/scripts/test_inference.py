@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, command, in_a_copy, infer, make_eval
 
+from utils.base import progress
 from utils.base.errors import InputError
 from utils.data import unlabelled
 from utils.data.submissions import read_submission
@@ -24,13 +26,15 @@ from utils.ensembles.combining import as_probs
 from utils.ensembles.members import Ensemble, combine_readable
 from utils.evaluation import shards
 from utils.models.checkpoints import read_checkpoint
+from utils.models.clip import CLIPClassifier
 
 SOUP, AGE = "finetune_cp_seed42_epoch2_greedysoup_num3", "Age_finetune_cp_seed42_i0_epoch2"
 KILLED_AT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 import inference
-from utils import shards, unlabelled
+from utils.data import unlabelled
+from utils.evaluation import shards
 left, plain, unlabelled.SHARD = int(sys.argv.pop(1)), shards.ShardedLogits.keep, 4
 
 def keep(self, shard, logits):
@@ -82,12 +86,10 @@ def test_a_killed_run_goes_on_at_its_shard_and_writes_the_same_file(trained, fac
 
 def test_without_a_terminal_lines_tell_how_far_it_is(trained, faces, monkeypatch, small_shards, capsys):
     in_a_copy(trained, monkeypatch)
-    monkeypatch.setattr(shards, "PATIENCE", -1)
+    monkeypatch.setattr(progress, "MINUTE", 0)  # a line each time
     infer(faces)
-    told = capsys.readouterr().out
-    assert [line for line in told.splitlines() if line.endswith("predicted")] == [
-        "40 % predicted", "80 % predicted", "100 % predicted",
-    ]  # fmt: skip
+    told = re.findall(r"^predicting: (\d+) of 10, about .* left$", capsys.readouterr().out, re.MULTILINE)
+    assert told == ["0", "4", "8"]  # the end tells of itself
 
 
 def test_what_was_evaluated_serves_other_ensembles_and_a_changed_photograph_does_not(
@@ -248,9 +250,7 @@ def test_a_failing_disk_is_no_unreadable_image(trained, faces, monkeypatch):
 
 def test_a_model_that_diverged_is_an_error(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    monkeypatch.setattr(
-        shards, "forward", lambda model, squares, preprocessing: torch.full((len(squares), 18), np.nan)
-    )
+    monkeypatch.setattr(CLIPClassifier, "outputs", lambda _, squares, *how: torch.full((len(squares), 18), np.nan))
     with pytest.raises(InputError, match="it diverged"):
         infer(faces)
     assert not parts()
@@ -304,7 +304,7 @@ def test_a_submission_has_a_record_of_what_it_was_made_from(trained, faces, monk
 def test_rows_are_counted_in_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(unlabelled, "SHARD", 4)
     test = unlabelled.read_test_images(make_eval(tmp_path / "data", 10))
-    assert test.shard_sizes == [4, 4, 2] == [len(files) for files in test.shards()]
-    assert [name for files in test.shards() for name in files] == list(test.files())
+    assert test.shard_sizes == [4, 4, 2] == [len(rows) for rows in test.shards()]
+    assert [row[0] for rows in test.shards() for row in rows] == list(test.files())
     one = unlabelled.read_test_images(make_eval(tmp_path / "one", 8))
-    assert one.shard_sizes == [4, 4] == [len(files) for files in one.shards()]
+    assert one.shard_sizes == [4, 4] == [len(rows) for rows in one.shards()]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import AGE, OTHER, SOUP, in_a_copy, soup, validate
+from conftest import AGE, OTHER, in_a_copy, soup, validate
 
 MOST = 15  # lines
 DETAILS = {  # of each call, what only the log file tells
@@ -55,7 +55,7 @@ def test_a_verbose_call_says_all_that_the_log_file_holds(trained, faces, monkeyp
 def test_the_last_lines_say_what_to_type_next(trained, faces, monkeypatch, capsys):
     in_a_copy(trained, monkeypatch)
     after_soup, after_model = (said(call, capsys, faces)[-2] for call in ("greedy soup", "model"))
-    assert after_soup == f"next: python validation.py --data-location {faces} --model-name model/{SOUP}.pt"
+    assert after_soup == f"next: python validation.py --data-location {faces} --sweep finetune_cp"
     inference = f"python inference.py --data-location {faces} --model-name model/{SOUP}.pt"
     assert after_model == f"next: {inference} --weighted-ensemble {AGE}"
     after_ensemble = said("ensemble", capsys, faces)[-2]

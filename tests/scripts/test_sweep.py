@@ -21,6 +21,7 @@ from utils.evaluation.manifest import (
 from utils.evaluation.manifest import (
     SOUP as SOUP_ALONE,
 )
+from utils.models.checkpoints import read_checkpoint
 
 NAME = "finetune_cp"
 
@@ -73,7 +74,7 @@ def test_a_model_is_evaluated_once_for_all_submissions(trained, faces, monkeypat
     in_a_copy(trained, monkeypatch)
     infer(faces, "--sweep", NAME)
     manifest = read_manifest(NAME)
-    models = {manifest.best, manifest.soup, *manifest.ages}
+    models = {read_checkpoint(Path("model") / one).digest for one in (manifest.best, manifest.soup, *manifest.ages)}
     assert len(list(Path("cache/logits").iterdir())) == len(models)
 
 

@@ -201,10 +201,8 @@ def test_a_failure_of_one_job_begins_no_other_run(sweep):
         ({"INDICES": "0 9"}, "index 9 has no model/model_9.pt"),
         ({"STAGES": "finetune soupp"}, "STAGES has soupp, which is none of: finetune age soup"),
         ({"JOBS": "many"}, "JOBS is many, expected a whole number"),
-        ({"STAGES": "validation"}, "no scores of finetune_cp yet: run the stage soup first"),
         ({"SEEDS": " "}, "STAGES, SEEDS or INDICES is blank"),
         ({"SEEDS": "042"}, "SEEDS, INDICES or EPOCHS has 042, expected whole numbers"),
-        ({"METRIC": "f1"}, "METRIC is f1, expected accuracy or macro_f1"),
         ({"extra": "--fast-dev-run", "STAGES": "finetune soup"}, "--fast-dev-run leaves nothing to make a soup of"),
         ({"extra": "--val_ratio=0", "STAGES": "finetune soup"}, "--val_ratio=0 leaves nothing to make a soup of"),
         ({"DATA_LOCATION": "nowhere"}, "there is no folder nowhere"),
@@ -221,6 +219,29 @@ def test_a_mistake_is_one_line_before_any_work(sweep, env, message):
     assert calls == []
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"STAGES": "validation"}, "validation.py: error: argument --sweep: no scores of a sweep finetune_cp in"),
+        ({"STAGES": "soup", "METRIC": "f1"}, "main.py: error: argument --metric: invalid choice: 'f1'"),
+    ],
+)
+def test_what_a_script_refuses_stops_the_sweep_there(sweep, env, message):
+    result, calls = sweep(**env)
+    assert result.returncode == 1
+    assert calls == []  # a stage on one process does not wait for the launcher
+    told, _, last = result.stderr.splitlines()
+    assert told.startswith(message)
+    assert last.startswith("training.sh stopped: ")
+
+
+def test_the_metric_reaches_fine_tuning_when_it_is_asked_for(sweep):
+    _, calls = sweep(INDICES="0", METRIC="accuracy")
+    assert all(" --metric accuracy" in call for call in calls)
+    _, calls = sweep(INDICES="0")
+    assert not any(" --metric" in call for call in calls)
 
 
 def demo(**env):
@@ -260,7 +281,9 @@ def test_the_demo_and_the_same_killed_three_times_end_in_the_same_files(tmp_path
     for name in ("hard_voting.csv", "output_demo_auto.csv"):
         with open(f"demo_run/output/{name}") as file:
             assert len(list(csv.DictReader(file))) == 280
-    assert re.search(r"greedy soup +accuracy 0\.\d+ \[.*\n(.*\n)*submission: .*hard_voting\.csv", told)
+    assert re.match(
+        r"hand in output/\S+\.csv: the .* has the best macro-F1 on \d+ held-out people", told.splitlines()[-1]
+    )
 
     for kept in ("data", "model/Age_demo_seed42_i0_epoch1.pt", "logs"):  # what the stages left out would make
         target = broken / "demo_run" / kept
@@ -284,8 +307,7 @@ def test_the_demo_and_the_same_killed_three_times_end_in_the_same_files(tmp_path
         made, expected = (
             {path.name: path for path in sorted((root / "demo_run" / folder).glob("*.*"))} for root in (broken, done)
         )
-        chosen = {name for name in expected if name.startswith("output_demo_auto")}
-        assert made.keys() == expected.keys() - chosen  # an ensemble older than the scores is left alone
+        assert made.keys() == expected.keys()
         for name, path in made.items():
             assert path.read_bytes() == expected[name].read_bytes(), name
 

@@ -181,7 +181,7 @@ def test_the_summary_leaves_out_what_is_stale_or_scored_on_others(trained, faces
         summary.main(["--name", "finetune_cp"])
         return capsys.readouterr().out
 
-    assert told().splitlines()[1].startswith("held-out people: 6 people")
+    assert told().splitlines()[0].startswith("held-out people: 6 people")
     assert told().count("soft vote") == 1
     train(faces, pretrained, "--wd", 0.5, "--overwrite")  # index 0, so the uniform soup changes
     soup(faces, "--greedy-soup", "--uniform-soup")
@@ -224,7 +224,7 @@ def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
         ("inference.py", "--weighted-ensemble nowhere", "no checkpoint nowhere"),
         ("inference.py", f"--weighted-ensemble {AGE} --soft-voting {OTHER}", "not allowed with argument"),
         ("inference.py", "--soft-voting-rule log", "is for --soft-voting, which is not given"),
-        ("summary.py", "--name nobody", "no scores of nobody"),
+        ("summary.py", "--name nobody", "no scores of a sweep nobody"),
         ("summary.py", "", "nothing to sum up"),
     ],
 )

@@ -44,8 +44,11 @@ def sweep_of(path: Path) -> str | None:
                 return name
         except (ValueError, AttributeError) as error:
             raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
-    name, word, _ = path.stem.removeprefix("output_").partition("_seed")
-    return name if word else None
+    for word in ("_seed", "_auto"):
+        name, found, _ = path.stem.removeprefix("output_").partition(word)
+        if found:
+            return None if name == "all" else name
+    return None
 
 
 def read_submission(path: Path) -> Submission:
