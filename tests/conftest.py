@@ -157,9 +157,9 @@ OTHER = "finetune_cp_seed42_i1_epoch2"
 FAST = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
 
 
-def train(faces, pretrained, *extra, script=finetune):
+def train(faces, pretrained, *extra, script=finetune, **hooks):
     argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, *map(str, extra)]
-    return script.run(script.parser().parse(argv))
+    return script.run(script.parser().parse(argv), **hooks)
 
 
 def soup(faces, *extra):

@@ -12,7 +12,7 @@ from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
 from utils.models.averaging import Mixture, average
 from utils.models.checkpoints import Checkpoint
-from utils.models.weights import digest
+from utils.models.weights import digest, save_archive
 
 
 def ingredient(seed: int) -> dict[str, torch.Tensor]:
@@ -109,13 +109,22 @@ def test_what_weighs_nothing_is_not_read():
 
 
 @pytest.fixture
-def checkpoints(monkeypatch):
-    """Five checkpoints whose tensors lie in no file."""
-    states = {f"c{seed}": ingredient(seed) for seed in range(5)}
-    monkeypatch.setattr(Checkpoint, "state_dict", lambda self: states[self.name])
-    shapes = {name: tuple(tensor.shape) for name, tensor in ingredient(0).items()}
-    known = ({}, shapes, None, Labelling(), preprocessing(32))
-    return [Checkpoint(Path(f"{name}.pt"), *known, digest(state)) for name, state in states.items()]
+def checkpoints(tmp_path):
+    """Five checkpoints of a few numbers each."""
+    return [checkpoint(tmp_path / f"c{seed}.pt", ingredient(seed)) for seed in range(5)]
+
+
+def checkpoint(path: Path, state_dict: dict[str, torch.Tensor]) -> Checkpoint:
+    save_archive(path, {"state_dict": state_dict, "meta": {"format": 1, "model": {}}})
+    return Checkpoint(
+        path=path,
+        config={},
+        shapes={name: tuple(tensor.shape) for name, tensor in state_dict.items()},
+        meta=None,
+        labelling=Labelling(),
+        preprocessing=preprocessing(32),
+        digest=digest(state_dict),
+    )
 
 
 def test_a_mixture_does_not_depend_on_the_order(checkpoints):

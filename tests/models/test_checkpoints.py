@@ -1,6 +1,5 @@
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,7 +113,7 @@ def touch(*names):
         (Path("model") / f"{name}.pt").touch()
 
 
-def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else(monkeypatch):
+def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else():
     touch(
         "a_seed34_i0_epoch20",
         "a_seed42_i0_epoch5",
@@ -134,12 +133,16 @@ def test_a_sweep_takes_the_latest_epoch_of_each_ingredient_and_nothing_else(monk
     ]
     assert sweep.soup_file(Path("model"), "greedy") == Path("model/a_seed34-42_epoch20_greedysoup_num4.pt")
     assert sweep.log_name() == "a_seed34-42_num4_epoch20"
-    monkeypatch.setattr("utils.models.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=None))
-    assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
-    earlier = {"options": {"epochs": 5}}  # of a program that drew no epochs
-    monkeypatch.setattr("utils.models.sweeps.read_checkpoint", lambda path: SimpleNamespace(meta=earlier))
-    assert [one.epoch for one in find_sweep(Path("model"), epoch=5).ingredients] == [5]
     assert len(find_sweep(Path("model"), seeds=[42]).ingredients) == 3
+
+
+def test_an_epoch_of_a_sweep_is_found_in_files_of_others_and_of_earlier_programs():
+    Path("model").mkdir()
+    torch.save(release_state(0, num_classes=18), "model/a_seed42_i0_epoch5.pt")  # without a record
+    for i, epochs in enumerate([{"epochs": 5}, {"epochs": 4, "epochs asked": 5}, {"epochs": 4, "epochs asked": 4}], 1):
+        options = {"name": "a", "random_seed": 42, "i": i, **epochs}  # the first of a program that drew no epochs
+        saved(f"model/a_seed42_i{i}_epoch{epochs['epochs']}.pt", options=options)
+    assert [one.i for one in find_sweep(Path("model"), epoch=5).ingredients] == [0, 1, 2]
 
 
 def test_a_sweep_that_is_not_clear_is_an_error():

@@ -14,9 +14,8 @@ import torch
 from conftest import REPOSITORY, command, fails_cleanly, train
 
 from utils.base.errors import Diverged, InputError, Interrupted
-from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import read_checkpoint
-from utils.training.resume_state import Progress, State, state_file
+from utils.training.resume_state import state_file
 
 STATE = state_file(Path("model/finetune_cp_seed42_i0_epoch2.pt"))
 EVERYTHING = [
@@ -70,21 +69,23 @@ def test_without_resume_a_run_begins_anew(faces, pretrained, monkeypatch, capsys
             train(faces, pretrained)
     state = torch.load(STATE, weights_only=True)
     assert (state["progress"]["epoch"], state["progress"]["seen"], state["progress"]["step"]) == (1, 168, 21)
-    seen = []
-    monkeypatch.setattr(State, "load", lambda self, stored: seen.append(stored) or Progress())
     train(faces, pretrained)
-    assert seen == [None]
-    assert f"{STATE} was left by a run that was stopped: --resume goes on from it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{STATE} was left by a run that was stopped: --resume goes on from it; begun anew" in said
+    assert "going on behind step" not in said
 
 
-def test_an_epoch_of_which_nothing_was_left_has_no_speed(faces, pretrained, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        patch.setattr(HeldOut, "score", None)  # the first epoch is trained, and breaks when it is scored
-        with pytest.raises(TypeError):
-            train(faces, pretrained)
+def test_an_epoch_of_which_nothing_was_left_has_no_speed(faces, pretrained, capsys):
+    def break_off(epoch, scores):
+        raise Killed  # the first epoch is trained, and its state is saved, but it is not in the history
+
+    with pytest.raises(Killed):
+        train(faces, pretrained, after_epoch=break_off)
+    capsys.readouterr()
     train(faces, pretrained, "--resume")
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    assert ["images/s" in line for line in lines] == [False, True]
+    said = capsys.readouterr().out
+    assert "going on behind step 21, in epoch 1" in said
+    assert ["images/s" in line for line in said.splitlines() if line.startswith("epoch ")] == [False, True]
 
 
 def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monkeypatch, capsys):
@@ -94,10 +95,10 @@ def test_the_state_of_other_options_is_not_gone_on_from(faces, pretrained, monke
         with pytest.raises(Killed):
             train(faces, pretrained)
     other = r"other options \(lr 0.002 -> 0.001\): go on with those, or pass --overwrite to begin anew"
-    with monkeypatch.context() as patch:
-        patch.setattr("utils.training.task.starting_head", None)  # told before the model is built
-        with pytest.raises(InputError, match=other):
-            train(faces, pretrained, "--lr", "1e-3", "--resume")
+    capsys.readouterr()
+    with pytest.raises(InputError, match=other):
+        train(faces, pretrained, "--lr", "1e-3", "--resume")
+    assert "photographs to train on" not in capsys.readouterr().out  # told before anything is built
     path, _ = train(faces, pretrained, "--lr", "1e-3", "--resume", "--overwrite")
     assert "of a run with other options (lr 0.002 -> 0.001): begun anew" in capsys.readouterr().out
     assert read_checkpoint(path).digest == expected
@@ -129,21 +130,14 @@ def test_a_defect_ends_the_loader_processes_too(faces, pretrained):
     assert "ZeroDivisionError" in result.stderr
 
 
-def test_sigterm_saves_a_state(faces, pretrained, monkeypatch):
-    from utils.training.guard import StepGuard
+def test_sigterm_saves_a_state(faces, pretrained):
+    def told_to_stop(epoch, scores):
+        signal.raise_signal(signal.SIGTERM)
 
-    plain = StepGuard.before_step
-
-    def before_step(watch, *rest):
-        plain(watch, *rest)
-        if watch.progress.step == 3:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(StepGuard, "before_step", before_step)
-    with pytest.raises(Interrupted, match="stopped in step 4; --resume goes on from"):
-        train(faces, pretrained)
+    with pytest.raises(Interrupted, match="stopped in step 22; --resume goes on from"):  # the first of epoch 2
+        train(faces, pretrained, after_epoch=told_to_stop)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert torch.load(STATE, weights_only=True)["progress"]["step"] == 4
+    assert torch.load(STATE, weights_only=True)["progress"]["step"] == 22
 
 
 def test_a_signal_to_the_whole_group_saves_a_state(faces, pretrained):

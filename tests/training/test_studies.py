@@ -1,6 +1,5 @@
 """The tuner on small faces, and studies that are gone on with."""
 
-import contextlib
 import json
 import os
 import re
@@ -73,6 +72,30 @@ def test_a_study_is_gone_on_with_and_n_trials_counts_all(faces, pretrained, fake
     assert numbers(study) == [0, 1, 2, 3, 4]
     assert numbers(search(faces, pretrained, "--n-trials", 5)) == [0, 1, 2, 3, 4]
     assert len(fake_training) == 5
+
+
+def test_a_study_of_before_an_option_is_gone_on_with(faces, pretrained, fake_training):
+    study = search(faces, pretrained, "--n-trials", 1)
+    settings = json.loads(study.user_attrs["settings"])
+    for name in ("ema_decay", "wd_limits"):  # as if the program had not known them
+        del settings[name]
+    study.set_user_attr("settings", json.dumps(settings))
+    assert len(search(faces, pretrained, "--n-trials", 2).trials) == 2
+    with pytest.raises(InputError, match=r"other settings \(ema_decay 0.0 -> 0.9; wd_limits \[0.0, 0.3\] -> \[0.1,"):
+        search(faces, pretrained, "--n-trials", 3, "--ema-decay", 0.9, "--wd-limits", 0.1, 0.2)
+
+
+def test_a_search_tells_a_line_for_each_trial(faces, pretrained, fake_training, capsys):
+    search(faces, pretrained, "--n-trials", 3, "--best", 2)
+    study, *trials, plots, best, second, following, log = capsys.readouterr().out.splitlines()
+    assert study.startswith("study search: 168 photographs to train on, 42 held out")
+    assert [line.split(":")[0] for line in trials] == [f"trial {k} ({k + 1} of 3)" for k in range(3)]
+    assert plots == "plots of the study: val_img/optuna_search"
+    assert best.startswith("macro_f1 ")
+    assert second.startswith("macro_f1 ")
+    assert following.startswith("next, a soup of these: accelerate launch main.py --greedy-soup --metric macro_f1")
+    assert log == "log: logs/optuna_search.log"
+    assert "trial 2 (3 of 3) begins" in Path("logs/optuna_search.log").read_text()
 
 
 def test_every_trial_is_asked_within_the_limits_on_one_split(faces, pretrained, fake_training):
@@ -211,14 +234,11 @@ def test_checkpoints_of_a_removed_study_are_not_taken_for_its_own(faces, pretrai
         search(faces, pretrained, "--n-trials", 1)
 
 
-def test_a_password_is_not_sent_to_the_tracker(faces, pretrained, fake_training, monkeypatch):
-    sent = []
-    monkeypatch.setattr(
-        "utils.training.tracking.tracked_run",
-        lambda _, options, name: sent.append(options) or contextlib.nullcontext(),
-    )
-    search(faces, pretrained, "--n-trials", 1, "--storage", "sqlite:///study.db")
-    assert "study.db" not in str(sent[0].as_dict())
+def test_a_password_is_not_sent_to_the_tracker(faces, pretrained, fake_training):
+    search(faces, pretrained, "--n-trials", 1, "--storage", "sqlite:///secret.db", "--report-to", "wandb")
+    sent = b"".join(path.read_bytes() for path in Path("logs/wandb").rglob("*") if path.is_file())
+    assert b"batch_sizes" in sent  # the study's options are there
+    assert b"secret.db" not in sent
 
 
 def test_a_database_can_be_the_storage(faces, pretrained, fake_training):
@@ -252,6 +272,9 @@ def test_trials_run_as_finetune_does(faces, pretrained):
     result = command("optuna_script.py", *arguments(faces, pretrained, *extra))
     assert result.returncode == 0, result.stderr
     assert re.search(r"macro_f1 0\.\d+: search_seed0_i\d_epoch1\.pt", result.stdout)
+    assert "epoch 1 of 1: " not in result.stdout
+    assert "epoch 1 of 1: " in next(Path("logs/training").glob("search_seed0_i?.log")).read_text()
+    assert "trial 0 (1 of 1): macro_f1" in Path("logs/optuna_search.log").read_text()
 
 
 def test_a_trial_that_a_signal_stopped_is_taken_up_again_once(faces, pretrained, monkeypatch, fake_training):

@@ -1,4 +1,4 @@
-"""What steers a fine-tuning run: recipes by index, layers, averages, batches, and what it leaves behind."""
+"""What steers a fine-tuning run: options by index, layers, averages, batches, and what it leaves behind."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ from utils.evaluation import prediction
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import CLIPClassifier
 from utils.models.weights import read_weights
-from utils.training import dataset, launch, task
+from utils.training import dataset, setup
 from utils.training.dataset import class_weights
 from utils.training.index_options import options_of_index
 from utils.training.parameters import depth_of, parameter_groups, trainable
@@ -40,18 +40,20 @@ def history(stem):
         return list(csv.DictReader(file))
 
 
-def test_with_one_start_for_all_an_index_is_a_recipe():
+def training_log():
+    return Path("logs/training/finetune_cp_seed42_i0.log").read_text()
+
+
+def test_with_one_start_for_all_an_index_draws_its_options():
     given = options("--model", "tower.pt", "--lr", 1e-3, "--epochs", 10)
-    recipes = [options_of_index(given.replace(i=i)) for i in range(20)]
-    assert recipes[0] == given
-    assert len({recipe.lr for recipe in recipes}) == 20
-    assert {recipe.epochs for recipe in recipes} <= set(range(6, 13))
-    assert all(3.9e-4 < recipe.lr < 1.6e-3 for recipe in recipes)
-    assert (
-        {recipe.mixup > 0 for recipe in recipes} == {recipe.label_smoothing > 0 for recipe in recipes} == {True, False}
-    )
+    drawn = [options_of_index(given.replace(i=i)) for i in range(20)]
+    assert drawn[0] == given
+    assert len({one.lr for one in drawn}) == 20
+    assert {one.epochs for one in drawn} <= set(range(6, 13))
+    assert all(3.9e-4 < one.lr < 1.6e-3 for one in drawn)
+    assert {one.mixup > 0 for one in drawn} == {one.label_smoothing > 0 for one in drawn} == {True, False}
     again = options_of_index(given.replace(i=7, random_seed=3))
-    assert again == recipes[7].replace(random_seed=3)  # an index is the same recipe under every seed
+    assert again == drawn[7].replace(random_seed=3)  # an index draws the same under every seed
     contrastive = given.replace(loss_fn="ContrastiveLoss")
     assert {options_of_index(contrastive.replace(i=i)).mixup for i in range(20)} == {0.0}
     release = options("--i", 7)
@@ -113,7 +115,7 @@ def test_the_logit_adjustment_knows_the_classes_share_of_the_loss():
     def adjusted(sampler: str, kind: str) -> np.ndarray:
         options = SimpleNamespace(sampler=sampler, logit_adjustment=1.0)
         weights = class_weights(TrainSet.labels, kind, 3)
-        return dataset.logit_adjustment(TrainSet(TrainSet.labels), options, 3, weights).exp().numpy()
+        return dataset.loss_adjustment(TrainSet(TrainSet.labels), options, 3, weights).exp().numpy()
 
     np.testing.assert_allclose(adjusted("shuffle", "none"), np.array([64, 16, 4]) / 84, rtol=1e-5)
     np.testing.assert_allclose(adjusted("shuffle", "sqrt"), np.array([8, 4, 2]) / 14, rtol=1e-5)
@@ -122,15 +124,15 @@ def test_the_logit_adjustment_knows_the_classes_share_of_the_loss():
 
 
 def test_patience_counts_the_epochs_behind_the_best():
-    progress, asked = Progress(), options("--epochs", 9, "--patience", 2)
+    progress = Progress()
     for epoch, score in enumerate([0.1, 0.3, 0.3, 0.2], start=1):
-        assert not task.finished(progress, asked)
+        assert not progress.finished(epochs=9, patience=2)
         row = {"epoch": epoch, "macro_f1": score}
         progress.note_best(row, "macro_f1", None)
         progress.epoch_done(row)
     assert progress.best["epoch"] == 2
-    assert task.finished(progress, asked)
-    assert not task.finished(progress, options("--epochs", 9))
+    assert progress.finished(epochs=9, patience=2)
+    assert not progress.finished(epochs=9, patience=None)
 
 
 def test_the_checkpoint_of_the_best_epoch(faces, pretrained):
@@ -155,6 +157,24 @@ def test_every_epoch_leaves_a_row_and_the_run_a_picture(faces, pretrained):
     assert not list(Path("model/states").iterdir())
 
 
+def test_a_run_tells_a_short_story_and_its_log_all_of_it(faces, pretrained, capsys):
+    path, scores = train(faces, pretrained, "--epochs", 20, "--batch-size", 84)
+    story = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(" left")]  # a line a minute
+    assert len(story) <= 15
+    assert [line.split(":")[0] for line in story if line.startswith("epoch")] == [
+        "epoch 6 of 20", "epoch 13 of 20", "epoch 20 of 20",
+    ]  # fmt: skip
+    assert story[-3:] == [
+        f"saved {path}, macro_f1 {scores['macro_f1']:.4f} on held-out photographs",
+        "next, when all runs of the sweep are done: accelerate launch main.py --greedy-soup --name finetune_cp "
+        f"--data-location {faces}",
+        "log: logs/training/finetune_cp_seed42_i0.log",
+    ]
+    assert all(f"epoch {epoch} of 20: " in training_log() for epoch in range(1, 21))
+    train(faces, pretrained, "--epochs", 20, "--batch-size", 84, "--verbose", "--name", "other")
+    assert capsys.readouterr().out.count("\nepoch ") == 20
+
+
 def test_without_a_cache_the_run_is_the_same(faces, pretrained):
     path, _ = train(faces, pretrained)
     expected = read_checkpoint(path).digest
@@ -166,9 +186,9 @@ def test_without_a_cache_the_run_is_the_same(faces, pretrained):
     assert not [name for name in files("cache") if name.endswith(".u8")]
 
 
-def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained, monkeypatch):
-    monkeypatch.setattr("utils.models.exports.require_hub", None)  # it must not be asked
-    extra = ["--gradient-accumulation-steps", 2, "--old-aug", "True", "--push-to-hub", "a/b", "--keep-top", 1]
+def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained):
+    extra = ["--gradient-accumulation-steps", 2, "--old-aug", "True", "--keep-top", 1]
+    extra += ["--push-to-hub", "a/b"]  # which is an error offline, and must not be asked here
     train(faces, pretrained, "--fast-dev-run", *extra)
     assert not [name for name in files() if name.endswith("epoch1.pt")]
     assert not Path("model").exists()
@@ -238,9 +258,9 @@ def test_overwrite_replaces_other_options_only(faces, pretrained, capsys):
     assert read_checkpoint(path).meta is not None
 
 
-def test_an_epoch_of_whole_steps_says_what_it_leaves_out(faces, pretrained, capsys):
+def test_an_epoch_of_whole_steps_says_what_it_leaves_out(faces, pretrained):
     train(faces, pretrained, "--epochs", 1, "--batch-size", 50)
-    assert "an epoch is 3 steps of 50: 18 photographs, other ones each time, are left out" in capsys.readouterr().out
+    assert "an epoch is 3 steps of 50: 18 photographs, other ones each time, are left out" in training_log()
     with pytest.raises(InputError, match="168 photographs to train on are less than a step of 200"):
         train(faces, pretrained, "--epochs", 1, "--batch-size", 50, "--gradient-accumulation-steps", 4, "--name", "b")
     assert train(faces, pretrained, "--epochs", 1, "--batch-size", 200, "--name", "c")[0].is_file()  # one of 168
@@ -278,9 +298,9 @@ def test_a_batch_without_room_is_halved_and_accumulated():
     accelerator.autocast = lambda: torch.enable_grad()
     zeros, torch_tensor = torch.zeros, torch.tensor
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction.torch, "zeros", lambda shape, device: zeros(shape))
-        patch.setattr(prediction.torch, "tensor", lambda values, device: torch_tensor(values))
-        size = launch.fitting_batch_size(accelerator, model, options("--batch-size", 12))
+        patch.setattr(torch, "zeros", lambda shape, device: zeros(shape))
+        patch.setattr(torch, "tensor", lambda values, device: torch_tensor(values))
+        size = setup.fitting_batch_size(accelerator, model, options("--batch-size", 12))
     assert tried == [12, 6, 3]
     assert size == 3
     assert accelerator.gradient_accumulation_steps == 4
@@ -300,14 +320,14 @@ def test_two_processes_of_half_a_batch_follow_one_curve(faces, pretrained):
 
 def test_a_flip_is_the_mean_of_both_sides():
     torch.manual_seed(0)
-    model, accelerator = CLIPClassifier(CONFIG, 18), runtime.start_runtime()
+    model, accelerator = CLIPClassifier(CONFIG, 18), runtime.start_runtime("test")
     squares = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
-    recipe = preprocessing(32)
+    how = preprocessing(32)
     here, mirrored = (
-        prediction.predict(accelerator, model, some, np.arange(5), recipe, 4)
+        prediction.predict(accelerator, model, some, np.arange(5), how, 4)
         for some in (squares, np.ascontiguousarray(squares[:, :, ::-1]))
     )
-    both = prediction.predict(accelerator, model, squares, np.arange(5), {**recipe, "flip": True}, 4)
+    both = prediction.predict(accelerator, model, squares, np.arange(5), {**how, "flip": True}, 4)
     assert np.abs(here - mirrored).max() > 1e-3
     np.testing.assert_allclose(both, (here + mirrored) / 2, atol=1e-6)
 
@@ -319,7 +339,7 @@ def test_attention_in_training_is_the_quicker_one_and_changes_no_evaluation(pret
     accelerator = SimpleNamespace(device=torch.device("cpu"), mixed_precision=mixed_precision)
     model = trainable(accelerator, start, head, options())
     squares = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
-    evaluation = runtime.start_runtime(), model, squares, np.arange(5), preprocessing(32), 4
+    evaluation = runtime.start_runtime("test"), model, squares, np.arange(5), preprocessing(32), 4
     assert model.training_attention == attention
 
     before = prediction.predict(*evaluation)

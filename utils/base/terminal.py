@@ -71,7 +71,7 @@ class ProgressBar(tqdm):
 
     def begin_at(self, done: int) -> None:
         """What is done already, when it was not under this bar, is no measure of the speed."""
-        if done > self.n:
+        if done > self.n and not self.disable:
             self.initial, self.n = self.initial + done - self.n, done
 
     def display(self, msg=None, pos=None) -> None:

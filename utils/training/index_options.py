@@ -8,12 +8,12 @@ from utils.base.training_flags import each_index_has_a_start, takes_mixed_labels
 
 def options_of_index(options: Options) -> Options:
     """The options of index `--i`: with the release's `model_{i}.pt` those given, since each index has a start of its
-    own; with another `--model` the i-th recipe.
+    own; with another `--model` the i-th draw.
 
     Index 0 trains as given. Other indices draw learning rate, weight decay, epochs, augmentation strength, label
     smoothing and mixup around what is given, as the ingredients of the model-soups paper were drawn (Wortsman et al.
     2022, appendix J.2.1); its ranges are narrowed so that the ingredients stay near enough to be averaged. A draw
-    depends on the index alone, so an index is the same recipe under every seed.
+    depends on the index alone, so an index trains with the same options under every seed.
     """
     if each_index_has_a_start(options.model) or options.i == 0:
         return options
@@ -30,5 +30,5 @@ def options_of_index(options: Options) -> Options:
 
 
 def _rounded(value: float) -> float:
-    """Three significant digits, so that a recipe can be read and typed."""
+    """Three significant digits, so that a value can be read and typed."""
     return float(f"{value:.3g}")

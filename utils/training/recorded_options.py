@@ -37,7 +37,7 @@ def _defaults() -> dict:
     """The defaults of finetune.py, and the limits that optuna_script.py searches."""
     searched = Parser("")
     training_flags.add_search_space(searched)
-    return _plain(searched.parse([])) | steering(training_flags.finetune_parser("").parse([]))
+    return _plain(searched.parse([])) | steering(training_flags.finetune_parser("", "finetune.py").parse([]))
 
 
 def _plain(options: Options) -> dict:
