@@ -72,13 +72,13 @@ def run(
     # Runtime
     check(options)
     asked, options = options, options_of_index(options)
-    drawn = differences(asked.as_dict(), options.as_dict())
+    drawn = differences(asked.plain, options.plain)
     options = records.fast_dev_run_options(options, prefix)
     files = records.RunFiles(options, prefix)
     accelerator = setup.start_training(options, files.log_name)
     if drawn:
         log.info("index %d draws its own options: %s", options.i, drawn)
-    log.debug("options: %s", options.as_dict())
+    log.debug("options: %s", options.plain)
     require_writable(options.model_location, LOGS, CACHE, PICTURES)
     if options.push_to_hub:
         require_hub(options.push_to_hub)
@@ -125,7 +125,7 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
     """
     import torch
 
-    from utils.base.terminal import ProgressBar
+    from utils.base.progress import ProgressBar
     from utils.data.preprocessing import normalised
     from utils.training.guard import guarded
     from utils.training.tracking import tracked_run

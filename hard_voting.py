@@ -15,6 +15,7 @@ from utils.base import flags
 from utils.base.errors import InputError, run_script
 from utils.base.files import OUTPUT, PICTURES
 from utils.base.options import Options, Parser, number
+from utils.evaluation.manifest import HARD_VOTE, VOTERS, Manifest, read_manifest
 
 SHEET, MATRIX = (PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
 MAX_PICTURES, PIXELS = 32, 128
@@ -24,7 +25,7 @@ def parser() -> Parser:
     parser = Parser(__doc__, "hard_voting.py")
     what = parser.group("what")
     what.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
-    flags.add_sweep(parser, "vote over the submissions of this sweep that inference.py --sweep wrote")
+    flags.add_sweep(parser, read_manifest, "vote over the submissions of this sweep that inference.py --sweep wrote")
     what.add_argument(
         "--mode",
         choices=("attribute", "class"),
@@ -81,11 +82,9 @@ def find_inputs(options: Options) -> list[Path]:
     return paths
 
 
-def find_voters(sweep: str) -> list[Path]:
+def find_voters(sweep: Manifest) -> list[Path]:
     """The submissions of a sweep that vote."""
-    from utils.evaluation.manifest import VOTERS, read_manifest
-
-    paths = [Path(file) for way, file in read_manifest(sweep).submissions.items() if way in VOTERS]
+    paths = [Path(file) for way, file in sweep.submissions.items() if way in VOTERS]
     absent = [path for path in paths if not path.is_file()]
     if absent or not paths:
         gone = f"{absent[0]} is gone" if absent else "there are none"
@@ -97,7 +96,6 @@ def run(options: Options) -> Path:
     """Write the voted submission; returns its path."""
     from utils.data import submissions
     from utils.ensembles import agreement, votes
-    from utils.evaluation.manifest import HARD_VOTE, read_manifest
 
     # Data
     paths = find_inputs(options)
@@ -132,9 +130,8 @@ def run(options: Options) -> Path:
     submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
     print(f"saved {options.output}{earlier}")
     if options.sweep:
-        manifest = read_manifest(options.sweep)
-        manifest.submissions[HARD_VOTE] = str(options.output)
-        manifest.write()
+        options.sweep.submissions[HARD_VOTE] = str(options.output)
+        options.sweep.write()
     return options.output
 
 
@@ -148,7 +145,7 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
     from utils.data.labels import Labelling
     from utils.data.unlabelled import read_test_images
 
-    test = read_test_images(data_location, skip_bad=True)
+    test = read_test_images(data_location, answer_bad=0)
     unknown = sorted(set(images) - set(test.files()))
     if unknown:
         raise InputError(f"{len(unknown)} disputed images are not in {test.folder}, the first: {unknown[0]}")

@@ -7,13 +7,23 @@ Reads the checkpoints in `model/` and the photographs they were trained on; writ
 first; a search that was killed goes on where it was.
 """
 
+from __future__ import annotations
+
 import logging
 import os
+import shlex
+from typing import TYPE_CHECKING
 
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
 from utils.base.metrics import METRICS
 from utils.base.options import RECORDED, Options, Parser
+
+if TYPE_CHECKING:
+    from utils.evaluation.results import ScoreBook
+    from utils.soups.evaluator import Evaluator
+    from utils.soups.inputs import SoupInputs
+    from utils.soups.saved import SavedSoup
 
 log = logging.getLogger("utils.main")  # under the project's own logger, whose level the runtime sets
 
@@ -51,15 +61,15 @@ def asked_recipes(options: Options) -> list[str]:
 def run(options: Options) -> dict[str, dict]:
     """Do the steps asked for; returns the scores of each ingredient and soup by name."""
     recipes = asked_recipes(options)
-    cooking = options.eval_individual_models or options.plot or recipes
-    if not cooking and not options.download_models:
+    makes_soups = options.eval_individual_models or options.plot or recipes
+    if not makes_soups and not options.download_models:
         raise InputError(
             "nothing to do: give --greedy-soup, --uniform-soup, --recipe, --eval-individual-models or --plot"
         )
     check(options, recipes)
     if options.download_models:
         download(options)
-    return make_soups(options, recipes) if cooking else {}
+    return make_soups(options, recipes) if makes_soups else {}
 
 
 def check(options: Options, recipes: list[str]) -> None:
@@ -101,7 +111,7 @@ def download(options: Options) -> None:
     print(f"{len(fetched)} release models in {options.model_location}")
 
 
-def possible(recipes: list[str], inputs, options: Options) -> list[str]:
+def possible(recipes: list[str], inputs: SoupInputs, options: Options) -> list[str]:
     """The recipes that these ingredients allow; raises `InputError` when one asked for by name does not, or when a
     soup would replace one of its ingredients.
     """
@@ -118,22 +128,14 @@ def possible(recipes: list[str], inputs, options: Options) -> list[str]:
 
 def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     """Score the ingredients, make the soups asked for, and write both down."""
-    import numpy as np
-
     from utils.base import runtime
-    from utils.base.files import require_writable, write_text
-    from utils.evaluation import results
+    from utils.base.files import require_writable
+    from utils.base.terminal import log_file
     from utils.evaluation.held_out import HeldOut
-    from utils.evaluation.manifest import Manifest
     from utils.models import exports
-    from utils.models.checkpoints import read_checkpoint, save_checkpoint, soup_meta
     from utils.models.pretrained import read_soup_start
-    from utils.models.sweeps import saved_soups
-    from utils.soups import doctor, nested
     from utils.soups.evaluator import Evaluator
     from utils.soups.inputs import read_inputs
-    from utils.soups.recipes import make_soup
-    from utils.soups.report import decision_lines, ensemble_row, plot, recipe_table
 
     # Runtime
     accelerator = runtime.start_runtime(f"main_{options.name}" if options.name else "main", options.verbose)
@@ -141,78 +143,173 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
 
     # Data
     inputs = read_inputs(options)
-    ingredients, names = inputs.ingredients, inputs.names
-    kind = (ingredients[0].labelling, ingredients[0].preprocessing)
+    ingredients = inputs.ingredients
     exports.require_exportable(options, ingredients)
     start = read_soup_start(accelerator, options.start_from, ingredients) if options.start_from else None
     recipes = possible(recipes, inputs, options)
-    held_out = HeldOut(accelerator, inputs.photographs, inputs.rows, *kind, options)
-    where = f"{len(held_out.rows)} images of {inputs.who} (split {inputs.split})"
-    log.info("%d ingredients, %s", len(ingredients), where)
+    labelling, preprocessing = ingredients[0].labelling, ingredients[0].preprocessing
+    held_out = HeldOut(accelerator, inputs.photographs, inputs.rows, labelling, preprocessing, options)
+    log.info("%d ingredients, scored on %s", len(ingredients), inputs.scored_on)
 
     # Ingredients
-    chosen_by = (options.metric, files.LOGS / "journals", start)
-    evaluator = Evaluator(held_out, ingredients, *chosen_by, budget=options.budget)
-    book = results.ScoreBook(held_out, inputs.who, inputs.split)
-    for one, logits in zip(ingredients, evaluator.logits, strict=True):
-        book.add("ingredient", one.file_name, one.digest, logits)
+    journals = files.LOGS / "journals"
+    evaluator = Evaluator(held_out, ingredients, options.metric, journals, start, budget=options.budget)
+    book = score_ingredients(evaluator, inputs)
 
     # Soups
-    soups, saved, report = [], {}, []
-    if recipes:
-        report = ["doctor: " + line for line in doctor.examine(evaluator)]
-        log.info("\n".join(report))
-    for recipe in recipes:
-        soup = make_soup(evaluator, recipe)
-        path = names.soup_file(options.model_location, recipe)
-        if accelerator.is_main_process:
-            how = {"recipe": recipe, "metric": options.metric, "weights": soup.mixture.record()}
-            told = {"people": inputs.who, **held_out.score(soup.logits).record()}
-            meta = soup_meta(soup.mixture.members, soup.mixture.shares, how, told)
-            held_out.keep(save_checkpoint(path, soup.mixture.state_dict(), meta), soup.logits)
-        accelerator.wait_for_everyone()
-        saved[recipe] = read_checkpoint(path)
-        book.add(f"{recipe} soup", path.name, saved[recipe].digest, soup.logits)
-        soups.append(soup)
-        lines = decision_lines(evaluator, soup, where, doctor.explain(evaluator, soup))
-        log.info("\n".join([*lines, f"saved {path}"]))
-        if recipe == "greedy" and accelerator.is_main_process:
-            write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
-        if options.nested and flags.RECIPES[recipe].selects:
-            halves = nested.nested_lines(held_out, ingredients, *chosen_by, recipe, options.budget)
-            log.info("\n".join(halves))
-            report += halves
-    for soup in saved_soups(names, options.model_location, ingredients, flags.RECIPES):  # of an earlier call
-        if soup.path.name not in book.rows:
-            book.add(f"{soup.meta['options']['recipe']} soup", soup.path.name, soup.digest, held_out.logits(soup))
-
-    book.add("ensemble", *ensemble_row(evaluator))
+    checks = check_ingredients(evaluator) if recipes else []
+    soups = [add_soup(evaluator, book, recipe, inputs, options) for recipe in recipes]
+    add_others(evaluator, book, inputs, options)
 
     # Result
-    if soups:
-        table = recipe_table(evaluator, book, soups)
-        log.info(table)
-    if accelerator.is_main_process:
-        everyone = "everyone_" if options.val_ratio is None else ""
-        if soups:
-            write_text(files.LOGS / f"recipes_{names.log_name()}.txt", "\n".join([*report, table]) + "\n")
-        scores = book.write(everyone, names.log_name(), options.metric)
-        for path in scores:
-            log.info("scores: %s", path)
-        if inputs.sweep and options.val_ratio is not None:
-            best = ingredients[evaluator.order[0]].path.name
-            Manifest(inputs.sweep, options.metric, best, book.soups(), [str(path) for path in scores]).write()
-        if options.plot:
-            steps = next((soup.steps for soup in soups if soup.recipe == "greedy"), [])
-            picture = files.PICTURES / f"soups_{names.log_name()}.png"
-            title = f"{names.log_name()}, {inputs.who}"
-            log.info("plot: %s", plot(picture, book.ordered(options.metric), title, steps, options.metric))
-        if options.export or options.export_onnx or options.push_to_hub:
-            best = max(soups, key=lambda soup: evaluator.score(soup.logits))
-            some = np.arange(min(8, len(held_out.rows)))
-            exports.export(saved[best.recipe], held_out.pixel_values(some), options)
+    write_results(evaluator, book, soups, checks, inputs, options)
     accelerator.end_training()
+    log.info("next: %s", next_command(soups, evaluator, inputs, options))
+    log.info("everything else: %s", log_file())
     return book.scores
+
+
+def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
+    """The book of scores, with those of each ingredient in it."""
+    from utils.evaluation.results import ScoreBook
+    from utils.soups.report import ingredient_lines
+
+    book = ScoreBook(evaluator.held_out, inputs.who, inputs.split)
+    for one, logits in zip(evaluator.ingredients, evaluator.logits, strict=True):
+        book.add("ingredient", one.file_name, one.digest, logits)
+    for line in ingredient_lines(book, evaluator.metric_name):
+        log.info(line)
+    return book
+
+
+def check_ingredients(evaluator: Evaluator) -> list[str]:
+    """What the doctor says of the ingredients; the terminal gets the verdict, its last line."""
+    from utils.soups import doctor
+
+    lines = [f"doctor: {line}" for line in doctor.examine(evaluator)]
+    for line in lines[:-1]:
+        log.debug(line)
+    log.info(lines[-1])
+    return lines
+
+
+def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInputs, options: Options) -> SavedSoup:
+    """Make a soup, save it, add its scores to the book, and write down how it was chosen."""
+    from utils.base.files import write_text
+    from utils.soups.doctor import diagnosis
+    from utils.soups.nested import nested_gain
+    from utils.soups.recipes import make_soup
+    from utils.soups.report import decision_lines
+    from utils.soups.saved import SavedSoup, save_soup
+
+    held_out, names = evaluator.held_out, inputs.names
+    soup = make_soup(evaluator, recipe)
+    checkpoint = save_soup(evaluator, soup, names.soup_file(options.model_location, recipe), inputs.who)
+    book.add(f"{recipe} soup", checkpoint.path.name, checkpoint.digest, soup.logits)
+
+    gains = held_out.gain(soup.logits, evaluator.logits[evaluator.order[0]])
+    disappoints = diagnosis(evaluator, soup)
+    lines = decision_lines(evaluator, soup, gains, inputs.scored_on, disappoints)
+    for line in lines:
+        log.log(logging.INFO if line == disappoints else logging.DEBUG, line)
+    if recipe == "greedy" and held_out.accelerator.is_main_process:
+        write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
+
+    nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
+    for line in nested.lines if nested else ():
+        log.debug(line)
+    return SavedSoup(soup, checkpoint, gains, nested)
+
+
+def add_others(evaluator: Evaluator, book: ScoreBook, inputs: SoupInputs, options: Options) -> None:
+    """Add the scores of what the soups are compared with: soups of earlier calls, and the ingredients' ensemble."""
+    from utils.models.sweeps import saved_soups
+    from utils.soups.report import add_ensemble
+
+    for soup in saved_soups(inputs.names, options.model_location, evaluator.ingredients, flags.RECIPES):
+        if soup.path.name not in book.rows:
+            logits = evaluator.held_out.logits(soup)
+            book.add(f"{soup.meta['options']['recipe']} soup", soup.path.name, soup.digest, logits)
+    add_ensemble(book, evaluator)
+
+
+def write_results(
+    evaluator: Evaluator,
+    book: ScoreBook,
+    soups: list[SavedSoup],
+    checks: list[str],
+    inputs: SoupInputs,
+    options: Options,
+) -> None:
+    """Show the soups, write scores, manifest and table of recipes, draw the plot, and export the best soup."""
+    from utils.base.files import write_text
+    from utils.evaluation.manifest import Manifest
+    from utils.models.sweeps import find_specialists
+    from utils.soups.report import plot, recipe_table, soup_lines
+
+    log_name = inputs.names.log_name()
+    if soups:
+        table = recipe_table(evaluator, book, [one.soup for one in soups])
+        log.debug(table)
+        for line in soup_lines(evaluator, book, soups):
+            log.info(line)
+        log.info("saved %s", saved_line(soups, evaluator))
+    if not evaluator.held_out.accelerator.is_main_process:
+        return
+    written = book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
+    if inputs.sweep and options.val_ratio is not None:
+        best = evaluator.ingredients[evaluator.order[0]].path.name
+        ages = [one.path.name for one in find_specialists(options.model_location, inputs.sweep)[:1]]
+        Manifest(inputs.sweep, options.metric, best, ages, book.soups(), list(map(str, written))).write()
+    if soups:
+        report = checks + [line for one in soups if one.nested for line in one.nested.lines]
+        written.append(write_text(files.LOGS / f"recipes_{log_name}.txt", "\n".join([*report, table]) + "\n"))
+    if options.plot:
+        steps = next((one.soup.steps for one in soups if one.soup.recipe == "greedy"), [])
+        picture = files.PICTURES / f"soups_{log_name}.png"
+        title = f"{log_name}, {inputs.who}"
+        written.append(plot(picture, book.ordered(options.metric), title, steps, options.metric))
+    log.info("written: %s", ", ".join(map(str, written)))
+    if options.export or options.export_onnx or options.push_to_hub:
+        export_best(evaluator, soups, options)
+
+
+def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
+    """The soup that scores best; of equal ones the first."""
+    return max(soups, key=lambda one: evaluator.score(one.soup.logits))
+
+
+def saved_line(soups: list[SavedSoup], evaluator: Evaluator) -> str:
+    """Where the soups are, in words."""
+    path = best_soup(soups, evaluator).checkpoint.path
+    return str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}, the best one is {path}"
+
+
+def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:
+    """Export the soup that scores best, compared on a few photographs with the model that is written."""
+    import numpy as np
+
+    from utils.models import exports
+
+    held_out = evaluator.held_out
+    some = np.arange(min(8, len(held_out.rows)))
+    exports.export(best_soup(soups, evaluator).checkpoint, held_out.pixel_values(some), options)
+
+
+def next_command(soups: list[SavedSoup], evaluator: Evaluator, inputs: SoupInputs, options: Options) -> str:
+    """What to type next: look at the best soup's mistakes, or make a soup."""
+    if not soups:
+        asked = options.replace(greedy_soup=True, eval_individual_models=False, download_models=False)
+        return parser().command("main.py", asked if asked.val_ratio else asked.replace(val_ratio=RECORDED))
+    if options.score_on:
+        return "the same command with --export FOLDER or --export-onnx FILE takes the best soup to other programs"
+    best = best_soup(soups, evaluator)
+    is_of_sweep = inputs.sweep and best.soup.recipe == "greedy" and options.val_ratio is not None
+    asked = ["--sweep", inputs.sweep] if is_of_sweep else ["--model-name", str(best.checkpoint.path)]
+    both = "data_location", "model_location", "relabel", "val_ratio", "split_seed", "split_by"  # flags of both scripts
+    shared = {name: getattr(options, name) for name in both}
+    same = parser().command("validation.py", parser().parse([]).replace(**shared))
+    return shlex.join([*shlex.split(same), *asked])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -125,7 +125,7 @@ def options_of_all_trials(options: Options) -> tuple[Options, dict]:
     from utils.training.recorded_options import steering
 
     defaults = finetune.parser().parse([])
-    shared = {name: getattr(options, name) for name in defaults.as_dict() if hasattr(options, name)}
+    shared = {name: getattr(options, name) for name in defaults.plain if hasattr(options, name)}
     common = defaults.replace(**shared, name=options.study_name)
     return common, {name: value for name, value in steering(common).items() if name in shared}
 

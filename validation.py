@@ -2,9 +2,10 @@
 
     accelerate launch validation.py --model-name finetune_cp_seed42_epoch20_greedysoup_num8.pt
 
-Prints accuracy, macro-F1 and error rates per class and attribute; writes confusion matrices and sheets of the
-misclassified photographs to `val_img/{model}/`, all scores to `logs/validation_results_{model}.jsonl`, and with
-`--weighted-ensemble` the tuned weight of the age specialists to `logs/ensemble_*.json`, where inference.py finds it.
+Prints the scores and what is wrong most often; `logs/validation.log` has the error rate of each class and attribute.
+Writes confusion matrices and sheets of the misclassified photographs to `val_img/{model}/`, all scores to
+`logs/validation_results_{model}.jsonl`, and with `--weighted-ensemble` the tuned weight of the age specialists to
+`logs/ensemble_*.json`, where inference.py finds it.
 `--report` adds one page to read offline, `val_img/{model}/report.html`.
 
     accelerate launch validation.py --ensemble auto
@@ -13,19 +14,34 @@ selects from all checkpoints in `model/` what predicts best together, and a bias
 `logs/ensemble_{name}_auto.json` for `inference.py --ensemble`.
 """
 
+from __future__ import annotations
+
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number, run_name
+from utils.evaluation.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from accelerate import Accelerator
+
+    from utils.data.photographs import Photographs
+    from utils.data.splits import Split
+    from utils.evaluation.held_out import HeldOut
+    from utils.models.checkpoints import Checkpoint
 
 log = logging.getLogger("utils.validation")  # under the project's own logger, whose level the runtime sets
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "validation.py")
+    parser = Parser(__doc__, "validation.py", check)
     flags.add_ensembles(parser)
     what, which = parser.group("what"), parser.group("which checkpoints")
     what.add_argument(
@@ -33,6 +49,11 @@ def parser() -> Parser:
     )
     what.add_argument("--report", action="store_true", help="also write one HTML page that needs nothing else")
     flags.add_model_name(parser)
+    flags.add_sweep(
+        parser,
+        read_manifest,
+        "score the soup of this sweep with its age specialist and its best single model, then choose an ensemble",
+    )
     which.add_argument("--name", type=run_name, help="without --model-name: the sweep (default: the only one there)")
     which.add_argument(
         "--i", type=number(int, 0), help="without --model-name: index of the checkpoint (default: the only one there)"
@@ -49,38 +70,73 @@ def parser() -> Parser:
     return parser
 
 
-def run(options: Options) -> list[dict]:
-    """Score and report one model, or choose an ensemble; returns one row of scores per way of predicting."""
-    tuned = "--ensemble auto selects" if options.ensemble else "--weighted-ensemble tunes a weight"
-    if (options.ensemble or options.weighted_ensemble) and options.val_ratio is None:
+def check(options: Options) -> None:
+    """Raise `InputError` for options that contradict each other."""
+    tuned = "--weighted-ensemble tunes a weight" if options.weighted_ensemble else "--ensemble auto selects"
+    if (options.ensemble or options.sweep or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
+    own = "ensemble", "model_name", "name", "i", "random_seed", "weighted_ensemble", "soft_voting"
+    flags.refuse_beside_sweep(options, *own, "soft_voting_rule", "flip")
     flags.refuse_beside_ensemble(options, "model_name", "i", "random_seed", "soft_voting_rule", "report")
 
+
+def run(options: Options) -> list[dict]:
+    """Score and report one model, or choose an ensemble; with `--sweep` the sweep's soup, and then an ensemble.
+
+    Returns one row of scores per way of predicting.
+    """
     from utils.base import runtime
     from utils.base.files import require_writable
+    from utils.base.terminal import log_file
 
     accelerator = runtime.start_runtime("validation", options.verbose)
     require_writable(files.LOGS, files.CACHE, files.PICTURES)
-    rows = (choose if options.ensemble else examine)(accelerator, options)
+    rows = (choose_ensemble if options.ensemble else validate_model)(accelerator, options)
+    if options.sweep:
+        rows += choose_for_sweep(accelerator, options)
     accelerator.end_training()
+    log.info("everything else: %s", log_file())
     return rows
 
 
-def read_people(accelerator, options: Options, checkpoints: list) -> tuple:
-    """The photographs and their split, who is held out in words, and the function that gives the held-out photographs
-    as a checkpoint sees them. Raises `InputError` when one of the checkpoints has seen them.
+@dataclass(frozen=True)
+class People:
+    """The photographs, their split, who is held out in words, and `view`, which gives the held-out photographs with
+    the classes and the preprocessing of a checkpoint.
     """
+
+    photographs: Photographs
+    split: Split
+    who: str
+    view: Callable[[Checkpoint], HeldOut]
+
+    @property
+    def scored_on(self) -> str:
+        return f"{len(self.split.held_out)} images of {self.who} (split {self.split.digest})"
+
+
+def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:
+    """Read the photographs and split them; raises `InputError` when one of the checkpoints has seen held-out ones."""
     from utils.data.photographs import read_photographs
     from utils.data.splits import evaluation_split
     from utils.evaluation.held_out import views
 
     photographs = read_photographs(options.data_location, options.relabel)
     split, who = evaluation_split(photographs, options, checkpoints)
-    return photographs, split, who, views(accelerator, photographs, split.held_out, options)
+    return People(photographs, split, who, views(accelerator, photographs, split.held_out, options))
 
 
-def choose(accelerator, options: Options) -> list[dict]:
-    """Select an ensemble from all checkpoints and write it; the rows are of people that chose nothing."""
+def choose_for_sweep(accelerator: Accelerator, options: Options) -> list[dict]:
+    """Choose an ensemble of the sweep, unless so few people are held out that none can be chosen."""
+    try:
+        return choose_ensemble(accelerator, options.replace(sweep=None, name=options.sweep.name))
+    except InputError as error:
+        log.info("no ensemble is chosen: %s", error)
+        return []
+
+
+def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
+    """Choose an ensemble of all checkpoints and write it; the rows score it on people that it was not chosen on."""
     import numpy as np
 
     from utils.ensembles import auto_ensemble, selection
@@ -89,129 +145,196 @@ def choose(accelerator, options: Options) -> list[dict]:
 
     # Models
     candidates = find_candidates(options.model_location, options.name, options.flip)
-    checkpoints = [one.checkpoint for one in candidates]
     name, sweeps = ensemble_name(candidates), sweeps_of(candidates)
     if len(sweeps) > 1:
         log.info("candidates are of several sweeps, --name keeps to one: %s", ", ".join(sweeps))
 
     # Data
-    photographs, split, who, held_out_of = read_people(accelerator, options, checkpoints)
+    people = read_people(accelerator, options, [one.checkpoint for one in candidates])
     model = next(one.checkpoint for one in candidates if one.kind != "age")
-    held_out = held_out_of(model)
-    log.info("%d candidates on %d images of %s (split %s)", len(candidates), len(held_out.rows), who, split.digest)
-    trained_on = photographs.labels(model.labelling)[split.train]
-    library = read_library(candidates, held_out_of, np.bincount(trained_on, minlength=model.labelling.num_classes))
-    log.info("%s", "\n".join(library_lines(library, options.metric)))
+    log.info("%d candidates, scored on %s", len(candidates), people.scored_on)
+    trained_on = people.photographs.labels(model.labelling)[people.split.train]
+    class_counts = np.bincount(trained_on, minlength=model.labelling.num_classes)
+    library = read_library(candidates, people.view, class_counts)
+    for line in library_lines(library, options.metric):
+        log.debug(line)
 
     # Selection
     choice = selection.choose(library, options.metric)
 
     # Result
-    rows = auto_ensemble.score_rows(name, held_out, choice.crossed)
-    for line in [*auto_ensemble.selection_lines(library, choice, options.metric), *map(results.row_line, rows)]:
-        log.info("%s", line)
+    for line in auto_ensemble.selection_lines(library, choice, options.metric):
+        log.debug(line)
+    for line in auto_ensemble.summary_lines(library, choice, options.metric):
+        log.info(line)
+    rows = auto_ensemble.score_rows(name, people.view(model), choice.crossed)
+    for row in rows:
+        log.info(results.row_line(row, options.metric))
     if accelerator.is_main_process:
-        known = {"metric": options.metric, "people": who, "split": split.digest, "scores": rows}
-        path = auto_ensemble.write_ensemble(name, candidates, choice, known)
-        log.info("python inference.py --ensemble %s", path)
+        scored = {"metric": options.metric, "people": people.who, "split": people.split.digest, "scores": rows}
+        path = auto_ensemble.write_ensemble(name, candidates, choice, scored)
+        log.info("saved %s", path)
+        log.info("next: %s", inference_command(options, ensemble=path))
     return rows
 
 
-def examine(accelerator, options: Options) -> list[dict]:
-    """Score one model, report its mistakes and what ensembles change, and tune the age specialists' weight; the single
-    model's row comes first.
-    """
-    from utils.base.files import write_json_lines
-    from utils.ensembles import age_weight, members
+def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
+    """Score one model and what ensembles change, and show its mistakes; the single model's row comes first."""
+    from utils.ensembles import members
     from utils.evaluation import results
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
 
     # Models
-    path = choose_checkpoint(options)
-    model = members.read_asked(path, options)
-    ages, others = members.read_members(options, model)
+    if options.sweep:
+        way = members.way_to_validate(options.sweep, options.model_location)
+    else:
+        way = replace(members.asked_way(options), model=str(choose_checkpoint(options)))
+    model, ages, others = members.read_parts(way, options)
 
     # Data
-    photographs, split, who, held_out_of = read_people(accelerator, options, [model, *others, *ages])
-    held_out = held_out_of(model)
-    log.info("%s on %d images of %s (split %s)", model.name, len(held_out.rows), who, split.digest)
+    people = read_people(accelerator, options, [model, *others, *ages])
+    held_out = people.view(model)
+    log.info("%s, scored on %s", model.name, people.scored_on)
 
     # Predictions
     logits = held_out.logits(model)
-    rows, preds, tuned = compare(model, held_out, ages, others, held_out_of, options)
+    comparison = compare(model, ages, others, people, options)
 
     # Result
+    for row in comparison.rows:
+        log.info(results.row_line(row, options.metric))
     confusions = mistakes.confusions(held_out.labels, logits.argmax(-1), model.labelling)
-    for rate in mistakes.error_rates(confusions, model.labelling):
-        log.info("%s", rate)
-    for one in rows:
-        log.info("%s", results.row_line(one))
+    rates = mistakes.error_rates(confusions, model.labelling)
+    for rate in rates:
+        log.debug(rate)
+    log.info("most often wrong: %s", mistakes.worst_rates(rates))
     if accelerator.is_main_process:
-        if tuned:
-            record = {**tuned, "metric": options.metric, "people": who, "split": split.digest}
-            path = age_weight.save_age_weight(model, ages, record)
-            scores = [row[options.metric] for row in (tuned["tuned"], tuned["cross_fitted"], rows[0])]
-            log.info(
-                "weight of the age specialist %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without",
-                tuned["weight"],
-                options.metric,
-                *scores,
-            )
-            log.info("kept for inference.py: %s", path)
-        pictures = mistakes.save_report(files.PICTURES / model.name, held_out, logits, f"{model.name}, {who}")
-        log.info("%d pictures: %s", len(pictures), files.PICTURES / model.name)
-        known = {"digest": model.digest, "people": who, "split": split.digest}
-        what = "everyone_validation" if options.val_ratio is None else "validation"
-        file = results.file_of(what, model.name)
-        log.info("scores: %s", write_json_lines(file, results.with_earlier(file, [{**one, **known} for one in rows])))
-        if options.report:
-            from utils.reports.page import Subject, save_page
+        if comparison.tuned:
+            keep_age_weight(model, ages, comparison, people, options)
+        write_report(model, logits, comparison, people, options)
+        if options.sweep:
+            return comparison.rows
+        ensemble = {"weighted_ensemble": options.weighted_ensemble} if ages else {}
+        if others and not ages:
+            ensemble = {"soft_voting": options.soft_voting, "soft_voting_rule": options.soft_voting_rule}
+        log.info("next: %s", inference_command(options, model_name=model.path, flip=options.flip, **ensemble))
+    return comparison.rows
 
-            told = options.replace(model_name=str(model.path), name=None, i=None, random_seed=None)
-            command = parser().command("validation.py", told)
-            subject = Subject(model, held_out, photographs, logits, rows, preds, who, split, command)
-            log.info("report: %s", save_page(files.PICTURES / model.name / "report.html", subject))
-    return rows
+
+def inference_command(options: Options, **asked) -> str:
+    """What to type next: the same models on the images to predict."""
+    same = {"data_location": options.data_location, "model_location": options.model_location}
+    return parser().command("inference.py", parser().parse([]).replace(**same, **asked))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model beside the ensembles asked for: rows of scores, and the (N,) predicted classes by kind.
+
+    `tuned` is the weight of the age specialists and what it is worth, or None without any.
+    """
+
+    rows: list[dict]
+    preds: dict[str, np.ndarray]
+    tuned: dict | None
 
 
 def compare(
-    model, held_out, ages: list, others: list, held_out_of: Callable, options: Options
-) -> tuple[list, dict, dict | None]:
-    """Rows of scores of the model, of each ensemble asked for, and of a hard vote when there are both; the (N,)
-    predicted classes of each by kind; and the tuned weight of the age specialists, if there are any, with what it is
-    worth.
-
-    `held_out` are the held-out photographs as the model sees them, `held_out_of(checkpoint)` as another one does.
-    """
+    model: Checkpoint, ages: list[Checkpoint], others: list[Checkpoint], people: People, options: Options
+) -> Comparison:
+    """Score the model, each ensemble asked for, and a hard vote when there is one of either kind."""
     import numpy as np
 
-    from utils.ensembles import age_weight, combining, members, votes
+    from utils.ensembles import combining, members, votes
 
+    held_out = people.view(model)
     logits, tuned = held_out.logits(model), None
     preds = {"single": logits.argmax(-1)}
     rows = [held_out.row("single", model.name, preds["single"])]
     if others:
         rule = options.soft_voting_rule or "minmax"
-        every = [logits, *(held_out_of(other).logits(other) for other in others)]
+        every = [logits, *(people.view(other).logits(other) for other in others)]
         preds["soft vote"] = combining.soft_vote(every, rule).argmax(-1)
         rows.append(held_out.row("soft vote", members.soft_voting_name(model, others, rule), preds["soft vote"]))
     if ages:
-        name, each = members.weighted_name(model, ages), [held_out_of(age).logits(age) for age in ages]
-        for age, one in zip(ages, each, strict=True):
-            rows.append(held_out_of(age).row("age specialist", age.name, one.argmax(-1)))
-        age_logits = combining.soft_vote(each, "log")
-        given = (logits, age_logits, held_out.labels)
-        weight = age_weight.tune_age_weight(*given, model.labelling, options.metric)
-        preds["weighted"] = age_weight.cross_fitted_preds(*given, held_out.persons, model.labelling, options.metric)
-        rows.append(held_out.row("weighted", name, preds["weighted"]))
-        flattered = combining.age_corrected(logits, age_logits, weight, model.labelling).argmax(-1)
-        flattered = held_out.row("weighted, tuned on these people", name, flattered)
-        tuned = {"weight": weight, "cross_fitted": rows[-1], "tuned": flattered}
+        each = [people.view(age).logits(age) for age in ages]
+        for age, age_logits in zip(ages, each, strict=True):
+            rows.append(people.view(age).row("age specialist", age.name, age_logits.argmax(-1)))
+        weighted, preds["weighted"], tuned = tune_weight(model, ages, each, held_out, options.metric)
+        rows.append(weighted)
     if len(preds) == 3:
         preds["hard vote"] = votes.attribute_votes(np.stack(list(preds.values())), np.ones(3, np.int64))
         rows.append(held_out.row("hard vote", "of single, soft vote and weighted", preds["hard vote"]))
-    return rows, preds, tuned
+    return Comparison(rows, preds, tuned)
+
+
+def tune_weight(
+    model: Checkpoint, ages: list[Checkpoint], each: list[np.ndarray], held_out: HeldOut, metric: str
+) -> tuple[dict, np.ndarray, dict]:
+    """The row and the (N,) predicted classes of the age-corrected model, each person's under a weight tuned on others;
+    and the weight tuned on everybody, with both scores. `each` are the logits of the age specialists.
+    """
+    from utils.ensembles import age_weight, combining, members
+
+    name, labels, labelling = members.weighted_name(model, ages), held_out.labels, model.labelling
+    logits, age_logits = held_out.logits(model), combining.soft_vote(each, "log")
+    weight = age_weight.tune_age_weight(logits, age_logits, labels, labelling, metric)
+    preds = age_weight.cross_fitted_preds(logits, age_logits, labels, held_out.persons, labelling, metric)
+    row = held_out.row("weighted", name, preds)
+    own = combining.age_corrected(logits, age_logits, weight, labelling).argmax(-1)
+    own_row = held_out.row("weighted, tuned on these people", name, own)
+    return row, preds, {"weight": weight, "cross_fitted": row, "tuned": own_row}
+
+
+def keep_age_weight(
+    model: Checkpoint, ages: list[Checkpoint], comparison: Comparison, people: People, options: Options
+) -> None:
+    """Write the tuned weight to where inference.py reads it."""
+    from utils.ensembles import members
+
+    tuned, metric = comparison.tuned, options.metric
+    record = {**tuned, "metric": metric, "people": people.who, "split": people.split.digest}
+    path = members.save_age_weight(model, ages, record)
+    on_these, on_others, without = (row[metric] for row in (tuned["tuned"], tuned["cross_fitted"], comparison.rows[0]))
+    log.info(
+        "weight of the age specialist %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without; in %s",
+        tuned["weight"], metric, on_these, on_others, without, path,
+    )  # fmt: skip
+
+
+def write_report(
+    model: Checkpoint, logits: np.ndarray, comparison: Comparison, people: People, options: Options
+) -> None:
+    """Write the scores, the pictures of mistakes and, with `--report`, the page."""
+    from utils.base.files import write_json_lines
+    from utils.evaluation import results
+    from utils.reports import mistakes
+
+    folder, held_out = files.PICTURES / model.name, people.view(model)
+    pictures = mistakes.save_report(folder, held_out, logits, f"{model.name}, {people.who}")
+    log.info("pictures: %d in %s", len(pictures), folder)
+    scored = {"digest": model.digest, "people": people.who, "split": people.split.digest}
+    what = "everyone_validation" if options.val_ratio is None else "validation"
+    file = results.file_of(what, model.name)
+    rows = results.with_earlier(file, [{**row, **scored} for row in comparison.rows])
+    log.info("scores: %s", write_json_lines(file, rows))
+    if options.report:
+        from utils.reports.page import Subject, save_page
+
+        same = options.replace(model_name=str(model.path), name=None, i=None, random_seed=None)
+        subject = Subject(
+            model=model,
+            held_out=held_out,
+            photographs=people.photographs,
+            logits=logits,
+            rows=comparison.rows,
+            preds=comparison.preds,
+            who=people.who,
+            split=people.split,
+            command=parser().command("validation.py", same),
+        )
+        log.info("report: %s", save_page(folder / "report.html", subject))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,12 +15,13 @@ import main
 import optuna_script
 import summary
 import validation
+from utils.evaluation.manifest import Manifest
 
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "README.ko.md", *sorted(DOCS.glob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
-SWEEP = (REPOSITORY / "training.sh").read_text(encoding="utf-8")
-CODE = SWEEP + "".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "utils").rglob("*.py")))
+SWEEP = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("training.sh", "utils/jobs.sh"))
+CODE = SWEEP + "".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "utils").rglob("*.*[yh]")))
 SCRIPTS = {
     f"{module.__name__}.py": module
     for module in (finetune, finetune_age, main, validation, inference, hard_voting, summary, optuna_script)
@@ -77,6 +78,12 @@ def check_command(words: list[str]) -> str:
         known = (REPOSITORY / script).read_text(encoding="utf-8")
         assert all(flag in known for flag in flags if flag.startswith("--")), words
     return script
+
+
+@pytest.fixture(autouse=True)
+def _scored_sweep():
+    """Pages name the sweep `finetune_cp` behind `--sweep`, which has to be there."""
+    Manifest("finetune_cp", "accuracy", "a.pt", [], {}, []).write()
 
 
 @by_page

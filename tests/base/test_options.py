@@ -59,7 +59,7 @@ FLAGS[finetune_age] = FLAGS[finetune]
 
 @pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)
 def test_flags_and_defaults_are_frozen(script):
-    defaults = {name.replace("_", "-"): str(value) for name, value in script.parser().parse([]).as_dict().items()}
+    defaults = {name.replace("_", "-"): str(value) for name, value in script.parser().parse([]).plain.items()}
     expected = dict(item.split("=") for item in FLAGS[script].replace(", ", ",").split())
     assert {name: value.replace(", ", ",") for name, value in defaults.items()} == expected
 
@@ -67,7 +67,7 @@ def test_flags_and_defaults_are_frozen(script):
 def test_both_spellings_work():
     dashes = finetune.parser().parse(["--random-seed", "7", "--old-aug=True", "--name", "a_b"])
     underscores = finetune.parser().parse(["--random_seed", "7", "--old_aug=True", "--name", "a_b"])
-    assert dashes.as_dict() == underscores.as_dict()
+    assert dashes.plain == underscores.plain
     assert dashes.random_seed == 7
     assert dashes.name == "a_b"
 
@@ -84,7 +84,7 @@ def test_options_are_written_as_the_command_that_asks_for_them(line):
     words = shlex.split(validation.parser().command("validation.py", options))
     assert words[:2] == ["python", "validation.py"]
     assert len(words) - 2 == len(shlex.split(line))
-    assert validation.parser().parse(words[2:]).as_dict() == options.as_dict()
+    assert validation.parser().parse(words[2:]).plain == options.plain
 
 
 def test_options_are_read_only():
@@ -165,7 +165,7 @@ def test_a_default_is_shown_as_one_would_type_it(flag, shown):
     parser = finetune.parser()
     (action,) = (one for one in parser._actions if flag in one.option_strings)
     assert default_as_typed(action) == shown
-    assert parser.parse([flag, shown]).as_dict() == parser.parse([]).as_dict()
+    assert parser.parse([flag, shown]).plain == parser.parse([]).plain
 
 
 @pytest.mark.parametrize(

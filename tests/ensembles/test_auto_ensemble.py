@@ -44,7 +44,7 @@ def by_hand(faces, chosen):
     return np.exp(log_softmax(log_softmax(total / chosen["temperature"]) + np.array(chosen["bias"])))
 
 
-def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch, capsys):
+def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
     rows = auto(faces)
     assert [row["kind"] for row in rows] == ["best member", "auto ensemble", "auto ensemble, bias"]
@@ -56,7 +56,7 @@ def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch, 
     assert chosen["metric"] == "macro_f1"
     assert chosen["split"] == read_checkpoint(Path(f"model/{SOUP}.pt")).split["digest"]
     assert len(chosen["fold_scores"]["plain"]) == len(chosen["fold_scores"]["biased"]) == 5
-    said = capsys.readouterr().out
+    said = Path("logs/validation.log").read_text()
     for told in (
         "pairwise disagreement",
         "half 20: +[",

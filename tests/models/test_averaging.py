@@ -121,7 +121,7 @@ def checkpoint(path: Path, state_dict: dict[str, torch.Tensor]) -> Checkpoint:
         config={},
         shapes={name: tuple(tensor.shape) for name, tensor in state_dict.items()},
         meta=None,
-        labelling=Labelling(),
+        classes=Labelling(),
         preprocessing=preprocessing(32),
         digest=digest(state_dict),
     )

@@ -8,8 +8,8 @@ from conftest import release_state
 from utils.base.errors import InputError
 from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
-from utils.models.checkpoints import check_same_kind, find_checkpoint, read_checkpoint, save_checkpoint, soup_meta
-from utils.models.sweeps import find_sweep
+from utils.models.checkpoints import check_same_kind, read_checkpoint, save_checkpoint, soup_meta
+from utils.models.sweeps import find_checkpoint, find_sweep
 from utils.models.weights import digest, read_weights
 
 

@@ -294,15 +294,3 @@ def test_nothing_heavy_is_imported(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert load("vote.csv") == [("0.jpg", 1), ("1.jpg", 2)]
-
-
-def test_flags_and_defaults_are_frozen():
-    options = hard_voting.parser().parse([]).as_dict()
-    assert options == {
-        "csv": [],
-        "data_location": "data",
-        "mode": "attribute",
-        "output": "output/hard_voting.csv",
-        "show_disagreements": False,
-        "weights": None,
-    }

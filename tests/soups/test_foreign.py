@@ -235,7 +235,7 @@ def test_folders_are_read_as_shown(zoo):
 def test_logits_that_are_no_numbers_are_an_error_that_names_the_model(zoo):
     state = torch.load("zoo_1.pt", weights_only=True)
     torch.save({name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()}, "zoo_1.pt")
-    with pytest.raises(InputError, match="zoo_1: logits that are no finite numbers"):
+    with pytest.raises(InputError, match="zoo_1: its logits are NaN or infinite"):
         soup(Path("nowhere"), *zoo, "--greedy-soup")
 
 

@@ -178,7 +178,7 @@ def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrai
 
 
 def test_a_last_step_to_infinity_leaves_no_checkpoint(faces, pretrained):
-    with pytest.raises(Diverged, match="its held-out logits are no numbers: use a lower --lr"):
+    with pytest.raises(Diverged, match="its held-out logits are NaN or infinite: use a lower --lr"):
         train(faces, pretrained, "--epochs", 1, "--batch-size", 1000, "--lr", "1e38")
     assert not list(Path("model").glob("*.pt"))
 

@@ -3,6 +3,8 @@
 This module imports nothing heavy, so that `--help` and a mistyped flag answer at once.
 """
 
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,9 +253,17 @@ def add_ensembles(parser: Parser, one_only: bool = False) -> None:
     )
 
 
-def add_sweep(parser: Parser, what: str) -> None:
+def add_sweep(parser: Parser, read_manifest: Callable[[str], object], what: str) -> None:
+    """`read_manifest` makes of a sweep's name what is known of it, or says in an `InputError` what is missing."""
+
+    def known_sweep(text: str):
+        try:
+            return read_manifest(run_name(text))
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
     parser.group("what").add_argument(
-        "--sweep", type=run_name, metavar="NAME", help=f"{what} (default: none; main.py must have scored the sweep)"
+        "--sweep", type=known_sweep, metavar="NAME", help=f"{what} (default: none; main.py must have scored the sweep)"
     )
 
 
@@ -285,10 +295,10 @@ def add_demo(parser: Parser) -> None:
     )
 
 
-def refuse_beside_demo(options: Options, defaults: Options, *names: str) -> None:
+def refuse_beside_demo(options: Options, default_of: Callable[[str], object], names: Sequence[str]) -> None:
     """Raise `InputError` when one of these is given together with `--demo`, under which it means nothing."""
     for name in names if options.demo else ():
-        if getattr(options, name) != getattr(defaults, name):
+        if getattr(options, name) != default_of(name):
             raise InputError(f"--demo answers photographs one by one on a page: leave --{name.replace('_', '-')} out")
 
 

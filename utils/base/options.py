@@ -10,7 +10,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
@@ -18,6 +17,8 @@ GROUPS = (
     "what", "which checkpoints", "data", "optimisation", "loss and imbalance", "augmentation", "search space",
     "saving and resuming", "runtime",
 )  # fmt: skip
+
+PLAIN = (str, int, float, tuple, list, type(None))  # what a record holds as it is; paths and sweeps by their names
 
 
 class Options(argparse.Namespace):
@@ -32,10 +33,11 @@ class Options(argparse.Namespace):
         super().__setattr__("_frozen", True)
         return self
 
-    def as_dict(self) -> dict:
-        """Plain values by flag name, for the record in a checkpoint."""
-        plain = {name: value for name, value in vars(self).items() if name != "_frozen"}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(plain.items())}
+    @property
+    def plain(self) -> dict:
+        """Plain values by flag name, for a record."""
+        every = sorted((name, value) for name, value in vars(self).items() if name != "_frozen")
+        return {name: value if isinstance(value, PLAIN) else str(value) for name, value in every}
 
     def replace(self, **changes) -> "Options":
         unknown = set(changes) - set(vars(self))
@@ -50,10 +52,14 @@ class Parser(argparse.ArgumentParser):
     `script` is the file's name, `finetune.py`.
     """
 
-    def __init__(self, docstring: str, script: str | None = None):
+    def __init__(
+        self, docstring: str, script: str | None = None, check: Callable[[Options], None] = lambda options: None
+    ):
+        """`check` raises `InputError` for options that contradict each other."""
         super().__init__(
             prog=script, description=docstring, allow_abbrev=False, add_help=False, formatter_class=_Formatter
         )
+        self.check = check
         self.groups = {title: self.add_argument_group(title) for title in GROUPS}
         self.group("runtime").add_argument("-h", "--help", action="help", help="print this text")
 
@@ -66,6 +72,7 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args([_dashes(token) for token in argv], Options())
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        self.check(options)
         return options.sealed()
 
     def error(self, message: str) -> NoReturn:
@@ -86,8 +93,8 @@ class Parser(argparse.ArgumentParser):
 
     def command(self, script: str, options: Options) -> str:
         """The shell's command line under which `script` gets these options; those at their defaults are left out."""
-        defaults, words = self.parse([]).as_dict(), ["python", script]
-        for name, value in options.as_dict().items():
+        defaults, words = self.parse([]).plain, ["python", script]
+        for name, value in options.plain.items():
             if value != defaults[name]:
                 value = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 values = value if isinstance(value, list) else [] if value is True else [value]

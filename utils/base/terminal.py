@@ -1,4 +1,4 @@
-"""What a script says: a short story on the terminal, everything in a log file, and how far long work is.
+"""What a script says: a short story on the terminal, and everything in a log file.
 
 `log.info` is the story; `log.debug` is what only some want to read, on the terminal with `--verbose`.
 """
@@ -6,19 +6,12 @@
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from tqdm import tqdm
-
 from utils.base.files import LOGS, require_writable
-
-MINUTE = 60.0  # seconds between two lines of progress where there is no terminal
-
-log = logging.getLogger(__name__)
 
 
 def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
@@ -51,50 +44,18 @@ def log_file() -> str:
     return os.path.relpath(files[0]) if files else ""
 
 
-class ProgressBar(tqdm):
-    """A bar with the time left on a terminal; elsewhere a line a minute. Only the process that `speaks` shows it."""
-
-    def __init__(
-        self,
-        iterable: Iterable | None = None,
-        what: str = "",
-        total: int | None = None,
-        unit: str = "image",
-        speaks: bool = True,
-        initial: int = 0,
-    ):
-        self.by_line, self.begun = not sys.stderr.isatty(), time.monotonic()
-        every = MINUTE if self.by_line else 0.1
-        super().__init__(
-            iterable, what, total=total, unit=unit, disable=not speaks, initial=initial, leave=False, mininterval=every
-        )
-
-    def begin_at(self, done: int) -> None:
-        """What is done already, when it was not under this bar, is no measure of the speed."""
-        if done > self.n and not self.disable:
-            self.initial, self.n = self.initial + done - self.n, done
-
-    def display(self, msg=None, pos=None) -> None:
-        """Overrides tqdm's: a line where there is no terminal."""
-        if not self.by_line:
-            super().display(msg, pos)
-        elif (elapsed := time.monotonic() - self.begun) >= MINUTE and self.total:
-            speed = (self.n - self.initial) / elapsed
-            left = duration((self.total - self.n) / speed) if speed else "an unknown time"
-            log.info("%s: %d of %d, about %s left", self.desc.removesuffix(": "), self.n, self.total, left)
-
-    def close(self) -> None:
-        """Overrides tqdm's, which would end the lines with a carriage return."""
-        self.disable = self.disable or self.by_line
-        super().close()
-
-
 class _AboveBars(logging.StreamHandler):
     """Lines on a terminal come above its bars and not into them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode() if sys.stderr.isatty() else nullcontext():
+        with _bars_aside() if sys.stderr.isatty() else nullcontext():
             super().emit(record)
+
+
+def _bars_aside():
+    from tqdm import tqdm  # which a script without bars need not import
+
+    return tqdm.external_write_mode()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from utils.base.metrics import METRICS
 from utils.base.options import Parser, age_range, frozen_part, number, run_name, true_or_false
 
 LOSSES = {"CrossEntropyLoss": True, "ContrastiveLoss": False}  # whether it takes the labels of mixed photographs
-REPORT_TO = ("wandb", "tensorboard", "csv", "none")
+TRACKERS = ("wandb", "tensorboard")
+REPORT_TO = (*TRACKERS, "csv", "none")
 RELEASE = "ViT-B/32"  # --model: the model-soups release, one file model_{i}.pt for each index
 
 

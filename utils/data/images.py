@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import atomic, locked
-from utils.base.terminal import ProgressBar
+from utils.base.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from utils.base.errors import InputError
 
 MASKS = ("worn", "incorrect", "not_worn")
 GENDERS = ("male", "female")
+ALL_ATTRIBUTES = ("mask", "gender", "age")
 STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 
 
@@ -57,7 +58,7 @@ class Labelling:
     `mask * 6 + gender * 3 + age`; the age specialist has `attributes=("age",)` and the ids 0, 1, 2.
     """
 
-    attributes: tuple[str, ...] = ("mask", "gender", "age")
+    attributes: tuple[str, ...] = ALL_ATTRIBUTES
     age_limits: tuple[int, int] = (30, 60)
 
     @property

@@ -114,17 +114,21 @@ def match(submission: Submission, ids: Sequence[str], of: Path) -> list[int]:
     return [row_of[image] for image in ids]
 
 
-def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], preds: np.ndarray) -> Path:
-    """Write `rows` with `ans` replaced by `preds` (N,), atomically; a last column `ans` is added if there is none."""
+def answered_columns(columns: list[str]) -> list[str]:
+    """The columns of a submission: those of the list, and a last one `ans` if there is none."""
+    return columns if "ans" in columns else [*columns, "ans"]
+
+
+def answered(columns: list[str], row: list[str], pred: int) -> list[str | int]:
+    """A row of the list with its `ans` replaced, or put behind it, by a class id."""
     ans = columns.index("ans") if "ans" in columns else len(columns)
-    filled = ([*row[:ans], pred, *row[ans + 1 :]] for row, pred in zip(rows, preds.tolist(), strict=True))
-    return write_table(path, [*columns[:ans], "ans", *columns[ans + 1 :]], filled)
+    return [*row[:ans], pred, *row[ans + 1 :]]
 
 
-def write_probs(path: Path, ids: Iterable[str], probs: Iterable[np.ndarray]) -> Path:
-    """`ImageID,p0,...` with the class probabilities (C,) of each row."""
-    rows = ([name, *row.tolist()] for name, row in zip(ids, probs, strict=True))
-    return write_table(path, ["ImageID", *(f"p{k}" for k in range(len(CLASS_IDS)))], rows)
+def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], preds: np.ndarray) -> Path:
+    """Write `rows` with the class ids `preds` (N,) as their answers, atomically."""
+    filled = (answered(columns, row, pred) for row, pred in zip(rows, preds.tolist(), strict=True))
+    return write_table(path, answered_columns(columns), filled)
 
 
 def write_record(submission: Path, record: dict) -> Path:

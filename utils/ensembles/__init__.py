@@ -1,4 +1,4 @@
-"""Which models predict together and how much each counts; votes over submissions.
+"""Which models predict together and with what weight; votes over submissions.
 
 May import: base, data, models, evaluation.
 """

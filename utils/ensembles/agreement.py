@@ -35,8 +35,8 @@ def percent_table(counts: np.ndarray, rows: int) -> list[str]:
 def groups(same: np.ndarray, rows: int) -> list[list[int]]:
     """Which of two or more files are nearly one vote: groups of two or more, all of them near the first.
 
-    Near are two files that differ on at most a `NEAR`-th of the rows on which the middle pair of files differs, so
-    that the measure is that of the task, and equal files are near in any case.
+    Two files are near when they differ on at most a `NEAR`-th of the rows on which the middle pair of files differs.
+    So the measure fits the task. Equal files are near in any case.
     """
     middle = np.median((rows - same)[np.triu_indices(len(same), 1)])
     found = {}
@@ -54,8 +54,8 @@ def file_lines(names: Sequence[str], weights: Sequence[float], answers: np.ndarr
     means = [mean_percent(agreement(part), len(preds)) if len(names) > 1 else ["-"] for part in parts.values()]
     changed = (answers != preds).sum(1)
     for k, (name, weight, *shares) in enumerate(zip(names, weights, *means, strict=True)):
-        told = "  ".join(f"{share:>6}" for share in shares)
-        lines.append(f"[{k:2d}] {changed[k]:7d}  {told}  {weight:6g}  {name}")
+        agreed = "  ".join(f"{share:>6}" for share in shares)
+        lines.append(f"[{k:2d}] {changed[k]:7d}  {agreed}  {weight:6g}  {name}")
     return lines
 
 

@@ -14,7 +14,7 @@ from utils.data.splits import cross_folds
 from utils.evaluation.scores import confusion_matrix, log_softmax
 
 COLDEST, HOTTEST = 0.02, 50.0
-TAUS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)  # below 0: away from rare classes, where the training leaned to them
+TAUS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)  # below 0: away from rare classes, for models trained to favour them
 SHRINKS = (0.25, 0.5, 1.0)
 VALUES = np.linspace(-1.5, 1.5, 13)  # nats that one class may gain or lose
 ROUNDS = 3
@@ -33,7 +33,7 @@ class Calibration:
         return Calibration(self.temperature, np.zeros_like(self.bias))
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
-        """(N, C) scores to calibrate by."""
+        """(N, C) calibrated scores, of which the largest in each row is the prediction."""
         return log_softmax(scores / self.temperature) + self.bias
 
 
@@ -86,15 +86,15 @@ def class_bias(log_probs: np.ndarray, labels: np.ndarray, metric: str) -> np.nda
     for _ in range(ROUNDS):
         before = bias
         for class_id in classes:
-            trials = [np.where(classes == class_id, value, bias) for value in sorted(VALUES, key=abs)]
-            bias = max(trials, key=scored)
+            changed = [np.where(classes == class_id, value, bias) for value in sorted(VALUES, key=abs)]
+            bias = max(changed, key=scored)
         if (bias == before).all():
             break
     return bias
 
 
 def biases(log_probs: np.ndarray, labels: np.ndarray, class_counts: np.ndarray, metric: str) -> dict[str, np.ndarray]:
-    """The biases to choose from by what they are, none at all first."""
+    """The biases to choose from by their rule in words; no bias comes first."""
     found = {NO_BIAS: np.zeros(len(class_counts))}
     found |= {f"logit adjustment, tau {tau:g}": post_hoc_adjustment(class_counts, tau) for tau in TAUS}
     fitted = class_bias(log_probs, labels, metric)
@@ -106,9 +106,9 @@ def calibrate(
 ) -> Calibration:
     """Fit the temperature, and choose the bias across people.
 
-    Every alternative, and the temperature it stands on, is fitted outside each fold of people and predicts the people
-    inside. The one that scores best on all of them by `metric` is fitted to everybody; of equal ones the first, and no
-    bias is the very first. Whether the choice is worth keeping, `selection.choose` finds out on other people.
+    Each rule of a bias, and the temperature before it, is fitted outside each fold of people and predicts the people
+    inside. The rule that scores best by `metric` on all people is then fitted to everybody; of equal ones the first,
+    so that no bias wins a tie. `selection.choose` finds out on other people whether the bias is worth keeping.
     """
     preds = {}
     for rest, fold in cross_folds(labels, persons):

@@ -1,4 +1,4 @@
-"""Which checkpoints of a folder `--ensemble auto` may take, what they say of held-out people, and how they differ."""
+"""Which checkpoints of a folder `--ensemble auto` may choose, what they predict, and how often they disagree."""
 
 import logging
 from collections.abc import Callable
@@ -9,22 +9,14 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
-from utils.data.labels import Labelling
+from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.ensembles.agreement import agreement, percent_table
-from utils.ensembles.combining import EVERY, class_log_probs
-from utils.ensembles.members import check_ensemble
+from utils.ensembles.combining import class_log_probs
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import confusion_matrix
-from utils.models.checkpoints import (
-    Checkpoint,
-    checkpoint_files,
-    flipped,
-    is_age_specialist,
-    read_checkpoint,
-    read_record,
-)
-from utils.models.sweeps import ingredient_of, place_in_sweep, sweep_of
+from utils.models.checkpoints import Checkpoint, check_ensemble, flipped, read_checkpoint
+from utils.models.sweeps import model_files
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +43,12 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     latest epoch of each, and soups, as the scripts name them; of one sweep, or of all. With `flip` each comes a second
     time, averaged over every photograph and its mirror image.
 
-    Left out, with a line in the log, is what has no record, for nothing tells whom it was trained on, an age
-    specialist of another split or other age limits, and what has the weights of another. Raises `InputError` when no
-    model of 18 classes is left, or when they are of different splits or age limits.
+    Three kinds are left out, with a line in the log: a checkpoint without a record, since nobody knows whom it was
+    trained on; an age specialist of another split or other age limits; and one with the weights of another. Raises
+    `InputError` when no model of 18 classes is left, or when they are of different splits or age limits.
     """
     found = [Candidate(read_checkpoint(path), kind, sweep) for path, kind, sweep in _files(model_location, name)]
-    found = [one for one in found if _is_known(one.checkpoint)]
+    found = [one for one in found if _has_record(one.checkpoint)]
     models, ages = ([one for one in found if (one.kind == "age") == age] for age in (False, True))
     if not models:
         of_sweep = f" of {name}" if name else ""
@@ -64,14 +56,14 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     first = models[0].checkpoint
     for one in models[1:]:
         try:
-            check_ensemble(first, one.checkpoint, EVERY)
+            check_ensemble(first, one.checkpoint, ALL_ATTRIBUTES)
         except InputError as error:
             raise InputError(f"{error}; choose one sweep with --name, or move one away") from error
     usable = models + [one for one in ages if _fits(first, one.checkpoint)]
     distinct = list({one.checkpoint.digest: one for one in reversed(usable)}.values())[::-1]
     for one in usable:
         if one not in distinct:
-            log.info("%s has the weights of another candidate and is left out", one.name)
+            log.debug("%s has the weights of another candidate and is left out", one.name)
     mirrored = [replace(one, checkpoint=flipped(one.checkpoint)) for one in distinct if flip]
     return sorted(distinct + mirrored, key=lambda one: one.name)
 
@@ -81,25 +73,23 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
     age specialist, and soups.
     """
     found = {}
-    for path in checkpoint_files(model_location):
-        meta = read_record(path)
-        place = ingredient_of(path) if meta is None else place_in_sweep(path, meta)
-        sweep = place.name if place else sweep_of(meta)
+    for file in model_files(model_location):
+        place, sweep = file.place, file.sweep
         if sweep is None or name not in (None, sweep):
             continue
-        kind = "soup" if place is None else "age" if is_age_specialist(path, meta) else "single"
-        key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((path.name,), 0)
+        kind = "soup" if place is None else "age" if file.is_age_specialist else "single"
+        key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((file.path.name,), 0)
         if epoch >= found.get(key, (0,))[0]:
-            found[key] = epoch, (path, kind, sweep)
+            found[key] = epoch, (file.path, kind, sweep)
     return sorted(one for _, one in found.values())
 
 
-def _is_known(checkpoint: Checkpoint) -> bool:
-    """Whether a record tells whom it was trained on, and that its classes are those of the competition."""
-    known = checkpoint.split is not None and checkpoint.labelling.attributes in (EVERY, ("age",))
-    if not known:
+def _has_record(checkpoint: Checkpoint) -> bool:
+    """Whether it has a record of the people it was trained on, and the competition's classes or ages."""
+    has_record = checkpoint.split is not None and checkpoint.labelling.attributes in (ALL_ATTRIBUTES, ("age",))
+    if not has_record:
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)
-    return known
+    return has_record
 
 
 def _fits(model: Checkpoint, age: Checkpoint) -> bool:
@@ -126,10 +116,10 @@ def ensemble_name(candidates: list[Candidate]) -> str:
 def read_library(
     candidates: list[Candidate], held_out_of: Callable[[Checkpoint], HeldOut], class_counts: np.ndarray
 ) -> Library:
-    """What the candidates say of the held-out photographs, from the logit cache or evaluated and kept.
+    """The candidates with their predictions on the held-out photographs, read from the logit cache or evaluated now.
 
-    `held_out_of` gives those photographs as a checkpoint sees them, `class_counts` (18,) are the training
-    photographs of each class.
+    `held_out_of` gives these photographs with the classes and the preprocessing of a checkpoint. `class_counts` (18,)
+    are the training photographs of each class.
     """
     log_probs = []
     for one in candidates:

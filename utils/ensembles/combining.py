@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.data.labels import Labelling
+from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.evaluation.scores import log_softmax
-
-EVERY = ("mask", "gender", "age")
 
 
 def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, labelling: Labelling) -> np.ndarray:
@@ -19,16 +17,19 @@ def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, lab
     return log_softmax(logits) + weight * log_softmax(age_logits)[:, _age_of_class(labelling)]
 
 
+def age_corrected_mean(logits: Sequence[np.ndarray], weight: float, labelling: Labelling) -> np.ndarray:
+    """(N, 18) scores of a model, whose logits come first, corrected by the mean of some age specialists."""
+    return age_corrected(logits[0], soft_vote(logits[1:], "log"), weight, labelling)
+
+
 def class_log_probs(logits: np.ndarray, labelling: Labelling) -> np.ndarray:
-    """(N, 18) what a model adds in log-probability space: its log-probabilities, those of an age specialist spread
-    over the classes of each age.
-    """
-    of_class = slice(None) if labelling.attributes == EVERY else _age_of_class(Labelling(EVERY))
+    """(N, 18) log-probabilities of a model; an age specialist gives each class the one of its age."""
+    of_class = slice(None) if labelling.attributes == ALL_ATTRIBUTES else _age_of_class(Labelling(ALL_ATTRIBUTES))
     return log_softmax(logits)[:, of_class]
 
 
 def weighted_mean(log_probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """(N, C) sum of `weights` times `log_probs`; what weighs nothing plays no part."""
+    """(N, C) sum of `weights` times `log_probs`; those of weight 0 are left out, even if they are NaN."""
     return sum(weight * one for weight, one in zip(weights, log_probs, strict=True) if weight)
 
 
@@ -37,7 +38,7 @@ def _age_of_class(labelling: Labelling) -> np.ndarray:
 
 
 def min_max_scaled(probs: np.ndarray) -> np.ndarray:
-    """Each row scaled so that its smallest probability becomes 0 and its largest 1; a row of equals becomes zeros."""
+    """Each row scaled so that its smallest value becomes 0 and its largest 1; a row of equal values becomes zeros."""
     low = probs.min(-1, keepdims=True)
     spread = probs.max(-1, keepdims=True) - low
     return np.divide(probs - low, spread, out=np.zeros_like(probs), where=spread > 0)

@@ -1,44 +1,33 @@
-"""Which models predict together, and whether they fit."""
+"""What predicts together: asked for, read from the disk, checked to fit, and named.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+A model predicts by itself, with age specialists whose weight `validation.py` tuned, with other models that vote, or in
+the ensemble that `validation.py --ensemble auto` chose. Weights and ensembles lie in `logs/ensemble_*.json`.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from utils.base.errors import InputError
+from utils.base.files import LOGS, write_text
 from utils.base.options import Options
 from utils.data.labels import Labelling
-from utils.ensembles.age_weight import load_age_weight
-from utils.ensembles.combining import EVERY, age_corrected, soft_vote
-from utils.ensembles.names import soft_voting_name, weighted_name
-from utils.models.checkpoints import Checkpoint, find_checkpoint, flipped, read_checkpoint
+from utils.ensembles.calibration import Calibration
+from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, SOFT_VOTE, SOUP, WEIGHTED, Manifest
+from utils.models.checkpoints import Checkpoint, check_members, flipped, read_checkpoint, versions
+from utils.models.sweeps import find_checkpoint, sweep_of
 
+log = logging.getLogger(__name__)
 
-def read_asked(path: Path, options: Options) -> Checkpoint:
-    """The checkpoint at `path` with the preprocessing that `--mean`, `--std` and `--flip` ask for."""
-    checkpoint = read_checkpoint(path, options.mean, options.std)
-    return flipped(checkpoint) if options.flip else checkpoint
-
-
-def read_members(options: Options, model: Checkpoint) -> tuple[list[Checkpoint], list[Checkpoint]]:
-    """The age specialists of `--weighted-ensemble` and the models of `--soft-voting`, each checked to fit `model`.
-
-    Raises `InputError` for a model that is not one of 18 classes, too.
-    """
-
-    def read(name: str) -> Checkpoint:
-        return read_asked(find_checkpoint(name, options.model_location), options)
-
-    check_attributes(model, EVERY)
-    if options.soft_voting_rule and not options.soft_voting:
-        raise InputError(f"--soft-voting-rule {options.soft_voting_rule} is for --soft-voting, which is not given")
-    ages = [read(name) for name in options.weighted_ensemble or ()]
-    others = [read(name) for name in options.soft_voting or ()]
-    for other, attributes in [*((one, ("age",)) for one in ages), *((one, EVERY) for one in others)]:
-        check_ensemble(model, other, attributes)
-    return ages, others
+NUM_CLASSES = Labelling().num_classes
 
 
 @dataclass(frozen=True)
@@ -54,17 +43,165 @@ class Ensemble:
     rule: str = "log"
     how: dict = field(default_factory=dict)
 
+    def scores(self, logits: Sequence[Sequence[np.ndarray]], shards: Iterable[int]) -> Iterator[np.ndarray]:
+        """(n, 18) scores of each shard, by the logits of each member shard by shard; NaN in the rows of images that
+        could not be read.
+        """
+        for shard in shards:
+            yield combine_readable(self, [one[shard] for one in logits])
 
-def read_ensemble(path: Path, options: Options) -> Ensemble:
-    """The model at `path` with those that `--weighted-ensemble` or `--soft-voting` add, or by itself."""
-    model = read_asked(path, options)
-    ages, others = read_members(options, model)
+    @property
+    def record(self) -> dict:
+        """What is told beside a submission: whose it is, and how it was made."""
+        members = [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in self.members]
+        sweeps = filter(None, (sweep_of(one.meta) for one in self.members))
+        return {"sweep": next(sweeps, None), "members": members, "how": self.how, "versions": versions()}
+
+    @property
+    def to_probs(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Makes (N, 18) probabilities of scores."""
+        return partial(as_probs, rule=self.rule)
+
+
+@dataclass(frozen=True)
+class AutoFile:
+    """What `auto_ensemble.write_ensemble` kept; `members` are (file, digest, whether mirrored)."""
+
+    path: Path
+    members: list[tuple[str, str, bool]]
+    weights: list[float]
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to predict: a model by itself, with age specialists or with other models; or an auto ensemble."""
+
+    model: str | None = None
+    ages: Sequence[str] = ()
+    others: Sequence[str] = ()
+    auto: AutoFile | None = None
+
+
+def asked_way(options: Options) -> Way:
+    """What `--model-name`, `--weighted-ensemble`, `--soft-voting` and `--ensemble` ask for."""
+    if options.soft_voting_rule and not options.soft_voting:
+        raise InputError(f"--soft-voting-rule {options.soft_voting_rule} is for --soft-voting, which is not given")
+    if isinstance(options.ensemble, Path):
+        return Way(auto=read_auto_file(options.ensemble, options.model_location))
+    return Way(options.model_name, options.weighted_ensemble or (), options.soft_voting or ())
+
+
+def read_ensembles(options: Options) -> dict[str, Ensemble]:
+    """What the options ask for: one ensemble without a name, or with `--sweep` those of all its ways.
+
+    Of a sweep, an auto ensemble that does not fit it any more is left out, and the log says why.
+    """
+    if not options.sweep:
+        return {"": read_ensemble(asked_way(options), options)}
+    found = {}
+    for name, way in ways_of_sweep(options.sweep, options.model_location).items():
+        try:
+            found[name] = read_ensemble(way, options)
+        except InputError as error:
+            if name != AUTO_ENSEMBLE:
+                raise
+            log.info("the auto ensemble is left out: %s", error)
+    return found
+
+
+def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
+    """By themselves the best single model and the soup; the soup with the age specialist, and with the best single
+    model; and the auto ensemble, where one was chosen.
+    """
+    best, soup, *ages = (str(model_location / name) for name in (sweep.best, sweep.soup, *sweep.ages))
+    ways = {BEST_SINGLE: Way(best), SOUP: Way(soup)}
+    if ages:
+        ways[WEIGHTED] = Way(soup, ages=ages)
+    else:
+        log.info("the sweep %s has no age specialist: going on without one", sweep)
+    ways[SOFT_VOTE] = Way(soup, others=[best])
+    path = ensemble_file(f"{sweep}_auto")
+    if path.is_file():
+        try:
+            ways[AUTO_ENSEMBLE] = Way(auto=read_auto_file(path, model_location))
+        except InputError as error:
+            log.info("the auto ensemble is left out: %s", error)
+    return ways
+
+
+def way_to_validate(sweep: Manifest, model_location: Path) -> Way:
+    """The soup with all that a sweep puts beside it: its age specialist and its best single model."""
+    ways = ways_of_sweep(sweep, model_location)
+    ages = ways[WEIGHTED].ages if WEIGHTED in ways else ()
+    return replace(ways[SOFT_VOTE], ages=ages)
+
+
+def ensemble_file(name: str) -> Path:
+    """Where the weights of an ensemble are kept."""
+    return LOGS / f"ensemble_{name}.json"
+
+
+def read_auto_file(path: Path, model_location: Path) -> AutoFile:
+    """Raises `InputError` for a file that is no auto ensemble, and for a member that is not in the model folder."""
+    if not path.is_file():
+        raise InputError(f"--ensemble {path} does not exist: validation.py --ensemble auto writes one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        weights = [float(one["weight"]) for one in content["members"]]
+        members = [(str(one["file"]), str(one["digest"]), bool(one["flip"])) for one in content["members"]]
+        calibration = Calibration(float(content["temperature"]), np.array(content["bias"], np.float64))
+        finite = all(map(math.isfinite, [*weights, calibration.temperature, *calibration.bias]))
+        if not (members and finite and calibration.bias.shape == (NUM_CLASSES,) and calibration.temperature > 0):
+            raise ValueError("members, temperature or bias out of range")
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is no chosen ensemble ({why}): validation.py --ensemble auto writes one") from error
+    for name, *_ in members:
+        if not (model_location / name).is_file():
+            raise InputError(
+                f"{path} needs {model_location / name}, which is not there: give --model-location, or choose anew "
+                "with validation.py --ensemble auto"
+            )
+    return AutoFile(path, members, weights, calibration)
+
+
+def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint], list[Checkpoint]]:
+    """The model, the age specialists and the other models of a way, as `--mean`, `--std` and `--flip` say; of an auto
+    ensemble the first member and all others.
+
+    Raises `InputError` for one that does not fit the model, and when the weights of an auto ensemble's member are
+    others now than when it was chosen.
+    """
+    if way.auto:
+        paths = [options.model_location / file for file, *_ in way.auto.members]
+        flips = [flip for *_, flip in way.auto.members]
+    else:
+        paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.ages, *way.others)]
+        flips = [options.flip] * len(paths)
+    models = [read_checkpoint(path, options.mean, options.std) for path in paths]
+    for model, (_, digest, _) in zip(models, way.auto.members if way.auto else (), strict=False):
+        if model.digest != digest:
+            raise InputError(
+                f"{model.path} has other weights than {way.auto.path} was chosen with ({model.digest[:12]}, not "
+                f"{digest[:12]}): choose anew with validation.py --ensemble auto"
+            )
+    model, *rest = (flipped(one) if flip else one for one, flip in zip(models, flips, strict=True))
+    if way.auto:
+        return model, [], rest
+    ages, others = rest[: len(way.ages)], rest[len(way.ages) :]
+    check_members(model, ages, others)
+    return model, ages, others
+
+
+def read_ensemble(way: Way, options: Options) -> Ensemble:
+    """The models of a way and how they are put together."""
+    model, ages, others = read_parts(way, options)
+    if way.auto:
+        return _auto_ensemble(way.auto, [model, *others], with_bias=not options.no_bias)
     if ages:
         weight = load_age_weight(model, ages)
-
-        def corrected(logits: list[np.ndarray]) -> np.ndarray:
-            return age_corrected(logits[0], soft_vote(logits[1:], "log"), weight, model.labelling)
-
+        corrected = partial(age_corrected_mean, weight=weight, labelling=model.labelling)
         return Ensemble(weighted_name(model, ages), [model, *ages], corrected, how={"age weight": weight})
     if others:
         rule = options.soft_voting_rule or "minmax"
@@ -73,33 +210,78 @@ def read_ensemble(path: Path, options: Options) -> Ensemble:
     return Ensemble(model.name, [model], lambda logits: logits[0])
 
 
+def _auto_ensemble(auto: AutoFile, members: list[Checkpoint], with_bias: bool) -> Ensemble:
+    calibration = auto.calibration if with_bias else auto.calibration.without_bias()
+    name = auto.path.stem.removeprefix("ensemble_") + ("" if with_bias else "_nobias")
+    labellings = [member.labelling for member in members]
+    combine = partial(calibrated_mean, labellings=labellings, weights=auto.weights, calibration=calibration)
+    how = {"weights": auto.weights, "temperature": calibration.temperature, "bias": calibration.bias.tolist()}
+    return Ensemble(name, members, combine, how=how)
+
+
+def calibrated_mean(
+    logits: Sequence[np.ndarray],
+    labellings: Sequence[Labelling],
+    weights: Sequence[float],
+    calibration: Calibration,
+) -> np.ndarray:
+    """(N, 18) scores of an auto ensemble's members."""
+    log_probs = [class_log_probs(one, labelling) for one, labelling in zip(logits, labellings, strict=True)]
+    return calibration.apply(weighted_mean(log_probs, weights))
+
+
 def combine_readable(ensemble: Ensemble, logits: list[np.ndarray]) -> np.ndarray:
     """(N, 18) scores of the members' logits; a row that is NaN for a member is NaN."""
     readable = np.isfinite([one[:, 0] for one in logits]).all(0)
-    scores = np.full((len(readable), Labelling().num_classes), np.nan)
+    scores = np.full((len(readable), NUM_CLASSES), np.nan)
     scores[readable] = ensemble.combine([one[readable] for one in logits])
     return scores
 
 
-def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, ...]) -> None:
-    """Raise `InputError` unless `other` predicts `attributes` under the age limits and the split of `model`."""
-    check_attributes(other, attributes)
-    if model.labelling.age_limits != other.labelling.age_limits:
-        raise InputError(
-            f"{model.path.name} and {other.path.name} have other age limits ({model.labelling.age_limits} and "
-            f"{other.labelling.age_limits}): their age classes mean different things; retrain one of them"
-        )
-    if model.split and other.split and model.split["digest"] != other.split["digest"]:
-        raise InputError(
-            f"{model.path.name} and {other.path.name} were trained on different splits "
-            f"({model.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
-        )
+def weighted_name(model: Checkpoint, ages: Sequence[Checkpoint]) -> str:
+    return f"{model.name}_WE_{_joined_names(ages)}"
 
 
-def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> None:
-    """Raise `InputError` when an age specialist stands where a model of 18 classes is asked for, or the reverse."""
-    if checkpoint.labelling.attributes != attributes:
-        kinds = {3: "an age specialist of 3 classes", 18: "a model of 18 classes"}
-        asked = kinds[Labelling(attributes).num_classes]
-        remedy = "--weighted-ensemble takes one" if len(attributes) > 1 else "finetune_age.py trains one"
-        raise InputError(f"{checkpoint.path} is {kinds[checkpoint.labelling.num_classes]}, not {asked}: {remedy}")
+def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint], rule: str = "minmax") -> str:
+    """The names of all, and the rule when it is not the published one."""
+    return f"{model.name}_SV_{_joined_names(others)}" + ("" if rule == "minmax" else f"_{rule}")
+
+
+def _joined_names(checkpoints: Sequence[Checkpoint]) -> str:
+    """Or, where a file name would become too long, their number and a digest of the names."""
+    names = "_".join(one.name for one in checkpoints)
+    if len(checkpoints) <= 3:
+        return names
+    return f"{len(checkpoints)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+
+def save_age_weight(model: Checkpoint, ages: Sequence[Checkpoint], record: dict) -> Path:
+    """Keep a tuned `weight` with the digests of all models; `record` also says how it was tuned and how it scores."""
+    content = {**_identities(model, ages), **record}
+    return write_text(ensemble_file(weighted_name(model, ages)), json.dumps(content, indent=2) + "\n")
+
+
+def load_age_weight(model: Checkpoint, ages: Sequence[Checkpoint]) -> float:
+    """The weight that validation tuned for exactly these models; without one 1.0, and the log says so."""
+    path = ensemble_file(weighted_name(model, ages))
+    if not path.is_file():
+        log.warning("no weight tuned for these models (%s): 1.0 is taken; validation.py tunes it", path)
+        return 1.0
+    asked = _identities(model, ages)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tuned_for, weight = {key: content[key] for key in asked}, float(content["weight"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it, or run validation.py again") from error
+    if tuned_for != asked:
+        log.warning("%s was tuned for other weights of these names: 1.0 is taken; run validation.py again", path)
+        return 1.0
+    log.debug("weight of the age specialist: %g (%s)", weight, path)
+    return weight
+
+
+def _identities(model: Checkpoint, ages: Sequence[Checkpoint]) -> dict:
+    """By their places: `model`, `age`, and of several age specialists `age2` and so on."""
+    places = ["model", "age", *(f"age{k}" for k in range(2, len(ages) + 1))]
+    identities = [{"name": one.path.name, "digest": one.digest} for one in (model, *ages)]
+    return dict(zip(places, identities, strict=True))

@@ -1,4 +1,4 @@
-"""Which models predict together, how much each counts, and what that is worth on people it was not chosen on.
+"""Which models predict together, with what weights, and what that is worth on people that it was not chosen on.
 
 Shapes: M members, N photographs, C classes. `log_probs` are (M, N, C) float64: what each member adds in
 log-probability space. An ensemble's scores are their weighted mean, weights summing to 1.
@@ -23,7 +23,7 @@ HALVINGS = 10
 
 @dataclass(frozen=True)
 class Library:
-    """What may be selected, with the answers of the people to select on.
+    """The members that may be selected, with their log-probabilities and the true labels of the people to select on.
 
     `begins` (M,) says which members may come first: an age specialist alone predicts no class. `class_counts` (C,) are
     the photographs of each class that the members were trained on.
@@ -42,7 +42,7 @@ class Library:
         return replace(self, **parts)
 
     def scores(self, weights: Sequence[Fraction]) -> np.ndarray:
-        """(N, C) scores of the members so weighted."""
+        """(N, C) weighted mean of the members' log-probabilities."""
         return weighted_mean(self.log_probs, list(map(float, weights)))
 
 
@@ -60,12 +60,13 @@ class Selection:
 
 
 def select(library: Library, metric: str, steps: int = STEPS) -> Selection:
-    """Ensemble selection (Caruana et al. 2004, "Ensemble selection from libraries of models"): from nothing, each step
-    adds the member with which the mean log-probabilities score best, again if need be, even if the score falls.
+    """Ensemble selection (Caruana et al. 2004, "Ensemble selection from libraries of models"): start with no member;
+    each step adds the member with which the mean log-probabilities score best. A member may be added again, and a step
+    is taken even if the score falls.
 
-    Of equal scores a member that is already in goes first, then the lower log-loss of the ensemble with it, then the
-    name. Kept are the steps up to the best score, of equal ones the fewest. The variant: selection with replacement
-    and sorted initialisation by one model, log-probabilities in place of probabilities; `fit` does the bagging.
+    A tie goes to a member that is already in, then to the lower log-loss of the ensemble with it, then to the name.
+    The steps up to the best score are kept, of equal scores the fewest. Variant: selection with replacement, sorted
+    initialisation by one model, log-probabilities in place of probabilities. The bagging is in `fit`.
     """
     num_classes = library.log_probs.shape[-1]
     total, picks, scores = np.zeros(library.log_probs.shape[1:]), [], []
@@ -102,10 +103,10 @@ class Fit:
 def fit(library: Library, metric: str) -> Fit:
     """Choose weights, temperature and bias on all the people of a library.
 
-    Selections are bagged over people (the paper bags over members): `HALVINGS` times the people are halved and each
-    half selects; the mean of all their weights counts, for what few people like by chance differs from half to half.
-    Temperature and bias are decided on each person's mean scores under the weights that were chosen without them, one
-    set of each halving, which are as unsure as they will be on new people.
+    Selections are bagged over people (the paper bags over members). `HALVINGS` times the people are halved, and each
+    half selects; the ensemble takes the mean of all these weights. So what helps a few people by chance averages out.
+    Temperature and bias are fitted to scores that each person gets under weights chosen on the other half, averaged
+    over the halvings. Such scores are as unsure as those of new people.
     """
     selections, each = [], []
     scores = np.zeros(library.log_probs.shape[1:])
@@ -124,9 +125,9 @@ def fit(library: Library, metric: str) -> Fit:
 class CrossFit:
     """Predictions for each person by what was chosen on other people only.
 
-    `single` (N,) are those of the one model that scored best, `plain` and `biased` (N,) those of the ensemble without
-    and with a bias, which `rules` name fold by fold. `losses` are the mean log-losses without and with the
-    temperature; `fold_scores` say how `plain` and `biased` score in each fold by itself.
+    `single` (N,) are the classes predicted by the one model that scored best, `plain` and `biased` (N,) those by the
+    ensemble without and with a bias. `rules` say which bias each fold got. `losses` are the mean log-losses without
+    and with the temperature. `fold_scores` are the scores of `plain` and `biased` in each fold by itself.
     """
 
     single: np.ndarray
@@ -138,10 +139,10 @@ class CrossFit:
 
 
 def cross_fit(library: Library, metric: str) -> CrossFit:
-    """What `fit` is worth on new people: all of it is done anew for each fold, on the people outside it.
+    """What `fit` is worth on new people: for each fold of people it is done anew on all other people.
 
-    Members that are soups were chosen on all of these people before, which no fold undoes.
-    Raises `InputError` when fewer than 4 people are held out, of whom too few would be left for the folds inside.
+    A member that is a soup was chosen on all of these people before, and no fold can undo that. Raises `InputError`
+    when fewer than 4 people are held out, because the folds inside a fold would be left without people.
     """
     people = len(np.unique(library.persons))
     if people < 4:
@@ -167,7 +168,7 @@ def cross_fit(library: Library, metric: str) -> CrossFit:
 
 @dataclass(frozen=True)
 class Choice:
-    """The ensemble chosen on everybody, what its making is worth across people, and what a bias gains there."""
+    """The ensemble chosen on everybody, what choosing so is worth on other people, and what a bias gains there."""
 
     fit: Fit
     crossed: CrossFit
@@ -175,11 +176,13 @@ class Choice:
 
 
 def choose(library: Library, metric: str) -> Choice:
-    """Choose an ensemble and a bias; the bias is zero unless the 95 % interval over people of what biases gain, each
-    chosen on other people than those it is scored on (a paired bootstrap), lies above zero.
+    """Choose an ensemble and a bias on everybody; the bias is kept only if it surely gains on other people.
+
+    It surely gains when the 95 % interval of its gain over people (a paired bootstrap) lies above zero, where each
+    person is predicted under a bias that was chosen on other people.
     """
     crossed, chosen = cross_fit(library, metric), fit(library, metric)
-    preds = crossed.biased, crossed.plain
-    gain = paired_gain(library.labels, *preds, library.persons, len(library.class_counts))[metric]
+    num_classes = len(library.class_counts)
+    gain = paired_gain(library.labels, crossed.biased, crossed.plain, library.persons, num_classes)[metric]
     kept = chosen if gain.low > 0 else replace(chosen, calibration=chosen.calibration.without_bias())
     return Choice(kept, crossed, gain)

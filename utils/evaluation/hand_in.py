@@ -36,7 +36,8 @@ def recommended(rows: list[tuple[str, Path, dict | None]], metric: str) -> tuple
     interval = f"{metric}_interval"
     near = [row for _, _, row in scored if row is not best and row[interval][1] >= best[interval][0]]
     if near:
-        count = "all others" if len(near) == len(scored) - 1 else f"{len(near)} others"
+        others = len(scored) - 1
+        count = "all others" if len(near) == others else f"{len(near)} of {others} others"
         why += f"; the intervals of {count} overlap it, so {persons} people cannot tell these apart"
     return path, why
 

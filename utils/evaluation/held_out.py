@@ -35,19 +35,20 @@ KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 def decoded(
     accelerator: Accelerator, photographs: Photographs, size: int, rows: np.ndarray | None = None, keep: bool = True
 ):
-    """All photographs as squares of `size` pixels, or where they are not cached only those at `rows`.
+    """All photographs as squares of `size` pixels. If the whole set is not cached, only those at `rows`.
 
-    One process decodes what is not cached yet, the others wait. Without `keep` they are decoded whenever they are
-    asked for.
+    One process decodes what is not cached yet; the others wait. Without `keep` a photograph is decoded each time that
+    it is asked for.
     """
+    folder, files = photographs.folder, photographs.files
     with accelerator.main_process_first():
-        where = photographs.folder, list(photographs.files), size, CACHE
         progress = accelerator.is_local_main_process
         if rows is None:
-            return cache_squares(*where, progress, keep)
-        whole = cached_squares(*where, keep)
-        some = photographs.folder, list(photographs.files[rows]), size, CACHE
-        return SomeSquares(cache_squares(*some, progress, keep), rows) if whole is None else whole
+            return cache_squares(folder, list(files), size, CACHE, progress, keep)
+        whole = cached_squares(folder, list(files), size, CACHE, keep)
+        if whole is not None:
+            return whole
+        return SomeSquares(cache_squares(folder, list(files[rows]), size, CACHE, progress, keep), rows)
 
 
 class HeldOut:
@@ -79,22 +80,28 @@ class HeldOut:
     def predict(
         self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
     ) -> np.ndarray:
-        """(N, C) logits of a model, evaluated now; also of other `rows` of the photographs, or their features
-        (`output="embed"`).
-        """
-        rows = self.rows if rows is None else rows
-        sizes = (self.batch_size, self.workers)
-        return predict(self.accelerator, model, self.squares, rows, self.preprocessing, *sizes, progress, output)
+        """(N, C) logits of a model, evaluated now; of other `rows` if given, or features with `output="embed"`."""
+        return predict(
+            self.accelerator,
+            model,
+            self.squares,
+            self.rows if rows is None else rows,
+            self.preprocessing,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            progress=progress,
+            output=output,
+        )
 
     def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
-        """(B, 3, S, S) of the held-out photographs at these positions."""
+        """(B, 3, S, S) pixels, as a model takes them, of the held-out photographs at these positions."""
         squares = np.stack([self.squares[row] for row in self.rows[positions]])
         return normalised(torch.from_numpy(squares), self.preprocessing["mean"], self.preprocessing["std"])
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
-        """(N, C) logits of a checkpoint, from the cache or evaluated and kept.
+        """(N, C) logits of a checkpoint: read from the cache, or evaluated and put there.
 
-        The log warns when the same photographs had other labels while it was trained.
+        The log warns when these photographs had other labels while the checkpoint was trained.
         """
         trained = (checkpoint.meta or {}).get("held_out")
         if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
@@ -105,28 +112,28 @@ class HeldOut:
         return logits
 
     def keep(self, weights_digest: str, logits: np.ndarray) -> None:
-        """Put logits of the weights with this digest into the cache; for one process to call."""
+        """Put logits of the weights with this digest into the cache. Only one process may call it."""
         store_logits(self.folder, self.key(weights_digest), logits, self.ids)
 
     def key(self, weights_digest: str) -> str:
-        """The name in the cache of what these weights make of these photographs."""
+        """The cache's key for the logits of these weights on these photographs."""
         return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
 
     def score(self, logits: np.ndarray) -> Scores:
-        """The scores of (N, C) logits. Raises `Diverged` when these are no numbers."""
+        """The scores of (N, C) logits. Raises `Diverged` when one of them is NaN or infinite."""
         if not np.isfinite(logits).all():
             raise Diverged(
-                "the model diverged, its held-out logits are no numbers: use a lower --lr (with --overwrite)"
+                "the model diverged, its held-out logits are NaN or infinite: use a lower --lr (with --overwrite)"
             )
         return score(logits, self.labels, self.labelling)
 
     def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:
-        """What (N, C) logits score above those of another model, by a paired bootstrap over people."""
-        preds = (logits.argmax(-1), baseline.argmax(-1))
-        return paired_gain(self.labels, *preds, self.persons, self.labelling.num_classes)
+        """The gain of (N, C) logits over those of another model, by a paired bootstrap over people."""
+        preds, before = logits.argmax(-1), baseline.argmax(-1)
+        return paired_gain(self.labels, preds, before, self.persons, self.labelling.num_classes)
 
     def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
-        """Accuracy and macro-F1 of (N,) predicted classes with 95 % bootstrap intervals over people."""
+        """The row of scores of (N,) predicted classes, with 95 % bootstrap intervals over people."""
         return {
             "kind": kind,
             "model": model,
@@ -137,14 +144,17 @@ class HeldOut:
 def views(
     accelerator: Accelerator, photographs: Photographs, rows: np.ndarray, options: Options
 ) -> Callable[[Checkpoint], HeldOut]:
-    """A function that gives the photographs at `rows` as a checkpoint sees them; those that see alike share one."""
+    """A function that gives the photographs at `rows` with the classes and the preprocessing of a checkpoint.
+
+    Checkpoints that agree in both share one `HeldOut`.
+    """
     made = {}
 
     def held_out_of(checkpoint: Checkpoint) -> HeldOut:
-        kind = checkpoint.labelling, checkpoint.preprocessing
-        key = kind[0], json.dumps(kind[1])
+        labelling, preprocessing = checkpoint.labelling, checkpoint.preprocessing
+        key = labelling, json.dumps(preprocessing)
         if key not in made:
-            made[key] = HeldOut(accelerator, photographs, rows, *kind, options)
+            made[key] = HeldOut(accelerator, photographs, rows, labelling, preprocessing, options)
         return made[key]
 
     return held_out_of
@@ -153,8 +163,8 @@ def views(
 class PartialLogits:
     """A mixture's logits on the held-out photographs: evaluated only where asked for, and never twice.
 
-    `logits` (N, C) are NaN where nothing was evaluated; they are read from the cache and kept there, unfinished ones
-    too, so that a killed search loses a second of work. All processes must ask for the same.
+    `logits` (N, C) are NaN where nothing was evaluated yet. They are read from the cache and kept there, also
+    unfinished, so that a killed search loses a second of work at most. All processes must ask for the same positions.
     """
 
     def __init__(self, held_out: HeldOut, mixture: Mixture):
@@ -174,13 +184,19 @@ class PartialLogits:
                 first = self.mixture.members[0]
                 self._model = build(first.config, self.mixture.state_dict(), first.path.name, copy=False)
             held_out = self.held_out
-            rows, sizes = held_out.rows[missing], (batch_size, workers)
             self.logits[missing] = predict(
-                held_out.accelerator, self._model, held_out.squares, rows, held_out.preprocessing, *sizes, progress
+                held_out.accelerator,
+                self._model,
+                held_out.squares,
+                held_out.rows[missing],
+                held_out.preprocessing,
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
             )
             if not np.isfinite(self.logits[missing]).all():
                 names = ", ".join(one.name for one in self.mixture.members)
-                raise InputError(f"{names}: logits that are no finite numbers, so it diverged: leave it out")
+                raise InputError(f"{names}: its logits are NaN or infinite, so it diverged: leave it out")
             self._unkept = True
             if time.monotonic() - self._kept_at > KEEP_EVERY:
                 self.keep()

@@ -18,23 +18,27 @@ VOTERS = (SOUP, WEIGHTED, SOFT_VOTE)  # whose submissions hard_voting.py --sweep
 
 @dataclass
 class Manifest:
-    """`metric` chose the soups; `best` is the best single model; `soups` are files by recipe; `scores` the files with
-    the rows of ingredients and of soups; `submissions` files by how they were made.
+    """`metric` chose the soups. `best` is the best single model, `ages` are age specialists, `soups` files by recipe.
+    `scores` are the files with the rows of ingredients and of soups, `submissions` files by how they were made.
     """
 
     name: str
     metric: str
     best: str
+    ages: list[str]
     soups: dict[str, str]
     scores: list[str]
     submissions: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
 
     def write(self) -> Path:
         return write_text(manifest_file(self.name), json.dumps(asdict(self), indent=2) + "\n")
 
     @property
     def soup(self) -> str:
-        """The file of the greedy soup. Raises `InputError` when the sweep has none."""
+        """The greedy soup. Raises `InputError` when the sweep has none."""
         if "greedy" not in self.soups:
             raise InputError(f"the sweep {self.name} has no greedy soup: run main.py --greedy-soup --name {self.name}")
         return self.soups["greedy"]

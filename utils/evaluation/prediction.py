@@ -3,15 +3,13 @@
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
+from utils.base.progress import ProgressBar
 from utils.base.runtime import linger, loader_workers
-from utils.data.preprocessing import normalised
 from utils.models.clip import CLIPClassifier
 
-SEARCH_BATCH = (
-    16  # small, so that a search can stop soon after it knows; a last batch is filled up to a multiple of it
-)
+# small, so that a search stops soon after a candidate has lost; a last batch is filled up to a multiple of it
+SEARCH_BATCH = 16
 
 
 class Rows(torch.utils.data.Dataset):
@@ -22,18 +20,6 @@ class Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, position: int) -> torch.Tensor:
         return torch.from_numpy(self.squares[self.rows[position]])
-
-
-def forward(model: CLIPClassifier, squares: torch.Tensor, preprocessing: dict, output: str = "classify"):
-    """(B, C) logits (or with `output="embed"` (B, D) features) of (B, S, S, 3) uint8 squares on the model's device.
-
-    Where the preprocessing says `flip` they are means over each photograph and its mirror image.
-    """
-    pixel_values = normalised(squares, preprocessing["mean"], preprocessing["std"])
-    outputs = getattr(model, output)(pixel_values)
-    if preprocessing.get("flip"):
-        outputs = (outputs + getattr(model, output)(pixel_values.flip(-1))) / 2
-    return outputs
 
 
 def predict(
@@ -49,10 +35,10 @@ def predict(
 ) -> np.ndarray:
     """(N, C) float32 logits of `squares[rows]` (or with `output="embed"` (N, D) features), the same on every process.
 
-    The batches are fixed by `batch_size` alone, the last one filled up to a multiple of 16 with its last row, and
-    dealt out to the processes; each fills in its rows and the zeros of the others are added. So the result does not
-    depend on the number of processes, and mixed precision plays no part. In batches of 16 all have one shape, so that
-    it does not depend on the order of the rows either.
+    The result does not depend on the number of processes: `batch_size` alone fixes the batches, these are dealt out to
+    the processes, and each process adds its rows to the zeros of the others. Mixed precision plays no part. The last
+    batch is filled up to a multiple of 16 with its last row. So batches of 16 all have one shape, and the result does
+    not depend on the order of the rows either. `progress` names the bar; an empty one shows none.
     """
     model = accelerator.unwrap_model(model).to(accelerator.device).eval()  # not in inference mode, which marks buffers
     count, rows = len(rows), np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % min(batch_size, SEARCH_BATCH))])
@@ -67,10 +53,9 @@ def predict(
     )
     width = model.classification_head.out_features if output == "classify" else model.config["projection_dim"]
     outputs = torch.zeros(len(rows), width, device=accelerator.device)
-    silent = None if progress and accelerator.is_main_process else True  # None: a bar on a terminal only
-    bar = tqdm(loader, progress, unit="batch", disable=silent, leave=False)
+    bar = ProgressBar(loader, progress, unit="batch", speaks=bool(progress) and accelerator.is_main_process)
     with torch.inference_mode():
         for batch, some in zip(mine, bar, strict=True):
             some = some.to(accelerator.device, non_blocking=True)
-            outputs[batch.start : batch.stop] = forward(model, some, preprocessing, output)
+            outputs[batch.start : batch.stop] = model.outputs(some, preprocessing, output)
     return accelerator.reduce(outputs)[:count].cpu().numpy()

@@ -162,7 +162,7 @@ class ScoreBook:
         self.rows[model] = {**record, **self.held_out.row(kind, model, logits.argmax(-1)), **known}
         if kind != "ensemble":
             self.scores[name] = record
-        log.info("%s: %s", name, scores)
+        log.debug("%s: %s", name, scores)
 
     def soups(self) -> dict[str, str]:
         """The file of each soup by its recipe."""

@@ -78,12 +78,16 @@ def bootstrap_scores(
         np.add.at(counts, (person_of[rows], classes[rows]), 1)
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=samples)  # (samples, people)
-    counts = [draws @ one for one in (right, true, predicted)]  # (samples, C) each
-    return {name: _mean_of_fractions(*metric.fractions(*counts)) for name, metric in METRICS.items()}
+    right, true, predicted = (draws @ counts for counts in (right, true, predicted))  # (samples, C) each
+    scores = {}
+    for name, metric in METRICS.items():
+        parts, wholes = metric.fractions(right, true, predicted)
+        scores[name] = _mean_of_fractions(parts, wholes)
+    return scores
 
 
 def _mean_of_fractions(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """(samples,) means over the fractions whose denominator is above zero, of (samples, K) each."""
+    """(samples,) means of the fractions `parts / wholes`, (samples, K) each, whose denominator is above zero."""
     return np.nanmean(np.divide(parts, wholes, out=np.full_like(wholes, np.nan), where=wholes > 0), axis=-1)
 
 
@@ -95,10 +99,10 @@ def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Gain:
-    """What one way of predicting scores above another on the same photographs, and how sure that is.
+    """How much more one way of predicting scores than another on the same photographs, and how sure that is.
 
-    `low` and `high` bound the 95 % bootstrap interval over people of the difference, `probability` is the share of
-    resamplings in which it is above zero, those without a difference counted half.
+    `low` and `high` bound the 95 % bootstrap interval of the difference over people. `probability` is the share of
+    resamplings in which the difference is above zero; those without a difference count half.
     """
 
     difference: float
@@ -122,10 +126,11 @@ def paired_gain(
     after, before = (bootstrap_scores(labels, one, persons, num_classes) for one in (preds, baseline))
     gains = {}
     for name, metric in METRICS.items():
-        scores = [metric(confusion_matrix(labels, one, num_classes)) for one in (preds, baseline)]
+        score, baseline_score = (metric(confusion_matrix(labels, one, num_classes)) for one in (preds, baseline))
         samples = after[name] - before[name]
+        low, high = interval(samples)
         probability = float((samples > 0).mean() + (samples == 0).mean() / 2)
-        gains[name] = Gain(float(scores[0] - scores[1]), *interval(samples), probability)
+        gains[name] = Gain(float(score - baseline_score), low, high, probability)
     return gains
 
 

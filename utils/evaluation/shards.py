@@ -7,6 +7,7 @@ A shard is `unlabelled.SHARD` photographs in the order of the list, evaluated by
 import errno
 import logging
 from collections.abc import Container, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from accelerate import Accelerator
 
 from utils.base.errors import InputError
 from utils.base.files import CACHE, atomic
-from utils.base.runtime import from_main, linger, loader_workers
-from utils.base.terminal import ProgressBar
+from utils.base.progress import ProgressBar
+from utils.base.runtime import linger
 from utils.data.images import decode
 from utils.data.unlabelled import TestImages
 from utils.evaluation.logit_cache import cache_key
-from utils.evaluation.prediction import SEARCH_BATCH, forward
+from utils.evaluation.prediction import SEARCH_BATCH
 from utils.models.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,13 @@ class ShardedLogits:
     """
 
     def __init__(self, checkpoint: Checkpoint, test: TestImages, cache: Path = CACHE):
-        key = cache_key(checkpoint.digest, test.digest, (), checkpoint.preprocessing)
-        self.folder, self.sizes = Path(cache) / "logits" / key, test.shard_sizes
-        self.num_classes = checkpoint.labelling.num_classes
+        self.checkpoint, self.test, self.cache = checkpoint, test, cache
+        self.sizes, self.num_classes = test.shard_sizes, checkpoint.labelling.num_classes
+
+    @cached_property
+    def folder(self) -> Path:
+        key = cache_key(self.checkpoint.digest, self.test.digest, (), self.checkpoint.preprocessing)
+        return Path(self.cache) / "logits" / key
 
     def __contains__(self, shard: int) -> bool:
         return self._load(shard) is not None
@@ -61,7 +66,14 @@ class ShardedLogits:
             return None
         return logits if logits.shape == (self.sizes[shard], self.num_classes) else None
 
-    def keep(self, shard: int, logits: np.ndarray) -> None:
+    def keep(self, shard: int, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Keep the logits of a shard, given batch by batch with whether each photograph could be read."""
+        logits = torch.cat([outputs for outputs, _ in batches]).cpu().numpy()[: self.sizes[shard]]
+        readable = torch.cat([readable for _, readable in batches]).numpy()[: self.sizes[shard]]
+        if not np.isfinite(logits[readable]).all():
+            path = self.checkpoint.path
+            raise InputError(f"{path}: logits that are NaN or infinite, so it diverged: take another model")
+        logits[~readable] = np.nan
         with atomic(self._file(shard)) as temporary, open(temporary, "wb") as file:
             np.save(file, logits)
 
@@ -94,8 +106,7 @@ def evaluate(
     checkpoints: Sequence[Checkpoint],
     test: TestImages,
     batch_size: int,
-    workers: int | None,
-    skip_bad: bool,
+    workers: int,
 ) -> list[ShardedLogits]:
     """The logits of each model, evaluated where they are not kept yet; every process takes its part of the shards.
 
@@ -103,14 +114,14 @@ def evaluate(
     up to a multiple of 16, so that neither the number of processes nor a kill changes the result.
     """
     kept = [ShardedLogits(one, test) for one in checkpoints]
-    lacking = from_main(accelerator, lambda: _lacking(kept, test.shard_sizes))
-    photographs = sum(test.shard_sizes[shard] for shard in lacking)
-    log.info(
-        "%d photographs to predict with %d models, %d are there", photographs, len(kept), test.count - photographs
-    )
-    mine = dict(list(lacking.items())[accelerator.process_index :: accelerator.num_processes])
+    lacking = _lacking(kept, test.shard_sizes)
+    photographs, models = sum(test.shard_sizes[shard] for shard in lacking), len({one.folder for one in kept})
+    log.info("%d photographs to predict with %d models", photographs, models)
+    if photographs < test.count:
+        log.info("%d photographs are predicted already", test.count - photographs)
+    mine = {k: models for k, models in lacking.items() if k % accelerator.num_processes == accelerator.process_index}
     if mine:
-        _predict(accelerator, checkpoints, kept, mine, test, batch_size, workers, skip_bad)
+        _predict(accelerator, checkpoints, kept, mine, test, batch_size, workers)
     try:
         accelerator.wait_for_everyone()
     except RuntimeError as error:  # another process has stopped, and says why
@@ -119,8 +130,9 @@ def evaluate(
 
 
 def _lacking(kept: Sequence[ShardedLogits], sizes: Sequence[int]) -> dict[int, list[int]]:
-    """The shards that a model lacks, and which models."""
-    models = {shard: [k for k, one in enumerate(kept) if shard not in one] for shard in range(len(sizes))}
+    """The shards that a model lacks, and which models; of equal ones the first."""
+    firsts = {one.folder: k for k, one in reversed(list(enumerate(kept)))}
+    models = {shard: [k for k in sorted(firsts.values()) if shard not in kept[k]] for shard in range(len(sizes))}
     return {shard: some for shard, some in models.items() if some}
 
 
@@ -131,8 +143,7 @@ def _predict(
     missing: dict[int, list[int]],
     test: TestImages,
     batch_size: int,
-    workers: int | None,
-    skip_bad: bool,
+    workers: int,
 ) -> None:
     """Evaluate for each shard the models that it is `missing`, and keep their logits."""
     asked = [checkpoints[k] for k in sorted({k for models in missing.values() for k in models})]
@@ -140,9 +151,9 @@ def _predict(
     built = {digest: one.build().to(accelerator.device).eval() for digest, one in distinct.items()}
     sizes = sorted({one.preprocessing["size"] for one in asked})
     loader = torch.utils.data.DataLoader(
-        Decoded(test.folder, sizes, skip_bad),
+        Decoded(test.folder, sizes, test.skip_bad),
         batch_sampler=_batches(test, missing, batch_size),
-        num_workers=min(loader_workers(accelerator, workers), len(missing)),
+        num_workers=min(workers, len(missing)),
         worker_init_fn=linger,
         pin_memory=accelerator.device.type == "cuda",
     )
@@ -157,27 +168,18 @@ def _predict(
                 squares = {size: one.to(accelerator.device, non_blocking=True) for size, one in squares.items()}
                 for k, outputs in parts.items():
                     one = checkpoints[k]
-                    logits = forward(built[one.digest], squares[one.preprocessing["size"]], one.preprocessing)
+                    logits = built[one.digest].outputs(squares[one.preprocessing["size"]], one.preprocessing)
                     outputs.append((logits, readable))
             for k, outputs in parts.items():
-                kept[k].keep(shard, _joined(outputs, checkpoints[k])[: test.shard_sizes[shard]])
+                kept[k].keep(shard, outputs)
             bar.update(test.shard_sizes[shard])
 
 
 def _batches(test: TestImages, shards: Container[int], batch_size: int) -> Iterator[list[tuple[int, str]]]:
     """Batches of (shard, file) of some shards, the last one of a shard filled up with its last file."""
-    for shard, files in enumerate(test.shards()):
+    for shard, rows in enumerate(test.shards()):
         if shard in shards:
+            files = [row[test.key] for row in rows]
             files += files[-1:] * (-len(files) % min(batch_size, SEARCH_BATCH))
             for start in range(0, len(files), batch_size):
                 yield [(shard, name) for name in files[start : start + batch_size]]
-
-
-def _joined(parts: list[tuple[torch.Tensor, torch.Tensor]], checkpoint: Checkpoint) -> np.ndarray:
-    """(n, C) logits of a shard's batches."""
-    logits = torch.cat([outputs for outputs, _ in parts]).cpu().numpy()
-    readable = torch.cat([readable for _, readable in parts]).numpy()
-    if not np.isfinite(logits[readable]).all():
-        raise InputError(f"{checkpoint.path}: logits that are no finite numbers, so it diverged: take another model")
-    logits[~readable] = np.nan
-    return logits

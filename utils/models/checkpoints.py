@@ -1,7 +1,6 @@
 """Our checkpoint files: names, records, digests, and which of them are ingredients."""
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,16 +10,15 @@ from pathlib import Path
 import torch
 
 from utils.base.errors import InputError
-from utils.data.labels import Classes, Labelling, labelling_from_record
+from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, preprocessing
 from utils.models.clip import CLIPClassifier, build
-from utils.models.weights import RECORD_FILE, digest, read_archive, read_weights, save_archive
+from utils.models.weights import RECORD_FILE, digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
 
 FORMAT = 1
-AGE_PREFIX = "Age_"  # of an age specialist's file
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
@@ -31,7 +29,7 @@ class Checkpoint:
 
     It holds no tensors: `state_dict` maps them anew for each use, so that a hundred checkpoints take no memory.
     `shapes` are those of the tensors by name. `meta` is the record of our own files and None for those of others;
-    then `split` is None too, and labelling and preprocessing are what the original used (or what was told by `--mean`,
+    then `split` is None too, and classes and preprocessing are what the original used (or what was told by `--mean`,
     `--std` and the labelled images).
     """
 
@@ -39,10 +37,15 @@ class Checkpoint:
     config: dict
     shapes: dict[str, tuple[int, ...]]
     meta: dict | None
-    labelling: Labelling | Classes
     preprocessing: dict
     digest: str
+    classes: Labelling | Classes | None = None
     label: str = ""
+
+    @property
+    def labelling(self) -> Labelling | Classes:
+        """What the rows of the head mean: `classes`, which were told of a file without a record, or its record."""
+        return self.classes or labelling_from_record(self.meta["labelling"])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
@@ -120,8 +123,7 @@ def read_checkpoint(
             log.warning("%s records its own preprocessing: --mean and --std are not used", path)
         if path.is_dir() and digest(weights.state_dict) != meta["digest"]:  # a folder is easily changed in part
             raise InputError(f"{path} has other weights than its {RECORD_FILE} tells of: remove {RECORD_FILE}")
-        known = labelling_from_record(meta["labelling"]), meta["preprocessing"], meta["digest"]
-        return Checkpoint(path, weights.config, shapes, meta, *known)
+        return Checkpoint(path, weights.config, shapes, meta, meta["preprocessing"], meta["digest"])
     if classes_of is None:
         known = {labelling.num_classes: labelling for labelling in (Labelling(), Labelling(("age",)))}
         if weights.num_classes not in known:
@@ -130,63 +132,9 @@ def read_checkpoint(
             )
         classes_of = known.get
     log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
-    recipe = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
-    labelling = classes_of(weights.num_classes)
-    return Checkpoint(path, weights.config, shapes, None, labelling, recipe, digest(weights.state_dict))
-
-
-def read_record(path: Path) -> dict | None:
-    """What our own file tells of itself, without its tensors; None for files of others and what cannot be read."""
-    try:
-        meta = read_archive(path).get("meta")
-    except InputError:
-        return None
-    return meta if isinstance(meta, dict) and "format" in meta else None
-
-
-def is_age_specialist(path: Path, meta: dict | None) -> bool:
-    """Whether a file holds a model of the age alone: its record tells, or without one its name."""
-    return path.name.startswith(AGE_PREFIX) if meta is None else meta["labelling"].get("attributes") == ["age"]
-
-
-def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
-    """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
-    folder of an exported soup.
-
-    Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
-    """
-    if model_name is not None:
-        for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
-            if candidate.is_file() or (candidate / RECORD_FILE).is_file():
-                return candidate
-        there = ", ".join(path.name for path in checkpoint_files(model_location)) or "no checkpoints"
-        raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
-    records = {path: read_record(path) for path in checkpoint_files(model_location)}
-    files = [path for path, meta in records.items() if not is_age_specialist(path, meta)]
-    for choice in ([path for path in files if _recipe(path, records[path]) == "greedy"], files):
-        if len(choice) == 1:
-            return choice[0]
-        if choice:
-            raise InputError(f"several checkpoints, choose one with --model-name: {', '.join(p.name for p in choice)}")
-    raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
-
-
-def _recipe(path: Path, meta: dict | None) -> str | None:
-    """The recipe of a soup, by its record or without one by its name."""
-    if meta is None:
-        return "greedy" if "_greedysoup" in path.stem else None
-    return meta.get("options", {}).get("recipe")
-
-
-def checkpoint_files(model_location: Path) -> list[Path]:
-    """Sorted `.pt` files of the folder, without the release's `model_{i}.pt`, hidden and temporary files."""
-    if not Path(model_location).is_dir():
-        raise InputError(f"model folder {model_location} does not exist: give --model-location")
-    return [
-        path
-        for path in sorted(Path(model_location).glob("*.pt"))
-        if not path.name.startswith(".") and not re.fullmatch(r"model_\d+", path.stem)
-    ]
+    how = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
+    classes = classes_of(weights.num_classes)
+    return Checkpoint(path, weights.config, shapes, None, how, digest(weights.state_dict), classes)
 
 
 def differences(before: dict, now: dict) -> str:
@@ -250,3 +198,36 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
                 f"{first.family['inputs']} and {other.family['inputs']}): their average means nothing; "
                 "fine-tune them with the same --head-init, labels and lowest model_{i}.pt"
             )
+
+
+def check_members(model: Checkpoint, ages: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:
+    """Raise `InputError` unless `model` tells all classes apart and fits its age specialists and other models."""
+    check_attributes(model, ALL_ATTRIBUTES)
+    for age in ages:
+        check_ensemble(model, age, ("age",))
+    for other in others:
+        check_ensemble(model, other, ALL_ATTRIBUTES)
+
+
+def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, ...]) -> None:
+    """Raise `InputError` unless `other` predicts `attributes` under the age limits and the split of `model`."""
+    check_attributes(other, attributes)
+    if model.labelling.age_limits != other.labelling.age_limits:
+        raise InputError(
+            f"{model.path.name} and {other.path.name} have other age limits ({model.labelling.age_limits} and "
+            f"{other.labelling.age_limits}): their age classes mean different things; retrain one of them"
+        )
+    if model.split and other.split and model.split["digest"] != other.split["digest"]:
+        raise InputError(
+            f"{model.path.name} and {other.path.name} were trained on different splits "
+            f"({model.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
+        )
+
+
+def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> None:
+    """Raise `InputError` when an age specialist stands where a model of 18 classes is asked for, or the reverse."""
+    if checkpoint.labelling.attributes != attributes:
+        kinds = {3: "an age specialist of 3 classes", 18: "a model of 18 classes"}
+        asked = kinds[Labelling(attributes).num_classes]
+        remedy = "--weighted-ensemble takes one" if len(attributes) > 1 else "finetune_age.py trains one"
+        raise InputError(f"{checkpoint.path} is {kinds[checkpoint.labelling.num_classes]}, not {asked}: {remedy}")

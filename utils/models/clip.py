@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from utils.base.errors import InputError
+from utils.data.preprocessing import normalised
 
 CONFIG_KEYS = (
     "hidden_size",
@@ -51,6 +52,17 @@ class CLIPClassifier(nn.Module):
     def classify(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) to (B, C) logits. Evaluation calls this; `forward` may run in bf16 or fp16 under accelerate."""
         return self.classification_head(self.embed(pixel_values))
+
+    def outputs(self, squares: torch.Tensor, preprocessing: dict, output: str = "classify") -> torch.Tensor:
+        """(B, C) logits, or with `output="embed"` (B, D) features, of (B, S, S, 3) uint8 squares on its device.
+
+        Where the preprocessing says `flip` they are means over each photograph and its mirror image.
+        """
+        pixel_values = normalised(squares, preprocessing["mean"], preprocessing["std"])
+        outputs = getattr(self, output)(pixel_values)
+        if preprocessing.get("flip"):
+            outputs = (outputs + getattr(self, output)(pixel_values.flip(-1))) / 2
+        return outputs
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, C) and features (B, D), for a loss that looks at both."""

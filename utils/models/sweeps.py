@@ -10,16 +10,10 @@ from utils.base.errors import InputError
 from utils.base.files import locked, write_text
 from utils.base.flags import START_FILE
 from utils.base.options import Options
-from utils.models.checkpoints import (
-    AGE_PREFIX,
-    DROPPED,
-    Checkpoint,
-    checkpoint_files,
-    find_checkpoint,
-    is_age_specialist,
-    read_checkpoint,
-    read_record,
-)
+from utils.models.checkpoints import DROPPED, Checkpoint, read_checkpoint
+from utils.models.weights import RECORD_FILE, read_record
+
+AGE_PREFIX = "Age_"  # of an age specialist's file
 
 
 @dataclass(frozen=True)
@@ -38,39 +32,50 @@ class Ingredient:
     asked: int
 
 
-def ingredient_of(path: Path) -> Ingredient | None:
-    """The place of a checkpoint in its sweep, as its record tells it; None for a soup and an age specialist.
+@dataclass(frozen=True)
+class ModelFile:
+    """A checkpoint in the model folder, as its record `meta` tells of it.
 
     A file without a record (the original's, or a damaged one, which fails when it is read) is known by its name only.
     """
-    meta = read_record(path)
-    if is_age_specialist(path, meta):
-        return None
-    return _by_name(path) if meta is None else place_in_sweep(path, meta)
 
+    path: Path
+    meta: dict | None
 
-def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
-    """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each."""
-    found = {}
-    for path in checkpoint_files(model_location):
-        meta = read_record(path)
-        one = place_in_sweep(path, meta) if meta and is_age_specialist(path, meta) else None
-        if one and one.name == name and one.epoch >= found.get((one.seed, one.i), one).epoch:
-            found[one.seed, one.i] = one
-    return [one for _, one in sorted(found.items())]
+    @property
+    def is_age_specialist(self) -> bool:
+        """Whether it is a model of the age alone."""
+        if self.meta is None:
+            return self.path.name.startswith(AGE_PREFIX)
+        return self.meta["labelling"].get("attributes") == ["age"]
 
+    @property
+    def recipe(self) -> str | None:
+        """That of a soup."""
+        if self.meta is None:
+            return "greedy" if "_greedysoup" in self.path.stem else None
+        return self.meta.get("options", {}).get("recipe")
 
-def place_in_sweep(path: Path, meta: dict) -> Ingredient | None:
-    """The place that a record tells, of an age specialist too; None for a soup."""
-    options, place = meta.get("options", {}), meta.get("ingredient")
-    if meta.get("made_from") or "random_seed" not in options:
-        return None
-    if place is None:  # of a program that wrote no place: its epoch stands in its name only
-        named = _by_name(path)
-        epoch = named.epoch if named else options["epochs"]
-        place = {"name": options["name"], "seed": options["random_seed"], "i": options["i"], "epoch": epoch}
-    final = place["epoch"] == options.get("epochs")
-    return Ingredient(path, **place, asked=options.get("epochs asked", place["epoch"]) if final else place["epoch"])
+    @property
+    def sweep(self) -> str | None:
+        """The name of its sweep, of a soup that of its members; None when nothing tells."""
+        return self.place.name if self.place else sweep_of(self.meta)
+
+    @property
+    def place(self) -> Ingredient | None:
+        """Its place in its sweep, of an age specialist too; None for a soup and for what has no place."""
+        if self.meta is None:
+            return _by_name(self.path)
+        options, place = self.meta.get("options", {}), self.meta.get("ingredient")
+        if self.meta.get("made_from") or "random_seed" not in options:
+            return None
+        if place is None:  # of a program that wrote no place: its epoch stands in its name only
+            named = _by_name(self.path)
+            epoch = named.epoch if named else options["epochs"]
+            place = {"name": options["name"], "seed": options["random_seed"], "i": options["i"], "epoch": epoch}
+        is_final = place["epoch"] == options.get("epochs")
+        asked = options.get("epochs asked", place["epoch"]) if is_final else place["epoch"]
+        return Ingredient(self.path, **place, asked=asked)
 
 
 def _by_name(path: Path) -> Ingredient | None:
@@ -83,6 +88,41 @@ def _by_name(path: Path) -> Ingredient | None:
         return None
     epoch, i, seed = map(int, numbers)
     return Ingredient(path, name, seed, i, epoch, epoch)
+
+
+def sweep_of(meta: dict | None) -> str | None:
+    """The name of the sweep that a record tells of, of a soup that of its members; None when nothing tells."""
+    if meta is None:
+        return None
+    if "random_seed" in meta.get("options", {}):
+        return meta["options"]["name"]
+    members = filter(None, (_by_name(Path(one["name"])) for one in meta.get("made_from", ())))
+    return next((one.name for one in members), None)
+
+
+def model_files(model_location: Path) -> list[ModelFile]:
+    """The `.pt` files of the folder, sorted, without the release's `model_{i}.pt`, hidden and temporary files."""
+    if not Path(model_location).is_dir():
+        raise InputError(f"model folder {model_location} does not exist: give --model-location")
+    paths = sorted(Path(model_location).glob("*.pt"))
+    others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
+    return [ModelFile(path, read_record(path)) for path in others]
+
+
+def is_release_file(path: Path) -> bool:
+    """Whether it is called `model_{i}.pt`, as in the model-soups release."""
+    name, _, index = path.stem.rpartition("_")
+    return name == "model" and index.isdecimal()
+
+
+def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
+    """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each."""
+    found = {}
+    for file in model_files(model_location):
+        one = file.place if file.is_age_specialist and file.meta else None
+        if one and one.name == name and one.epoch >= found.get((one.seed, one.i), one).epoch:
+            found[one.seed, one.i] = one
+    return [one for _, one in sorted(found.items())]
 
 
 @dataclass(frozen=True)
@@ -139,7 +179,9 @@ def find_sweep(
     asked index is missing, and when several sweeps fit.
     """
     found, every = defaultdict(list), set()
-    for one in filter(None, map(ingredient_of, checkpoint_files(model_location))):
+    for one in (file.place for file in model_files(model_location) if not file.is_age_specialist):
+        if one is None:
+            continue
         every.add(one.path.stem)
         asked = (
             (name is None or one.name == name)
@@ -194,16 +236,6 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     return removed
 
 
-def sweep_of(meta: dict | None) -> str | None:
-    """The name of the sweep that a checkpoint belongs to, of a soup that of its members; None when nothing tells."""
-    if meta is None:
-        return None
-    if "random_seed" in meta.get("options", {}):
-        return meta["options"]["name"]
-    members = filter(None, (_by_name(Path(one["name"])) for one in meta.get("made_from", ())))
-    return next((one.name for one in members), None)
-
-
 def saved_soups(
     sweep: Sweep | NamedFiles, model_location: Path, ingredients: list[Checkpoint], recipes: Iterable[str]
 ) -> list[Checkpoint]:
@@ -255,3 +287,27 @@ def _recorded(meta: dict, name: str) -> set[int]:
         return {meta["options"][name]}
     members = filter(None, (_by_name(Path(one["name"])) for one in meta["made_from"]))
     return {getattr(one, {"random_seed": "seed", "i": "i"}[name]) for one in members}
+
+
+def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
+    """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
+    folder of an exported soup.
+
+    Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
+    """
+    if model_name is not None:
+        for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
+            if candidate.is_file() or (candidate / RECORD_FILE).is_file():
+                return candidate
+    files = model_files(model_location)
+    if model_name is not None:
+        there = ", ".join(file.path.name for file in files) or "no checkpoints"
+        raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
+    models = [file for file in files if not file.is_age_specialist]
+    for choice in ([file for file in models if file.recipe == "greedy"], models):
+        if len(choice) == 1:
+            return choice[0].path
+        if choice:
+            names = ", ".join(file.path.name for file in choice)
+            raise InputError(f"several checkpoints, choose one with --model-name: {names}")
+    raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")

@@ -100,6 +100,15 @@ def read_weights(source: str | Path) -> Weights:
     raise InputError(f"{source} is no checkpoint file, no folder and no hub id")
 
 
+def read_record(path: Path) -> dict | None:
+    """What our own file tells of itself, without its tensors; None for files of others and what cannot be read."""
+    try:
+        meta = read_archive(path).get("meta")
+    except InputError:
+        return None
+    return meta if isinstance(meta, dict) and "format" in meta else None
+
+
 def read_archive(path: Path) -> dict:
     """Memory-map a `torch.save` archive as a dict; a pickle that wants to run code is refused and not run."""
     if not path.stat().st_size:

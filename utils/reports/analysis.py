@@ -1,4 +1,4 @@
-"""What a report tells of predictions on held-out photographs, in numbers.
+"""The numbers of a report on predictions for held-out photographs.
 
 Shapes: N photographs, C classes; `labels` and `preds` are (N,) class ids, `logits` (N, C), `ages` (N,) years.
 """
@@ -22,7 +22,7 @@ PER_KIND, AT_MOST = 60, 120  # mistakes to look at
 
 @dataclass(frozen=True)
 class ValueScores:
-    """How one class, or one value of an attribute, was told from the others; NaN where there is nothing to divide."""
+    """How well one class, or one value of an attribute, is predicted; NaN where the denominator is zero."""
 
     name: str
     precision: float
@@ -101,7 +101,7 @@ def errors_near_borders(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far a model's confidence, the probability of the class that it predicts, says how often it is right.
+    """Whether a model is right as often as its confidence says, the probability of the class that it predicts.
 
     For each bin of confidence that occurs: the mean confidence, the part that is right, the count. `error` is the
     expected calibration error: the mean of |right - confidence| over bins, weighed by count (Naeini et al. 2015).

@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One mark; `hint` is what a pointer that rests on it is told, `size` its radius in units."""
+    """One mark; `hint` is the text under a resting pointer, `size` the radius in units."""
 
     x: float
     y: float
@@ -104,6 +104,10 @@ def point_chart(
     def at(x: float, y: float) -> tuple[float, float]:
         return x_axis.place(x, LEFT, RIGHT), y_axis.place(y, bottom, top)
 
+    def written(x: float, y: float) -> str:
+        across, up = at(x, y)
+        return f"{across:.1f},{up:.1f}"
+
     for low, high in bands:
         left, right = (x_axis.place(value, LEFT, RIGHT) for value in (low, high))
         _add(svg, "rect", kind="band", x=left, y=top, width=right - left, height=bottom - top)
@@ -121,10 +125,11 @@ def point_chart(
         (left, low), (right, high) = at(x_axis.low, y_axis.low), at(x_axis.high, y_axis.high)
         _add(svg, "path", kind="guide", d=f"M{left:.1f},{low:.1f}L{right:.1f},{high:.1f}")
     for number, (name, some) in enumerate(points.items()):
-        pieces = ("L".join("{:.1f},{:.1f}".format(*at(*place)) for place in piece) for piece in lines[name])
+        pieces = ("L".join(written(x, y) for x, y in piece) for piece in lines[name])
         _add(svg, "path", kind=f"line series{number}", d="M" + "M".join(pieces))
         for point in some:
-            _mark(svg, number, *at(point.x, point.y), point.size, point.hint)
+            x, y = at(point.x, point.y)
+            _mark(svg, number, x, y, point.size, point.hint)
     if len(points) > 1:
         _legend(svg, points, LEFT)
     return _markup(svg)

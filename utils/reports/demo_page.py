@@ -19,8 +19,7 @@ from PIL import Image
 
 from utils.base.errors import InputError
 from utils.data.images import check_complete, decode, thumbnail
-from utils.data.labels import Labelling
-from utils.ensembles.combining import EVERY, as_probs
+from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.ensembles.members import Ensemble
 from utils.evaluation import prediction
 from utils.evaluation.scores import log_softmax
@@ -103,9 +102,9 @@ class Demo:
         scores = self.ensemble.combine(logits)
         return Answer(
             class_id=int(scores[0].argmax()),
-            probs=as_probs(scores, self.ensemble.rule)[0],
-            labelling=Labelling(EVERY, members[0].labelling.age_limits),
-            members=[member_answer(*one) for one in zip(members, logits, strict=True)],
+            probs=self.ensemble.to_probs(scores)[0],
+            labelling=Labelling(ALL_ATTRIBUTES, members[0].labelling.age_limits),
+            members=[member_answer(member, own) for member, own in zip(members, logits, strict=True)],
         )
 
     def _logits(self, square: np.ndarray, member: Checkpoint) -> np.ndarray:

@@ -16,7 +16,7 @@ PER_SHEET = 48
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Wrong among `total` photographs whose true value of `attribute` is `value`."""
+    """How many are `wrong` of the `total` photographs whose true value of `attribute` is `value`."""
 
     attribute: str  # "class", or one attribute
     value: str
@@ -49,6 +49,12 @@ def error_rates(matrices: dict[str, np.ndarray], labelling: Labelling) -> list[E
         for attribute, matrix in matrices.items()
         for k, (name, row) in enumerate(zip(value_names(attribute, labelling), matrix, strict=True))
     ]
+
+
+def worst_rates(rates: Sequence[ErrorRate], count: int = 3) -> str:
+    """The classes and values of attributes that are wrong most often, in one line; of equal ones the larger first."""
+    wrong = sorted((one for one in rates if one.wrong), key=lambda one: (-one.wrong / one.total, -one.total))
+    return "; ".join(f"{one.attribute} {one.value} ({one.wrong} of {one.total})" for one in wrong[:count]) or "nothing"
 
 
 def save_report(folder: Path, held_out: HeldOut, logits: np.ndarray, title: str) -> list[Path]:

@@ -1,6 +1,6 @@
 """One HTML page about what a model gets wrong: it holds its pictures, style and script, and loads nothing.
 
-The page itself is `report.html` with `report.css` and `report.js` beside this file; here is what they are filled with.
+The page is the template `report.html` with `report.css` and `report.js` beside this file. Here are its contents.
 """
 
 import base64
@@ -133,10 +133,10 @@ def warnings(subject: Subject) -> list[str]:
 
 
 def gains_over_single(subject: Subject, kind: str) -> dict:
-    """What a way of predicting scores above the single model, by a paired bootstrap over people."""
+    """The gain of a way of predicting over the single model by each metric, by a paired bootstrap over people."""
     held_out, preds = subject.held_out, subject.preds
-    compared = preds[kind], preds["single"]
-    return paired_gain(held_out.labels, *compared, held_out.persons, held_out.labelling.num_classes)
+    num_classes = held_out.labelling.num_classes
+    return paired_gain(held_out.labels, preds[kind], preds["single"], held_out.persons, num_classes)
 
 
 def comparison_chart(rows: list[dict]) -> Markup:
@@ -206,16 +206,14 @@ def calibration_chart(bins: Reliability) -> Markup:
         )
         for sure, right, count in zip(bins.confidence, bins.right, bins.counts, strict=True)
     ]
-    axes = (
-        Axis("confidence: probability of the predicted class", 0, 1, 0.2, percent=True),
-        Axis("photographs right", 0, 1, 0.2, percent=True),
-    )
+    across = Axis("confidence: probability of the predicted class", 0, 1, 0.2, percent=True)
+    up = Axis("photographs right", 0, 1, 0.2, percent=True)
     line = [(point.x, point.y) for point in points]
-    return point_chart("calibration-title", *axes, {"model": points}, {"model": [line]}, diagonal=True)
+    return point_chart("calibration-title", across, up, {"model": points}, {"model": [line]}, diagonal=True)
 
 
 def card(subject: Subject, mistake: Mistake) -> dict:
-    """What is shown of a mistake, and what it is filtered by."""
+    """What the page shows of a mistake, and the values that its filters use."""
     held_out, k = subject.held_out, mistake.position
     labelling, label, pred = held_out.labelling, int(held_out.labels[k]), int(subject.preds["single"][k])
     jpeg, (width, height) = thumbnail(subject.photographs.folder / subject.photographs.files[held_out.rows[k]], SIDE)

@@ -1,4 +1,4 @@
-"""Which ingredients are averaged: the search, its recipes, and what a doctor says of them.
+"""Which ingredients a soup averages: the recipes, the search that they share, and a check of the ingredients.
 
 May import: base, data, models, evaluation.
 """

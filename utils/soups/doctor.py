@@ -1,4 +1,4 @@
-"""The doctor: what can be known about ingredients before they are averaged, and why a soup failed."""
+"""The doctor: a check of the ingredients before they are averaged, and a diagnosis of a soup that disappoints."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,11 @@ BARRIER = 0.05  # nats that the loss halfway may lie above the mean of the ends
 
 
 def examine(evaluator: Evaluator) -> list[str]:
-    """What the ingredients have in common and how they lie, one line each; `checkpoints.check_same_kind` has passed.
+    """What the ingredients have in common and whether they average well, one line each; the verdict comes last.
 
-    When the start is known: the length of each difference from it and the cosines between them, over all weights. For
-    the two best ingredients: the loss on at most 64 photographs at one end, halfway and at the other end.
+    `checkpoints.check_same_kind` has passed. If the evaluator has a start: the length of each ingredient's difference
+    from it and the cosines between these, over all weights. The verdict compares the loss of the two best ingredients
+    with the loss of their average, on at most `SAMPLE` photographs.
     """
     ingredients = evaluator.ingredients
     lines = [f"{len(ingredients)} ingredients with the same tensors, classes and preprocessing", _family(ingredients)]
@@ -66,7 +67,10 @@ def _task_vectors(evaluator: Evaluator) -> list[str]:
 
 
 def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
-    """Mean cross entropy in nats of the two best ingredients, and of their average, on a sample spread evenly."""
+    """Mean cross entropy in nats of the two best ingredients, and of their average.
+
+    It is measured on at most `SAMPLE` photographs, spread evenly over all of them.
+    """
     some = np.unique(np.linspace(0, len(evaluator.labels) - 1, min(SAMPLE, len(evaluator.labels))).astype(int))
     labels = evaluator.labels[some]
 
@@ -80,11 +84,11 @@ def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
     return tuple(loss(evaluator.logits[k][some]) for k in pair), loss(halfway)
 
 
-def explain(evaluator: Evaluator, soup: Soup) -> str | None:
-    """One sentence on why a soup disappoints and what to do, or None when it does not.
+def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
+    """One sentence that says why a soup disappoints and what to do; None when it does not disappoint.
 
-    It disappoints when greedy keeps a single one of several ingredients, or when the uniform soup scores below the
-    mean of its members.
+    A greedy soup disappoints when it keeps one of several ingredients, a uniform soup when it scores below the mean of
+    its members.
     """
     name, count = evaluator.metric_name, len(evaluator.ingredients)
     scores = np.array([float(score) for score in evaluator.scores])

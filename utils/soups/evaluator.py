@@ -1,6 +1,6 @@
-"""Where soups are chosen: ingredients, held-out people to taste them on, and a journal of what was decided."""
+"""How candidate soups are scored: on held-out people, with a journal of every decision."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.base.digests import digest_of
 from utils.base.metrics import METRICS
+from utils.base.progress import ProgressBar
 from utils.evaluation.held_out import HeldOut, PartialLogits
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.evaluation.scores import confusion_matrix, log_softmax
@@ -18,11 +19,11 @@ from utils.soups.search import Outcome, fewest, hardest_first, score_above
 
 
 class Evaluator:
-    """The ingredients of one sweep with their scores on the held-out photographs at `positions` (None: all).
+    """Scores ingredients and mixtures of them on the held-out photographs at `positions` (None: all).
 
-    `logits` (N, C), `log_probs` and `scores` are those of each ingredient by itself, in the order of `ingredients`.
-    `start` is what they were fine-tuned from, if that is known. Decisions are by `metric_name`, and kept in the folder
-    `journals`; `budget` is how many candidates `radin` may try.
+    `logits` (N, C), `log_probs` (N, C) and `scores` hold one entry per ingredient, in the order of `ingredients`.
+    `start` is the checkpoint that they were fine-tuned from, or None. `metric_name` decides, and the folder `journals`
+    keeps the decisions. `budget` is how many candidates the recipe `radin` may evaluate.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Evaluator:
         self.begin("none")
 
     def begin(self, recipe: str) -> None:
-        """Open the journal of a recipe and count from zero what its decisions look at."""
+        """Open the journal of a recipe, and count from zero the photographs that its decisions look at."""
         content = [
             [one.digest for one in self.ingredients],
             self.held_out.key(""),
@@ -59,25 +60,25 @@ class Evaluator:
         self.looked_at, self.steps, self._outcomes, self._to_beat = 0, [], [], []
 
     def score(self, logits: np.ndarray) -> Fraction:
-        """The exact score of (N, C) logits of these photographs."""
+        """The exact score of (N, C) logits on these photographs."""
         return self.metric(confusion_matrix(self.labels, logits.argmax(-1), logits.shape[1]))
 
     @property
     def order(self) -> list[int]:
-        """The ingredients by their own scores, best first, equal ones as given."""
+        """The positions of the ingredients, the best score first, equal ones as given."""
         return sorted(range(len(self.ingredients)), key=lambda k: -self.scores[k])
 
     def ensemble(self, mixture: Mixture) -> np.ndarray:
-        """(N, C) mean log-probabilities of a mixture's ingredients, weighted as they are: N times the inference.
+        """(N, C) mean log-probabilities of a mixture's ingredients, each with its share in the mixture.
 
-        The start is no ingredient and has no part in it.
+        To predict so takes one forward pass per ingredient. The start is no ingredient and is left out.
         """
         own = {one.digest: log_probs for one, log_probs in zip(self.ingredients, self.log_probs, strict=True)}
         parts = [(one.digest, share) for one, share in zip(mixture.members, mixture.shares, strict=True)]
         return sum(share * own[digest] for digest, share in parts if digest in own)
 
     def evaluate(self, mixture: Mixture) -> np.ndarray:
-        """(N, C) logits of a mixture, all of them."""
+        """(N, C) logits of a mixture on all of the photographs."""
         partial = PartialLogits(self.held_out, mixture)
         logits = partial.evaluate(self.positions)
         partial.keep()
@@ -85,7 +86,10 @@ class Evaluator:
         return logits
 
     def score_above(self, mixture: Mixture, best: Fraction) -> Fraction | None:
-        """The score of a mixture if it is strictly above `best`, else None; evaluates no more than that takes."""
+        """The score of a mixture if it is strictly above `best`, else None.
+
+        It looks at no more photographs than that takes. A decision that the journal has is not taken again.
+        """
         entry = self.journal.find(mixture.digest, best)
         if entry is None:
             entry = {
@@ -118,8 +122,15 @@ class Evaluator:
         score = None if outcome.score is None else str(outcome.score)
         return {"seen": outcome.seen, "correct": outcome.correct, "score": score, "accepted": score is not None}
 
+    def progress(self, candidates: Iterable, what: str, total: int | None = None) -> Iterable:
+        """The candidates one by one, under a bar with the time left."""
+        speaks = self.held_out.accelerator.is_main_process
+        return ProgressBar(candidates, what, total=total, unit="candidate", speaks=speaks)
+
     def effort(self) -> str:
-        """What the recipe's decisions looked at, against all, and for accuracy against the fewest possible."""
+        """How many photographs the recipe's decisions looked at, and of how many; by accuracy also the least possible
+        number.
+        """
         if not self._outcomes:
             return f"{self.looked_at} photographs looked at"
         used = sum(one.seen for one in self._outcomes)

@@ -20,7 +20,10 @@ from utils.models.sweeps import NamedFiles, Sweep, find_sweep
 
 @dataclass(frozen=True)
 class SoupInputs:
-    """What soups are made of and scored on: `photographs` at `rows`, of `who` in words, whose digest is `split`."""
+    """The ingredients, the `names` of the files to write, and the photographs to score on: those at `rows`.
+
+    `who` says in words who is on these photographs, and `split` is the digest of the split that they are of.
+    """
 
     ingredients: list[Checkpoint]
     names: Sweep | NamedFiles
@@ -30,16 +33,20 @@ class SoupInputs:
     split: str
 
     @property
+    def scored_on(self) -> str:
+        return f"{len(self.rows)} images of {self.who} (split {self.split})"
+
+    @property
     def sweep(self) -> str | None:
         """The name of the sweep; None when the files or the images are others."""
         return self.names.ingredients[0].name if isinstance(self.names, Sweep) else None
 
 
 def read_inputs(options: Options) -> SoupInputs:
-    """The ingredients that the options mean, checked to be of one kind, and the photographs to score them on.
+    """Read the ingredients, check that they can be averaged, and read the photographs to score them on.
 
-    They are a sweep in the model folder or the files of `--ingredients`; the people they hold out or the images of
-    `--score-on`. Raises `InputError` for what does not fit together.
+    The ingredients are a sweep in the model folder, or the files of `--ingredients`. The photographs are those of the
+    people that the ingredients hold out, or the images of `--score-on`. Raises `InputError` when they do not fit.
     """
     if options.ingredients:
         names = NamedFiles(options.ingredients, options.name or "soup")
@@ -55,12 +62,10 @@ def read_inputs(options: Options) -> SoupInputs:
     classes_of = images and images.head_classes
     ingredients = distinct([read_checkpoint(path, options.mean, options.std, classes_of) for path in paths])
     recorded = next((one for one in ingredients if one.meta is not None), None)
-    if recorded is not None:  # what a head without a record means, one with a record tells
+    if recorded is not None:  # a head without a record has the classes of one with a record
         same = recorded.labelling.num_classes
         ingredients = [
-            replace(one, labelling=recorded.labelling)
-            if one.meta is None and one.labelling.num_classes == same
-            else one
+            replace(one, classes=recorded.labelling) if one.meta is None and one.labelling.num_classes == same else one
             for one in ingredients
         ]
     check_same_kind(ingredients)
@@ -69,7 +74,7 @@ def read_inputs(options: Options) -> SoupInputs:
         raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
     if images is not None:
         who, split = f"the set {options.score_on}", digest_of(images.ids)
-        if not options.ingredients:  # the sweep's own files tell of its held-out people
+        if not options.ingredients:  # the files of scores under the sweep's own name are of its held-out people
             names = NamedFiles(paths, f"{names.log_name()}_on_{options.score_on.stem}")
         return SoupInputs(ingredients, names, images, np.arange(len(images)), who, split)
     photographs = read_photographs(options.data_location, options.relabel)
@@ -78,7 +83,7 @@ def read_inputs(options: Options) -> SoupInputs:
 
 
 def distinct(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints, labelled by as many of their folders as it takes to tell files of the same name apart."""
+    """The checkpoints, each labelled by its file name, and by as many of its folders as set equal file names apart."""
     parts = [one.path.absolute().parts for one in checkpoints]  # not resolved: the name of a link is the user's
     depth = 1
     while len({part[-depth:] for part in parts}) < len(set(parts)):

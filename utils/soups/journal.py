@@ -1,4 +1,4 @@
-"""The journal of a search: every decision, appended as it is taken, so that a killed search goes on where it was."""
+"""The journal of a search: each decision is appended when it is taken, so that a killed search can go on."""
 
 import fcntl
 import json
@@ -15,22 +15,22 @@ from utils.base.runtime import from_main
 class Journal:
     """Decisions by (digest of the candidate, score to beat), one JSON object per line of `path`.
 
-    The main process writes. A line cut short by a kill is dropped; two searches that append to one file at the same
-    time take turns, and a decision that the other has written is not written twice.
+    Only the main process writes. A line that a kill cut short is dropped. Two searches may append to one file at the
+    same time: they take turns, and neither writes a decision that the other has written.
     """
 
     def __init__(self, path: Path, accelerator: Accelerator):
         self.path, self.writes = Path(path), accelerator.is_main_process
-        self._known = from_main(accelerator, self._read)
+        self._decisions = from_main(accelerator, self._read)
 
     def find(self, digest: str, best: Fraction) -> dict | None:
-        """The decision on this candidate against this score, or None when it has not been taken."""
-        return self._known.get((digest, str(best)))
+        """The decision on this candidate against this score, or None when it has not been taken yet."""
+        return self._decisions.get((digest, str(best)))
 
     def append(self, entry: dict) -> None:
-        """Write a decision down: a dict of plain values with `digest` and `best` (as text) among them."""
+        """Write a decision down: a dict of plain values, among them `digest` and `best`, both as text."""
         key = entry["digest"], entry["best"]
-        self._known[key] = entry
+        self._decisions[key] = entry
         if not self.writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

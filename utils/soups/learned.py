@@ -5,7 +5,6 @@ import re
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from utils.base.runtime import from_main
 from utils.evaluation.prediction import SEARCH_BATCH
@@ -19,17 +18,17 @@ LAYER = re.compile(r"encoder\.layers\.\d+|embeddings|classification_head")
 
 def learned(evaluator: Evaluator) -> Mixture:
     """The learned soup (Wortsman et al. 2022, "Model soups", appendix I): one softmax weight per ingredient, fitted to
-    the held-out photographs' cross entropy by AdamW, learning rate 0.1, three passes.
+    the cross entropy of the held-out photographs by AdamW with learning rate 0.1 in three passes.
 
-    Left out is the paper's temperature, which changes no prediction. The gradient reaches a mixing weight as the inner
-    product of the loss's gradient with an ingredient's tensors, which are read one file after the other: peak memory
-    is the average, its gradient and one block, however many ingredients there are.
+    The paper's temperature is left out, because it changes no prediction. The derivative by a mixing weight is the
+    inner product of the loss's gradient with that ingredient's tensors. The files are read one after the other, so
+    that peak memory is the average, its gradient and one tensor, however many ingredients there are.
     """
     return _fit(evaluator, by_layer=False)
 
 
 def learned_by_layer(evaluator: Evaluator) -> Mixture:
-    """The same with a softmax of its own for each encoder layer, the embeddings, the projection and the head."""
+    """The learned soup with a softmax of its own for each encoder layer, the embeddings, the head, and the rest."""
     return _fit(evaluator, by_layer=True)
 
 
@@ -42,8 +41,7 @@ def _fit(evaluator: Evaluator, by_layer: bool) -> Mixture:
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(len(evaluator.labels)) for _ in range(PASSES)])
     batches = np.array_split(order, max(1, len(order) // BATCH))
-    main = evaluator.held_out.accelerator.is_local_main_process
-    for batch in tqdm(batches, "fitting mixing weights", leave=False, disable=None if main else True):
+    for batch in evaluator.progress(batches, "fitting mixing weights"):
         shares = parameters.softmax(-1)
         per_tensor = {name: shares[names.index(group)].tolist() for name, group in groups.items()}
         products = _loss_gradient(evaluator, per_tensor, batch)
@@ -54,7 +52,7 @@ def _fit(evaluator: Evaluator, by_layer: bool) -> Mixture:
         shares.backward(gradient)
         optimizer.step()
         evaluator.looked_at += len(batch)
-    # four digits: what follows does not hang on the last bits of the fit
+    # four digits, so that the soup does not depend on the last bits of the fit
     fitted = from_main(
         evaluator.held_out.accelerator, lambda: parameters.softmax(-1).detach().numpy().round(4).tolist()
     )

@@ -1,6 +1,6 @@
-"""Is the gain real? Soups chosen on one half of the held-out people, reported on the other."""
+"""Is the gain real? A recipe selects on one half of the held-out people and is scored on the other half."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,37 +8,39 @@ from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.data.splits import person_folds
 from utils.evaluation.held_out import HeldOut, PartialLogits
-from utils.evaluation.scores import confusion_matrix, paired_gain
+from utils.evaluation.scores import Gain, confusion_matrix, paired_gain
 from utils.models.averaging import Mixture
-from utils.models.checkpoints import Checkpoint
 from utils.soups.evaluator import Evaluator
 from utils.soups.recipes import make_soup
 
 
-def nested_lines(
-    held_out: HeldOut,
-    ingredients: list[Checkpoint],
-    metric_name: str,
-    journals: Path,
-    start: Checkpoint | None,
-    recipe: str,
-    budget: int,
-) -> list[str]:
-    """What a recipe is worth when it selects on one half of the people and is scored on the other, both ways round.
+@dataclass(frozen=True)
+class NestedGain:
+    """What a recipe gains on people that it did not select on: `gains` by each metric, and all of it in `lines`."""
 
-    Each way the soup is set against the best single ingredient of the same half; the last lines put both ways
-    together, where each person was predicted by what others chose.
+    gains: dict[str, Gain]
+    lines: list[str]
+
+
+def nested_gain(whole: Evaluator, recipe: str) -> NestedGain:
+    """Let a recipe select on one half of the people and score it on the other half, both ways round.
+
+    Each time the soup is compared with the ingredient that is best on the half that selects. The gains put both ways
+    together: each person is predicted by what the other half selected.
     """
+    held_out, ingredients = whole.held_out, whole.ingredients
     people = len(np.unique(held_out.persons))
     if people < 4:
         raise InputError(f"--nested needs two people in each half, and {people} are held out: leave it out")
     soup_preds, single_preds = np.zeros((2, len(held_out.labels)), np.int64)
-    sides = person_folds(held_out.labels, held_out.persons, 2)
+    halves = person_folds(held_out.labels, held_out.persons, 2)
     lines = []
-    for chosen_on, reported_on in (sides, sides[::-1]):
-        evaluator = Evaluator(held_out, ingredients, metric_name, journals, start, chosen_on, budget)
-        soup = make_soup(evaluator, recipe)
-        single = ingredients[evaluator.order[0]]
+    for chosen_on, reported_on in (halves, halves[::-1]):
+        half = Evaluator(
+            held_out, ingredients, whole.metric_name, whole.journals, whole.start, chosen_on, whole.budget
+        )
+        soup = make_soup(half, recipe)
+        single = ingredients[half.order[0]]
         for preds, mixture in ((soup_preds, soup.mixture), (single_preds, Mixture.of([single]))):
             partial = PartialLogits(held_out, mixture)
             preds[reported_on] = partial.evaluate(reported_on).argmax(-1)
@@ -51,7 +53,7 @@ def nested_lines(
         )
     gains = paired_gain(held_out.labels, soup_preds, single_preds, held_out.persons, held_out.labelling.num_classes)
     lines += [f"both ways together, {name} of the soup minus the best single: {gain}" for name, gain in gains.items()]
-    return lines
+    return NestedGain(gains, lines)
 
 
 def _scores(held_out: HeldOut, positions: np.ndarray, preds: np.ndarray) -> str:

@@ -1,7 +1,7 @@
-"""The recipes: from ingredients and their scores to a mixture, one function each.
+"""The recipes: each is a function that takes an `Evaluator` and returns a `Mixture`, the soup.
 
-Each takes an `Evaluator` and returns a `Mixture`. What a recipe chooses, it chooses on the evaluator's held-out
-photographs, by its metric, with a strict rise asked for; candidates are dropped as soon as they cannot win.
+A recipe that selects does so on the evaluator's held-out photographs by the evaluator's metric. A candidate must score
+strictly above the best so far, and is dropped as soon as it no longer can.
 """
 
 import time
@@ -29,30 +29,31 @@ def uniform(evaluator: Evaluator) -> Mixture:
 
 
 def greedy(evaluator: Evaluator) -> Mixture:
-    """The published greedy soup (Wortsman et al. 2022, "Model soups", recipe 1): best ingredient first, the next one
-    stays if the score of the average rises.
+    """The published greedy soup (Wortsman et al. 2022, "Model soups", recipe 1): the best ingredient first; each next
+    one stays if the score of the average rises.
     """
 
     def score_above(members: list, best):
         return evaluator.score_above(Mixture.of(members), best)
 
-    evaluator.steps = list(greedy_soup(evaluator.ingredients, evaluator.scores, score_above))
+    steps = greedy_soup(evaluator.ingredients, evaluator.scores, score_above)
+    evaluator.steps = list(evaluator.progress(steps, "greedy soup", total=len(evaluator.ingredients)))
     return Mixture.of([step.candidate for step in evaluator.steps if step.accepted])
 
 
 def greedy_replacement(evaluator: Evaluator) -> Mixture:
     """Greedy selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models", section
-    2.1, there for predictions): an ingredient may be added again, which weights it.
+    2.1, there for predictions): an ingredient may be added again, which gives it more weight.
 
-    Here it goes round in the order of the greedy soup, adding whatever raises the score, until a round adds nothing,
-    instead of trying all before each addition: the first round is the greedy soup and costs as little.
+    The paper tries all ingredients before each addition. Here rounds go through the ingredients in the order of the
+    greedy soup and add each that raises the score, until a round adds none. So the first round is the greedy soup.
     """
     order = evaluator.order
     members, best = [evaluator.ingredients[order[0]]], evaluator.scores[order[0]]
     rising = True
     while rising:
         rising = False
-        for k in order:
+        for k in evaluator.progress(order, "greedy soup with replacement, one round"):
             if len({one.digest for one in members} | {evaluator.ingredients[k].digest}) == 1:
                 continue  # the best ingredient once more is still itself
             score = evaluator.score_above(Mixture.of([*members, evaluator.ingredients[k]]), best)
@@ -63,14 +64,14 @@ def greedy_replacement(evaluator: Evaluator) -> Mixture:
 
 def pruned(evaluator: Evaluator) -> Mixture:
     """The pruned soup (Dansereau et al. 2023, "Model soups to increase inference without increasing compute time"):
-    from all ingredients, the worst ones first, drop each whose loss raises the score; repeated until none does.
+    start with all ingredients; the worst first, drop each without which the score rises; repeat until none is dropped.
     """
     members = list(reversed(evaluator.order))  # worst first
     best = evaluator.score(evaluator.evaluate(uniform(evaluator)))
     rising = True
     while rising:
         rising = False
-        for k in list(members):
+        for k in evaluator.progress(list(members), "pruned soup, one round"):
             rest = [other for other in members if other != k]
             if not rest:
                 break
@@ -81,10 +82,10 @@ def pruned(evaluator: Evaluator) -> Mixture:
 
 
 def top_k(evaluator: Evaluator) -> Mixture:
-    """The mean of the k best ingredients, for the k that scores best; of equal ones the smallest."""
+    """The mean of the k best ingredients, for the k whose soup scores best; of equal ones the smallest."""
     ranked = [evaluator.ingredients[k] for k in evaluator.order]
     chosen, best = ranked[:1], evaluator.scores[evaluator.order[0]]
-    for k in range(2, len(ranked) + 1):
+    for k in evaluator.progress(range(2, len(ranked) + 1), "top-k soup"):
         score = evaluator.score_above(Mixture.of(ranked[:k]), best)
         if score is not None:
             chosen, best = ranked[:k], score
@@ -94,7 +95,7 @@ def top_k(evaluator: Evaluator) -> Mixture:
 def model_stock(evaluator: Evaluator) -> Mixture:
     """Model Stock (Jang et al. 2024, "Model Stock: All we need is just a few fine-tuned models"): tensor by tensor
     `t * mean + (1 - t) * start` with `t = N cos / (1 + (N - 1) cos)`, where `cos` is the mean cosine between
-    two ingredients' differences from the start. The paper is silent on angles beyond a right one: there t is 0.
+    two ingredients' differences from the start. The paper is silent on angles above 90 degrees: there t is 0.
 
     It selects nothing, so it looks at no photographs.
     """
@@ -103,20 +104,20 @@ def model_stock(evaluator: Evaluator) -> Mixture:
     for name, gram in task_gram([one.state_dict for one in evaluator.ingredients], evaluator.start.state_dict).items():
         _, cosines = norms_and_cosines(gram)
         cosine = max(0.0, float(cosines[~np.eye(count, dtype=bool)].mean()))
-        t = round(count * cosine / (1 + (count - 1) * cosine), 6)  # digits that no order of summation changes
+        t = round(count * cosine / (1 + (count - 1) * cosine), 6)  # no order of summation changes these digits
         weights[name] = (*[t / count] * count, 1 - t)
     return Mixture.of([*evaluator.ingredients, evaluator.start], weights)
 
 
 def wise_ft(evaluator: Evaluator) -> Mixture:
     """WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"): `(1 - alpha) * tuned + alpha * start`
-    for the alpha that scores best, 0 among them. Here the tuned model is the greedy soup, as the soups paper's
-    appendix does; alpha counts from the tuned end, the paper's counts from the other.
+    for the alpha that scores best, 0 included. Here the tuned model is the greedy soup, as in the appendix of "Model
+    soups". Alpha is the share of the start; in the paper it is that of the tuned model.
     """
     chosen = greedy(evaluator)
     best = evaluator.score(evaluator.evaluate(chosen))
     soup = chosen
-    for alpha in ALPHAS.round(2).tolist():
+    for alpha in evaluator.progress(ALPHAS.round(2).tolist(), "wise-ft"):
         shares = [round((1 - alpha) * share, 12) for share in soup.shares]
         candidate = Mixture.of([*soup.members, evaluator.start], [*shares, alpha])
         score = evaluator.score_above(candidate, best)
@@ -126,12 +127,11 @@ def wise_ft(evaluator: Evaluator) -> Mixture:
 
 
 def radin(evaluator: Evaluator) -> Mixture:
-    """RADIN (Menes and Risser-Maroix 2024, "RADIN: Souping on a budget"): sets of ingredients are ranked by the score
-    of their averaged logits, which the cache has, and only the best of them are averaged and really evaluated, as many
-    as the evaluator's `budget`.
+    """RADIN (Menes and Risser-Maroix 2024, "RADIN: Souping on a budget"): rank sets of ingredients by the score of
+    their averaged predictions, which costs no forward pass; make and evaluate the soups of the first `budget` sets.
 
-    Up to twelve ingredients all sets are ranked; of more, the k best for each k and drawn sets (seed 0). Averaged are
-    log-probabilities, so that no ingredient counts more for being surer of itself.
+    Up to twelve ingredients all sets are ranked; of more, the k best for each k and sets drawn at random (seed 0). The
+    predictions averaged are log-probabilities, so that an ingredient does not count more for larger logits.
     """
     count = len(evaluator.ingredients)
     log_probs = np.stack(evaluator.log_probs)
@@ -144,7 +144,7 @@ def radin(evaluator: Evaluator) -> Mixture:
         sets |= {tuple(map(int, subset)) for subset in drawn if len(subset) > 1}
     ranked = sorted(sets, key=lambda subset: (-evaluator.score(log_probs[list(subset)].mean(0)), len(subset), subset))
     chosen, best = evaluator.order[:1], evaluator.scores[evaluator.order[0]]
-    for subset in ranked[: evaluator.budget]:
+    for subset in evaluator.progress(ranked[: evaluator.budget], "radin"):
         score = evaluator.score_above(Mixture.of([evaluator.ingredients[k] for k in subset]), best)
         if score is not None:
             chosen, best = subset, score
@@ -153,8 +153,10 @@ def radin(evaluator: Evaluator) -> Mixture:
 
 @dataclass(frozen=True)
 class Soup:
-    """A recipe's soup, and what it took: (N, C) `logits` of the evaluator's photographs, the greedy search's `steps`,
-    how many photographs its decisions `looked_at`, and the same in words.
+    """The soup of a recipe: its mixture, its (N, C) `logits` on the evaluator's photographs, and what it took.
+
+    `steps` are the decisions of the greedy search, `looked_at` counts the photographs that the recipe's decisions
+    looked at, and `effort` says the same in words.
     """
 
     recipe: str
@@ -172,7 +174,7 @@ def recipe_function(recipe: str) -> Callable[[Evaluator], Mixture]:
 
 
 def make_soup(evaluator: Evaluator, recipe: str) -> Soup:
-    """Follow one of the `flags.RECIPES` to a soup and evaluate it."""
+    """Make the soup of one of the `flags.RECIPES` and evaluate it."""
     begin = time.perf_counter()
     evaluator.begin(recipe)
     mixture = recipe_function(recipe)(evaluator)

@@ -1,4 +1,4 @@
-"""What a search for soups tells: its decisions, the table of recipes, a plot."""
+"""What is written about ingredients and soups: lines for the terminal, all decisions, the table of recipes, a plot."""
 
 import re
 from pathlib import Path
@@ -7,26 +7,65 @@ import numpy as np
 
 from utils.base.metrics import METRICS, shown_metrics
 from utils.base.terminal import aligned
-from utils.evaluation.results import ScoreBook, with_interval
+from utils.evaluation.results import ScoreBook, row_line, with_interval
+from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
+from utils.soups.evaluator import Evaluator
+from utils.soups.recipes import Soup
+from utils.soups.saved import SavedSoup
+
+FEW = 3  # ingredients that get a line each on the terminal
 
 
-def ensemble_row(evaluator) -> tuple[str, str, np.ndarray]:
-    """Name, digest and scores (N, C) of the logit ensemble of all ingredients."""
+def add_ensemble(book: ScoreBook, evaluator: Evaluator) -> None:
+    """Score the logit ensemble of all ingredients, which soups are compared with."""
     every = Mixture.of(evaluator.ingredients)
     name = f"averaged log-probabilities of all {len(every.members)}"
-    return name, f"ensemble of {every.digest}", evaluator.ensemble(every).astype(np.float32)
+    book.add("ensemble", name, f"ensemble of {every.digest}", evaluator.ensemble(every).astype(np.float32))
 
 
-def decision_lines(evaluator, soup, where: str, why: str | None = None) -> list[str]:
-    """What a recipe decided, one line each: who was tried, what the soup is made of and gained, and `why` not more,
-    what it took.
+def ingredient_lines(book: ScoreBook, metric: str) -> list[str]:
+    """How the ingredients score: one line for each of a few, of more the best, the mean and the worst score."""
+    rows = [row for row in book.ordered(metric) if row["kind"] == "ingredient"]
+    if len(rows) <= FEW:
+        return [row_line(row, metric) for row in rows]
+    mean = sum(row[metric] for row in rows) / len(rows)
+    best, worst = (f"{row[metric]:.4f} ({row['model']})" for row in (rows[0], rows[-1]))
+    return [f"{METRICS[metric].title}: best {best}, mean {mean:.4f}, worst {worst}"]
+
+
+def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> list[str]:
+    """Score and gain of each soup: a line of a single one, else a table with one row per recipe."""
+    metric = evaluator.metric_name
+    shown, title = shown_metrics(metric), METRICS[metric].title
+    titles = [METRICS[name].title for name in shown]
+    if len(saved) == 1:
+        (one,) = saved
+        row = book.rows[one.checkpoint.path.name]
+        scores = ", ".join(f"{name} {with_interval(row, key)}" for name, key in zip(titles, shown, strict=True))
+        lines = [f"{one.soup.recipe} soup of {len(one.soup.mixture.members)}: {scores}"]
+        lines += [f"{title} above the best ingredient's: {one.gains[metric]}"]
+        nested = f"{title} above the best ingredient's, selected on one half of the people and scored on the other"
+        return lines + ([f"{nested}: {one.nested.gains[metric]}"] if one.nested else [])
+    cells = [("recipe", "members", *titles, f"{title} above the best ingredient's", "selected on other people")]
+    for one in saved:
+        row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
+        nested = str(one.nested.gains[metric]) if one.nested else ""
+        cells.append((one.soup.recipe, members, *_scores_of(row, shown), str(one.gains[metric]), nested))
+    return aligned(cells if any(one.nested for one in saved) else [row[:-1] for row in cells])
+
+
+def decision_lines(
+    evaluator: Evaluator, soup: Soup, gains: dict[str, Gain], scored_on: str, diagnosis: str | None
+) -> list[str]:
+    """What a recipe decided, one line each: the candidates, what the soup is made of, its `gains` over the best
+    ingredient, the `diagnosis` if it disappoints, and how many photographs all this took.
     """
     metric, mixture = evaluator.metric_name, soup.mixture
-    lines = [f"{soup.recipe} soup by {metric}, {where}"]
+    lines = [f"{soup.recipe} soup by {metric}, {scored_on}"]
     for step in soup.steps:
-        told = "no gain, dropped" if step.score is None else f"{metric} with it {float(step.score):.6f}"
-        lines.append(f"{'accepted' if step.accepted else 'rejected'} {step.candidate.name}: {told}")
+        result = "no gain, dropped" if step.score is None else f"{metric} with it {float(step.score):.6f}"
+        lines.append(f"{'accepted' if step.accepted else 'rejected'} {step.candidate.name}: {result}")
     accepted = {step.candidate.digest for step in soup.steps if step.accepted}
     if accepted != {one.digest for one in mixture.members}:
         parts = zip(mixture.shares, (one.name for one in mixture.members), strict=True)
@@ -35,15 +74,14 @@ def decision_lines(evaluator, soup, where: str, why: str | None = None) -> list[
     if [one.digest for one in mixture.members] == [evaluator.ingredients[best].digest]:
         lines.append(f"the soup is its best ingredient, {evaluator.ingredients[best].name}")
     else:
-        gains = evaluator.held_out.gain(soup.logits, evaluator.logits[best])
         lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
-    return [*lines, *([why] if why else []), soup.effort]
+    return [*lines, *([diagnosis] if diagnosis else []), soup.effort]
 
 
-def recipe_table(evaluator, book: ScoreBook, soups: list) -> str:
-    """One line per recipe: members, scores with intervals, those of its members' averaged logits, and what it took.
+def recipe_table(evaluator: Evaluator, book: ScoreBook, soups: list[Soup]) -> str:
+    """One line per recipe: members, scores with intervals, scores of the members' averaged logits, and what it took.
 
-    The best single model comes first. Looked at are the photographs of all candidates, whether cached or not. The
+    The best single model comes first. `looked at` counts the photographs of all candidates, cached or not. The
     ensemble needs as many forward passes per photograph as there are members.
     """
     shown, best = shown_metrics(evaluator.metric_name), evaluator.ingredients[evaluator.order[0]]
@@ -53,9 +91,9 @@ def recipe_table(evaluator, book: ScoreBook, soups: list) -> str:
     for soup in soups:
         row = next(row for row in book.rows.values() if row["kind"] == f"{soup.recipe} soup")
         ensemble = book.held_out.score(evaluator.ensemble(soup.mixture)).values
-        told = " / ".join(f"{float(ensemble[name]):.3f}" for name in shown)
-        members = str(len(soup.mixture.members))
-        cells.append((soup.recipe, members, *_scores_of(row, shown), told, str(soup.looked_at), f"{soup.seconds:.1f}"))
+        averaged = " / ".join(f"{float(ensemble[name]):.3f}" for name in shown)
+        members, looked_at = str(len(soup.mixture.members)), str(soup.looked_at)
+        cells.append((soup.recipe, members, *_scores_of(row, shown), averaged, looked_at, f"{soup.seconds:.1f}"))
     images = len(evaluator.labels)
     people = f"chosen and scored by {evaluator.metric_name} on the same {images} images of {book.people}"
     return "\n".join([people, *aligned(cells)])
@@ -66,8 +104,8 @@ def _scores_of(row: dict, shown: list[str]) -> list[str]:
 
 
 def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str = "accuracy") -> Path:
-    """Draw rows as points with their intervals, accuracy against macro-F1, the kinds apart; beside them the greedy
-    path, when there are `steps`.
+    """Draw rows as points with their intervals, accuracy against macro-F1, in a colour for each kind; beside them the
+    path of the greedy search, if there are `steps`.
     """
     from utils.base.pictures import save_score_plot
 

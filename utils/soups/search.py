@@ -17,9 +17,9 @@ Metric = Callable[[np.ndarray], Fraction]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a score_above: `score` is None when the candidate was dropped before all photographs were seen.
+    """What `score_above` found: `score` is None when the candidate was dropped before all photographs were seen.
 
-    `seen` counts the photographs looked at and `correct` those of them that were right.
+    `seen` counts the photographs looked at and `correct` those of them that were predicted rightly.
     """
 
     score: Fraction | None
@@ -37,14 +37,15 @@ def score_above(
     batch_size: int,
     batches: int = 1,
 ) -> Outcome:
-    """Whether a candidate scores strictly above `best`, looking at no more photographs than that takes.
+    """Whether a candidate scores strictly above `best`, found out on no more photographs than that takes.
 
-    `labels` (N,) are class ids below `num_classes`; `order` (N,) says which photograph is looked at when;
-    `predict(positions)` gives their class ids and is asked for `batches` times `batch_size` at once. After each batch
-    the candidate is completed as if all that remain were right, which maximises accuracy and every class's F1 at once
-    (no false positive is added, and no class that is only predicted): a bound that could be reached. At or below
-    `best` the candidate is dropped, and a full evaluation would have rejected it too. None as `best` asks for the
-    score.
+    `labels` (N,) are class ids below `num_classes`. `order` (N,) says in which order the photographs are looked at.
+    `predict(positions)` gives their class ids, for `batches` times `batch_size` of them at once.
+
+    After each batch the score is computed as if all remaining photographs were predicted rightly. That is the highest
+    score still possible: it maximises accuracy and every class's F1 at once, since it adds no false positive and no
+    class that is only predicted. When it is not above `best` the candidate is dropped; a full evaluation would have
+    rejected it too. With None as `best` nothing is dropped.
     """
     confusion = np.zeros((num_classes, num_classes), np.int64)
     remaining = np.bincount(labels[order], minlength=num_classes)
@@ -69,10 +70,10 @@ def score_above(
 
 
 def hardest_first(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) positions in the order in which to look at a candidate whose (N, C) logits are expected to be like these.
+    """(N,) positions of the photographs, those first that these (N, C) logits predict worst.
 
-    They are sorted by margin, the true class's logit less the largest other one: first what is wrong by far, then what
-    is nearly right, last what is right beyond doubt. Equal ones keep their order.
+    A candidate with similar logits loses soonest in this order. The key is the margin, the true class's logit less the
+    largest other one, ascending. Equal ones keep their order.
     """
     rows = np.arange(len(labels))
     others = logits.copy()
@@ -81,9 +82,9 @@ def hardest_first(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def fewest(outcomes: Sequence[Outcome], errors_to_beat: Sequence[int]) -> int:
-    """The photographs that any exact procedure looks at for these decisions by accuracy.
+    """How many photographs any exact procedure has to look at for these decisions by accuracy.
 
-    A candidate is accepted only when all were seen, and rejected only when as many errors as the best has were.
+    To accept a candidate it must see all photographs; to reject one it must see as many errors as the best soup has.
     """
     return sum(
         one.seen if one.score is not None else errors for one, errors in zip(outcomes, errors_to_beat, strict=True)
@@ -92,7 +93,7 @@ def fewest(outcomes: Sequence[Outcome], errors_to_beat: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One decision of a search: `score` is that of the candidate soup, None when it was dropped early."""
+    """One decision of the greedy search: `score` is that of the soup with the candidate, None when it was dropped."""
 
     candidate: Any
     score: Fraction | None
@@ -102,11 +103,11 @@ class Step:
 def greedy_soup(
     ingredients: Sequence, scores: Sequence[Fraction], score_above: Callable[[list, Fraction], Fraction | None]
 ) -> Iterator[Step]:
-    """The published greedy soup (Wortsman et al. 2022, recipe 1), with a strict rise asked for; yields each decision.
+    """The published greedy soup (Wortsman et al. 2022, recipe 1); yields each decision.
 
-    Ingredients are sorted by their own `scores`, best first, equal ones in the order given. The best one starts the
-    soup; each next one stays if the average with it is strictly better than the best so far:
-    `score_above(members, best)` gives its score, or None (or any score) when it is not. Scores are compared exactly.
+    Ingredients are sorted by their own `scores`, the best first, equal ones as given. The first one starts the soup.
+    Each next one stays if the average with it scores strictly above the best so far; the paper also keeps equal ones.
+    `score_above(members, best)` gives that score, or None when it is not above `best`. Scores are compared exactly.
     """
     order = sorted(range(len(ingredients)), key=lambda k: -scores[k])
     members, best = [ingredients[order[0]]], scores[order[0]]

@@ -41,5 +41,5 @@ def _defaults() -> dict:
 
 
 def _plain(options: Options) -> dict:
-    plain = {name: value for name, value in options.as_dict().items() if name not in NOT_TRAINING}
+    plain = {name: value for name, value in options.plain.items() if name not in NOT_TRAINING}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

@@ -15,6 +15,7 @@ from utils.base.errors import InputError, NoRoom
 from utils.base.files import LOGS
 from utils.base.options import Options
 from utils.base.runtime import linger, loader_workers, start_runtime
+from utils.base.training_flags import TRACKERS
 from utils.data.augmentation import EpochSampler
 from utils.evaluation.prediction import predict
 from utils.models.clip import CLIPClassifier
@@ -28,7 +29,6 @@ from utils.training.task import Task
 
 log = logging.getLogger(__name__)
 
-TRACKERS = ("wandb", "tensorboard")
 BIAS = "classification_head.bias"
 
 

@@ -25,7 +25,7 @@ def tracked_run(accelerator: Accelerator, options: Options, run_name: str, run_i
         mode = os.environ.get("WANDB_MODE") or ("online" if _can_log_in(accelerator) else "offline")
         one = {"name": run_name, "mode": mode, "settings": {"silent": True}}
         one |= {"id": run_id, "resume": "allow"} if run_id else {}
-        accelerator.init_trackers("model-soups", config=options.as_dict(), init_kwargs={"wandb": one})
+        accelerator.init_trackers("model-soups", config=options.plain, init_kwargs={"wandb": one})
     elif options.report_to == "tensorboard":
         accelerator.init_trackers(f"tensorboard/{run_name}")
     try:

@@ -1,0 +1,87 @@
+"""The manifest of a sweep, and the line that says which submission to hand in."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from utils.base.errors import InputError
+from utils.evaluation.hand_in import hand_in_lines, recommended
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOUP, Manifest, read_manifest
+
+KNOWN = {"people": "held-out people", "split": "s", "images": 70, "persons": 10}
+
+
+def row(kind, model, score, low, high, **more):
+    """A row of scores whose macro-F1 is `score` between `low` and `high`."""
+    scores = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "macro_f1": score, "macro_f1_interval": [low, high]}
+    return {"kind": kind, "model": model, "digest": model, **KNOWN, **scores, **more}
+
+
+def sweep(rows, submissions):
+    """A manifest whose scores are these rows."""
+    Path("logs").mkdir(exist_ok=True)
+    Path("logs/rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return Manifest("s", "macro_f1", "a.pt", [], {"greedy": "g.pt"}, ["logs/rows.jsonl"], submissions)
+
+
+def test_a_manifest_reads_back_and_a_damaged_one_is_named():
+    written = Manifest("s", "accuracy", "a.pt", ["Age_a.pt"], {"greedy": "g.pt"}, ["logs/x.jsonl"], {SOUP: "o.csv"})
+    path = written.write()
+    assert path == Path("logs/sweep_s.json")
+    assert read_manifest("s") == written
+    assert str(written) == "s"
+    path.write_text('{"name": "s"}')
+    with pytest.raises(InputError, match=r"sweep_s\.json is no manifest of a sweep"):
+        read_manifest("s")
+    with pytest.raises(InputError, match=r"no scores of a sweep t in .*\(there are: s\): run main.py --greedy-soup"):
+        read_manifest("t")
+
+
+def test_a_sweep_without_a_greedy_soup_says_what_to_run():
+    with pytest.raises(InputError, match=r"run main\.py --greedy-soup --name s"):
+        _ = Manifest("s", "accuracy", "a.pt", [], {"uniform": "u.pt"}, []).soup
+
+
+def test_the_best_on_held_out_people_is_handed_in():
+    rows = [row("ingredient", "a.pt", 0.30, 0.2, 0.4), row("greedy soup", "g.pt", 0.70, 0.6, 0.8)]
+    manifest = sweep(rows, {BEST_SINGLE: "output/output_a.csv", SOUP: "output/output_g.csv"})
+    last = hand_in_lines(manifest)[-1]
+    assert last == (
+        "hand in output/output_g.csv: the soup has the best macro-F1 on 10 held-out people, 0.700 [0.600, 0.800]"
+    )
+
+
+def test_intervals_that_overlap_are_told():
+    rows = [row("ingredient", "a.pt", 0.55, 0.5, 0.61), row("greedy soup", "g.pt", 0.70, 0.6, 0.8)]
+    rows += [row("soft vote", "g_SV_a", 0.20, 0.1, 0.3)]
+    manifest = sweep(rows, {"best single": "output_a.csv", SOUP: "output_g.csv", "soft vote": "output_g_SV_a.csv"})
+    assert hand_in_lines(manifest)[-1].endswith(
+        "the intervals of 1 others overlap it, so 10 people cannot tell these apart"
+    )
+
+
+def test_of_equal_scores_what_averages_most_models_is_handed_in():
+    equal = row("greedy soup", "g", 0.7, 0.6, 0.8)
+    rows = [(SOUP, Path("g.csv"), equal), (AUTO_ENSEMBLE, Path("auto.csv"), equal)]
+    assert recommended(rows, "macro_f1")[0] == Path("auto.csv")
+    assert recommended(rows[::-1], "macro_f1")[0] == Path("auto.csv")
+    assert recommended([(SOUP, Path("g.csv"), None)], "macro_f1") is None
+
+
+def test_what_nobody_scored_says_so_and_is_never_recommended():
+    rows = [row("ingredient", "a.pt", 0.3, 0.2, 0.4), row("hard vote", "of all", 0.2, 0.1, 0.3)]
+    manifest = sweep(rows, {BEST_SINGLE: "output_a.csv", SOUP: "output_g.csv", HARD_VOTE: "hard_voting.csv"})
+    lines = hand_in_lines(manifest)
+    assert "not scored" in next(line for line in lines if line.startswith(SOUP))
+    assert "0.200 [0.100, 0.300]" in next(line for line in lines if line.startswith(HARD_VOTE))
+    assert lines[-1].startswith("hand in output_a.csv: ")
+
+
+def test_scores_on_new_people_stand_in_a_column_of_their_own():
+    manifest = sweep([row("ingredient", "a.pt", 0.3, 0.2, 0.4)], {BEST_SINGLE: "output/output_a.csv"})
+    new = {"output_a.csv": row("submission", "output_a.csv", 0.1, 0.0, 0.2)}
+    heading, _, line, _ = hand_in_lines(manifest, new)
+    assert heading.split(" | ")[1:3] == ["macro-F1, held-out people", "new people          "]
+    assert "0.300 [0.200, 0.400]" in line
+    assert "0.100 [0.000, 0.200]" in line

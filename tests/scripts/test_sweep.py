@@ -1,0 +1,136 @@
+"""One call each for all that a sweep submits: validation.py, inference.py and hard_voting.py with `--sweep`."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import AGE, OTHER, SOUP, in_a_copy, infer, soup, validate
+
+import hard_voting
+import summary
+from utils.base.errors import InputError
+from utils.evaluation.manifest import (
+    AUTO_ENSEMBLE,
+    BEST_SINGLE,
+    HARD_VOTE,
+    SOFT_VOTE,
+    WEIGHTED,
+    read_manifest,
+)
+from utils.evaluation.manifest import (
+    SOUP as SOUP_ALONE,
+)
+
+NAME = "finetune_cp"
+
+
+def vote(*arguments):
+    return hard_voting.run(hard_voting.parser().parse(list(map(str, arguments))))
+
+
+def best_single():
+    return Path(read_manifest(NAME).best).stem
+
+
+def test_a_sweep_submits_in_one_call_what_single_calls_write(trained, faces, monkeypatch, capsys):
+    in_a_copy(trained, monkeypatch)
+    validate(faces, "--sweep", NAME)
+    best = best_single()
+    written = infer(faces, "--sweep", NAME, "--save-probs")
+    assert list(written) == [BEST_SINGLE, SOUP_ALONE, WEIGHTED, SOFT_VOTE, AUTO_ENSEMBLE]
+    single = {
+        BEST_SINGLE: ["--model-name", best],
+        SOUP_ALONE: ["--model-name", SOUP],
+        WEIGHTED: ["--model-name", SOUP, "--weighted-ensemble", AGE],
+        SOFT_VOTE: ["--model-name", SOUP, "--soft-voting", best],
+        AUTO_ENSEMBLE: ["--ensemble", f"logs/ensemble_{NAME}_auto.json"],
+    }
+    for way, arguments in single.items():
+        alone = infer(faces, *arguments, "--save-probs", "--output-dir", "alone")
+        assert alone.name == written[way].name
+        for name in (alone.name, f"{alone.stem}_probs.csv"):
+            assert (alone.parent / name).read_bytes() == (written[way].parent / name).read_bytes(), way
+        assert json.loads(written[way].with_name(f"{written[way].name}.json").read_text())["sweep"] == NAME
+
+    voted = vote("--sweep", NAME)
+    by_name = vote(*(written[way] for way in (SOUP_ALONE, WEIGHTED, SOFT_VOTE)), "--output", "by_name.csv")
+    assert voted.read_bytes() == by_name.read_bytes()
+    assert read_manifest(NAME).submissions == {way: str(path) for way, path in written.items()} | {
+        HARD_VOTE: str(voted)
+    }
+
+    capsys.readouterr()
+    summary.run(summary.parser().parse(["--name", NAME]))
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) <= 15
+    assert told[-1].startswith("hand in output/")
+    files = [line.split(" | ")[-1].strip() for line in told if " | output/" in line]
+    assert files == [*map(str, written.values()), str(voted)]
+
+
+def test_a_model_is_evaluated_once_for_all_submissions(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    infer(faces, "--sweep", NAME)
+    manifest = read_manifest(NAME)
+    models = {manifest.best, manifest.soup, *manifest.ages}
+    assert len(list(Path("cache/logits").iterdir())) == len(models)
+
+
+def test_a_sweep_without_an_age_specialist_goes_on_without_one(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    Path(f"model/{AGE}.pt").unlink()
+    soup(faces, "--greedy-soup")
+    assert read_manifest(NAME).ages == []
+    validate(faces, "--sweep", NAME)
+    assert WEIGHTED not in infer(faces, "--sweep", NAME)
+    assert vote("--sweep", NAME).is_file()
+
+
+def test_an_auto_ensemble_of_other_weights_is_left_out(trained, faces, monkeypatch, capsys):
+    in_a_copy(trained, monkeypatch)
+    validate(faces, "--sweep", NAME)
+    path = Path(f"logs/ensemble_{NAME}_auto.json")
+    content = json.loads(path.read_text())
+    content["members"][0]["digest"] = "0" * 64
+    path.write_text(json.dumps(content))
+    assert AUTO_ENSEMBLE not in infer(faces, "--sweep", NAME)
+    assert "the auto ensemble is left out: " in capsys.readouterr().out
+
+
+def test_what_names_models_itself_takes_no_other(trained, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    for flags in (["--model-name", SOUP], ["--flip"], ["--weighted-ensemble", AGE]):
+        with pytest.raises(InputError, match=f"--sweep {NAME} names all models itself: leave {flags[0]} out"):
+            infer(Path("nowhere"), "--sweep", NAME, *flags)
+
+
+def test_an_unknown_sweep_is_told_with_the_flags(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        hard_voting.parser().parse(["--sweep", "nothing"])
+    assert "no scores of a sweep nothing in" in capsys.readouterr().err
+
+
+def test_voters_that_are_gone_are_named(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    with pytest.raises(InputError, match=f"cannot vote, there are none: run inference.py --sweep {NAME}"):
+        vote("--sweep", NAME)
+    written = infer(faces, "--sweep", NAME)
+    written[SOUP_ALONE].unlink()
+    with pytest.raises(InputError, match=r"cannot vote, output/.* is gone"):
+        vote("--sweep", NAME)
+
+
+def test_submissions_of_two_sweeps_do_not_vote_unasked(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    first = infer(faces, "--model-name", OTHER)
+    record = first.with_name(f"{first.name}.json")
+    assert json.loads(record.read_text())["sweep"] == NAME
+    other = first.with_name("output_mine.csv")
+    other.write_bytes(first.read_bytes())
+    vote()  # nothing tells of another sweep
+    other.with_name(f"{other.name}.json").write_text(json.dumps({"sweep": "mine"}))
+    with pytest.raises(InputError, match=r"several sweeps \(finetune_cp, mine\): name one with --sweep"):
+        vote()
+    with open(first) as file:
+        assert len(list(csv.DictReader(file))) == 10
