@@ -236,7 +236,7 @@ def test_checkpoints_of_a_removed_study_are_not_taken_for_its_own(faces, pretrai
 
 def test_a_password_is_not_sent_to_the_tracker(faces, pretrained, fake_training):
     search(faces, pretrained, "--n-trials", 1, "--storage", "sqlite:///secret.db", "--report-to", "wandb")
-    sent = b"".join(path.read_bytes() for path in Path("logs/wandb").rglob("*") if path.is_file())
+    sent = b"".join(path.read_bytes() for path in Path("wandb").rglob("*") if path.is_file())
     assert b"batch_sizes" in sent  # the study's options are there
     assert b"secret.db" not in sent
 

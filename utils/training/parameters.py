@@ -1,4 +1,4 @@
-"""What is trained and how fast: frozen parts, learning rates by layer, averages of weights, weights of classes."""
+"""What is trained and how fast: frozen parts, learning rates by layer, and a moving average of the weights."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is recorded of a run: which options made a checkpoint, and whether it is there already."""
+"""The files of a run: where they lie, and whether the same options have made them already."""
 
 import atexit
 import json

@@ -1,4 +1,4 @@
-"""The parts of a fine-tuning run that can be asserted: its record, data set and pictures."""
+"""What a fine-tuning run starts from, learns from and is scored on."""
 
 from dataclasses import dataclass
 from pathlib import Path
