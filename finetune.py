@@ -9,6 +9,7 @@ logits in `logs/logits/` and pictures in `val_img/`.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -99,7 +100,7 @@ def run(
     # Result
     scores = records.scores_of(row)
     if not options.fast_dev_run:
-        told = f", {options.metric} {scores[options.metric]:.4f} on held-out photographs" if scores else ""
+        told = f", {options.metric} {scores[options.metric]:.4f} on held-out people" if scores else ""
         log.info("saved %s%s", files.final, told)
     finish(accelerator, files)
     return files.final, scores
@@ -114,7 +115,8 @@ def finish(accelerator: Accelerator, files: RunFiles) -> None:
     else:
         if accelerator.is_main_process:
             files.publish()
-        log.info("next, when all runs of the sweep are done: %s", files.next_command)
+        if not files.options.runs:
+            log.info("next, when all runs of the sweep are done: %s", files.next_command)
     log.info("log: %s", log_file())
 
 
@@ -195,8 +197,17 @@ def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: floa
     return row, logits
 
 
+def run_each(options: Options, run_one: Callable[[Options], object]) -> None:
+    """Do all `--runs`, one after the other; the first that fails ends them."""
+    runs = training_flags.each_run(options)
+    for number, one in enumerate(runs, start=1):
+        if len(runs) > 1 and int(os.environ.get("RANK", "0")) == 0:
+            print(f"== run {number} of {len(runs)}: {one.name}_seed{one.random_seed}_i{one.i}", flush=True)
+        run_one(one)
+
+
 def main(argv: list[str] | None = None) -> None:
-    run(parser().parse(argv))
+    run_each(parser().parse(argv), run)
 
 
 if __name__ == "__main__":

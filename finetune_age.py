@@ -7,6 +7,7 @@ a head of its own. Writes `model/Age_{name}_seed{seed}_i{i}_epoch{epoch}.pt`, wh
 """
 
 from finetune import run as finetune
+from finetune import run_each
 from utils.base import training_flags
 from utils.base.errors import run_script
 from utils.base.options import Options, Parser
@@ -22,7 +23,7 @@ def run(options: Options):
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(parser().parse(argv))
+    run_each(parser().parse(argv), run)
 
 
 if __name__ == "__main__":

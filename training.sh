@@ -39,7 +39,7 @@ for word in "$@"; do
             sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p;}' "$HERE/training.sh"
             exit 0
             ;;
-        --name | --model | --random-seed | --i | --epochs | --data-location | --model-location | --pretrained-location | --relabel)
+        --name | --model | --random-seed | --i | --runs | --epochs | --data-location | --model-location | --pretrained-location | --relabel)
             stop "$flag is set by the environment, for all scripts alike: see bash training.sh --help"
             ;;
     esac
@@ -96,7 +96,7 @@ runs=()
 number=0
 for seed in "${seeds[@]}"; do
     for i in "${indices[@]}"; do
-        ((number++ % tasks == me)) && runs+=("$seed $i")
+        ((number++ % tasks == me)) && runs+=("$seed:$i")
         if [[ "$MODEL" == ViT-B/32 ]] && wanted finetune && [[ ! -f "$PRETRAINED_LOCATION/model_$i.pt" ]]; then
             stop "index $i has no $PRETRAINED_LOCATION/model_$i.pt: choose other INDICES, name the folder with" \
                 "PRETRAINED_LOCATION, or run 'python main.py --download-models --model-location $PRETRAINED_LOCATION'"
@@ -107,8 +107,8 @@ done
 [[ -n "$demo" || -d "$TEST_LOCATION" ]] || stop "there is no folder $TEST_LOCATION: name the photographs to predict with TEST_LOCATION"
 [[ -n "$demo" || -z "${TRUTH:-}" || -f "$TRUTH" ]] || stop "there is no file $TRUTH: name the right answers with TRUTH, or leave it out"
 
-finetune() { # SLOT SCRIPT SEED INDEX
-    launch "$1" "$2" --resume --name "$NAME" --model "$MODEL" --random-seed "$3" --i "$4" --epochs "$EPOCHS" \
+finetune() { # SLOT SCRIPT SEED:INDEX...
+    launch "$1" "$2" --resume --name "$NAME" --model "$MODEL" --runs "${@:3}" --epochs "$EPOCHS" \
         --data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" \
         --pretrained-location "$PRETRAINED_LOCATION" ${METRIC:+"${metric[@]}"} ${relabel[@]+"${relabel[@]}"} \
         ${extra[@]+"${extra[@]}"}
@@ -122,7 +122,7 @@ if wanted finetune; then
     side_by_side # all `runs`, JOBS at once
 fi
 if wanted age && ((me == 0)); then
-    must "finetune_age.py" finetune 0 finetune_age.py "${seeds[0]}" "${indices[0]}"
+    must "finetune_age.py" finetune 0 finetune_age.py "${seeds[0]}:${indices[0]}"
 fi
 
 people=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" ${relabel[@]+"${relabel[@]}"})

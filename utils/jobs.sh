@@ -1,10 +1,14 @@
-# shellcheck shell=bash disable=SC2153,SC2154 # NAME and runs are training.sh's
+# shellcheck shell=bash disable=SC2154 # HERE and runs are training.sh's
 # How training.sh starts what it starts: on which GPUs, several at once, and so that a signal ends all of it.
-# It expects HERE and, for `side_by_side`, NAME, `runs` ("SEED INDEX" each) and a function finetune SLOT SCRIPT SEED INDEX.
+# It expects HERE and, for `side_by_side`, `runs` ("SEED:INDEX" each) and a function finetune SLOT SCRIPT RUN...
 
 stop() {
     echo "training.sh stopped: $*" >&2
     exit 1
+}
+
+has_failed() { # NAME
+    stop "$1 failed: mend what it says, then run the same command again; what is done will be skipped"
 }
 
 # The GPUs, and how many of them each run gets
@@ -42,15 +46,14 @@ plain() {
 # Everything long runs in the background, as a process group of its own, so that a signal ends all of it.
 set -m
 pids=()
-interrupted() {
+end_all() {
     local pid waited=0 # for a run that is being trained, which saves its state, but not for ever
     for pid in ${pids[@]+"${pids[@]}"}; do kill -TERM -- "-$pid" 2>/dev/null || true; done
     for pid in ${pids[@]+"${pids[@]}"}; do
         while ((waited++ < 300)) && kill -0 -- "-$pid" 2>/dev/null; do sleep 0.2; done
     done
-    stop "interrupted; run the same command again to go on"
 }
-trap interrupted INT TERM
+trap 'end_all; stop "interrupted; run the same command again to go on"' INT TERM
 
 must() { # NAME COMMAND... stops there when it fails
     local name="$1"
@@ -58,43 +61,44 @@ must() { # NAME COMMAND... stops there when it fails
     echo "== $name"
     "$@" </dev/null &
     pids=("$!")
-    wait "$!" || stop "$name failed: mend what it says, then run the same command again; what is done will be skipped"
+    wait "$!" || has_failed "$name"
     pids=()
 }
 
-# A worker takes every JOBS-th run; after a failure none begins another one.
-failed="$(mktemp)"
-trap 'rm -f "$failed"' EXIT
-work() { # SLOT
-    local k seed i run
-    for ((k = $1; k < ${#runs[@]}; k += JOBS)); do
-        [[ -s "$failed" ]] && return 1
-        read -r seed i <<<"${runs[k]}"
-        run="${NAME}_seed${seed}_i${i}"
-        echo "== finetune.py, run $((k + 1)) of ${#runs[@]}: $run"
-        if ((JOBS == 1)); then
-            finetune "$1" finetune.py "$seed" "$i" || echo "$run" >>"$failed"
-        elif ! finetune "$1" finetune.py "$seed" "$i" >"logs/training/$run.out" 2>&1; then
-            echo "$run" >>"$failed"
-            tail -n 20 "logs/training/$run.out" >&2
-        fi
-    done
-}
-
-# side_by_side fine-tunes all `runs`, JOBS at once
+# side_by_side fine-tunes all `runs`: each of JOBS workers is one process that does every JOBS-th of them, one after the
+# other. When one fails the others save their state and end.
 side_by_side() {
-    mkdir -p logs/training
+    local slot k mine logs=() cores
+    if ((JOBS > 1)); then
+        mkdir -p logs/training
+        echo "== finetune.py, ${#runs[@]} runs, $JOBS at once: what they tell is in logs/training/worker_*.out"
+    fi
     if ((JOBS > 1 && share == 0)); then
         cores="$(getconf _NPROCESSORS_ONLN)"
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}"
     fi
-    for ((slot = 0; slot < JOBS; slot++)); do
-        work "$slot" </dev/null &
+    for ((slot = 0; slot < JOBS && slot < ${#runs[@]}; slot++)); do
+        mine=()
+        for ((k = slot; k < ${#runs[@]}; k += JOBS)); do mine+=("${runs[k]}"); done
+        logs+=("logs/training/worker_$slot.out")
+        if ((JOBS == 1)); then
+            echo "== finetune.py"
+            finetune "$slot" finetune.py "${mine[@]}" </dev/null &
+        else
+            finetune "$slot" finetune.py "${mine[@]}" </dev/null >"${logs[slot]}" 2>&1 &
+        fi
         pids+=("$!")
     done
-    for pid in "${pids[@]}"; do wait "$pid" || [[ -s "$failed" ]] || echo "a worker" >>"$failed"; done
-    pids=()
-    if [[ -s "$failed" ]]; then
-        stop "finetune.py failed for $(paste -sd ' ' "$failed"): mend what it says, then run the same command again"
-    fi
+    while ((${#pids[@]} > 0)); do
+        sleep 0.2
+        for slot in "${!pids[@]}"; do
+            kill -0 "${pids[slot]}" 2>/dev/null && continue
+            if ! wait "${pids[slot]}"; then
+                end_all
+                if ((JOBS > 1)); then tail -n 20 "${logs[slot]}" >&2; fi
+                has_failed finetune.py
+            fi
+            unset "pids[slot]"
+        done
+    done
 }

@@ -25,8 +25,8 @@ FLAGS = {
         layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
-        relabel=None report-to=wandb resume=False sampler=shuffle save-every=None save-img=False split-by=person
-        split-seed=42 val-ratio=0.2 verbose=False warmup-length=500 wd=0.1 workers=None""",
+        relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
+        split-by=person split-seed=42 val-ratio=0.2 verbose=False warmup-length=500 wd=0.1 workers=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import AGE, OTHER, in_a_copy, soup, validate
+from conftest import AGE, OTHER, SOUP, in_a_copy, soup, validate
 
 MOST = 15  # lines
 DETAILS = {  # of each call, what only the log file tells

@@ -18,6 +18,7 @@ STAND_IN = """#!/usr/bin/env bash
 # accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
 echo "${CUDA_VISIBLE_DEVICES:-}|$*" >> "$CALLS"
 [[ -n "${SAVES:-}" ]] && { python3 -c "$SAVES" "$CALLS" & }
+[[ -n "${SLEEP_UNLESS:-}" && "$*" != *"$SLEEP_UNLESS"* ]] && sleep 60
 [[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"
 [[ -n "${KILL_PARENT:-}" && "$*" == *"$KILL_PARENT"* ]] && kill -9 $PPID
 [[ -n "${FAIL:-}" && "$*" == *"$FAIL"* ]] && { echo "error: no luck" >&2; exit 1; }
@@ -58,9 +59,9 @@ def sweep(tmp_path):
 
 
 def runs(calls):
-    """(script, seed, index) of each fine-tuning call, in order."""
-    found = [re.search(r"/(finetune\w*\.py) .*--random-seed (\d+) --i (\d+)", call) for call in calls]
-    return [(one[1], int(one[2]), int(one[3])) for one in found]
+    """(script, seed, index) of each run, in the order of the fine-tuning calls."""
+    found = [re.search(r"/(finetune\w*\.py) .*--runs ((?:\d+:\d+ )+)--epochs", call) for call in calls]
+    return [(one[1], *map(int, run.split(":"))) for one in found for run in one[2].split()]
 
 
 def test_the_grid_is_seeds_times_indices_then_one_age_specialist(sweep):
@@ -102,11 +103,12 @@ def test_the_tasks_of_an_array_share_the_grid(sweep):
     assert [run for share in shares for run in share if run[0] == "finetune_age.py"] == [("finetune_age.py", 1, 0)]
 
 
-def test_the_first_failure_stops_the_sweep_and_is_named(sweep):
-    result, calls = sweep(INDICES="0 1 2", FAIL="--i 1")
+def test_one_worker_is_one_process_whose_failure_stops_the_sweep(sweep):
+    result, calls = sweep(INDICES="0 1 2", FAIL="42:1")
     assert result.returncode == 1
-    assert runs(calls) == [("finetune.py", 42, 0), ("finetune.py", 42, 1)]
-    assert "finetune.py failed for finetune_cp_seed42_i1" in result.stderr.splitlines()[-1]
+    assert len(calls) == 1
+    assert runs(calls) == [("finetune.py", 42, i) for i in range(3)]
+    assert "finetune.py failed: mend what it says" in result.stderr.splitlines()[-1]
 
 
 def test_a_failing_later_stage_is_named_too(sweep):
@@ -122,6 +124,7 @@ def test_jobs_run_side_by_side_each_on_its_gpus(sweep):
     assert {call.split("|")[0] for call in calls} == {"4,5", "6,7"}
     assert all("--multi_gpu --num_processes 2 " in call for call in calls)
     assert all("--main_process_port 0 " in call for call in calls)  # any free one, so that runs do not collide
+    assert {tuple(index for _, _, index in runs([call])) for call in calls} == {(0, 2), (1, 3)}
     _, calls = sweep(INDICES="0 1 2 3", STAGES="finetune", CUDA_VISIBLE_DEVICES="4,5,6,7")
     assert {call.split("|")[0] for call in calls} == {"4", "5", "6", "7"}
     assert not any("--multi_gpu" in call for call in calls)
@@ -131,13 +134,15 @@ def test_more_jobs_than_gpus_share_them_and_no_gpu_means_none(sweep):
     _, calls = sweep(INDICES="0 1 2 3", STAGES="finetune", CUDA_VISIBLE_DEVICES="4,5", JOBS="4")
     assert sorted(call.split("|")[0] for call in calls) == ["4", "4", "5", "5"]
     _, calls = sweep(INDICES="0 1", STAGES="finetune", CUDA_VISIBLE_DEVICES="")
-    assert [call.split("|")[0] for call in calls] == ["", ""]
+    assert [call.split("|")[0] for call in calls] == [""]
+    _, calls = sweep(INDICES="0 1", STAGES="finetune", CUDA_VISIBLE_DEVICES="", JOBS="4")
+    assert len(calls) == 2  # no worker without a run
 
 
 def test_a_worker_that_is_killed_stops_the_sweep(sweep):
-    result, calls = sweep(INDICES="0 1 2 3", JOBS="2", KILL_PARENT="--i 1 ")
+    result, calls = sweep(INDICES="0 1 2 3", JOBS="2", KILL_PARENT="42:1 ")
     assert result.returncode == 1
-    assert "finetune.py failed for a worker: mend what it says" in result.stderr
+    assert "finetune.py failed: mend what it says" in result.stderr
     assert "finetune_age.py" not in " ".join(calls)
 
 
@@ -148,7 +153,8 @@ def test_a_signal_ends_the_runs_too(sweep, jobs, tmp_path):
     until = time.monotonic() + 20
     while not (calls.is_file() and len(calls.read_text().splitlines()) == int(jobs)) and time.monotonic() < until:
         time.sleep(0.05)
-    sleepers = [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "sleep"]
+    children = psutil.Process(process.pid).children(recursive=True)
+    sleepers = [child for child in children if child.cmdline() == ["sleep", "60"]]
     assert len(sleepers) == int(jobs)
     process.terminate()
     _, told = process.communicate(timeout=20)
@@ -187,12 +193,14 @@ def test_help_is_the_header(sweep):
     assert calls == []
 
 
-def test_a_failure_of_one_job_begins_no_other_run(sweep):
-    result, calls = sweep(INDICES="0 1 2 3 4", JOBS="2", FAIL="--i 0")
+def test_a_failure_of_one_worker_ends_the_others(sweep):
+    begin = time.monotonic()
+    result, calls = sweep(INDICES="0 1 2 3 4", JOBS="2", FAIL="42:0", SLEEP_UNLESS="42:0")
     assert result.returncode == 1
-    assert len(runs(calls)) < 5
-    assert "finetune.py failed for finetune_cp_seed42_i0" in result.stderr
-    assert "error: no luck" in result.stderr  # the end of the run's own log
+    assert len(calls) == 2
+    assert time.monotonic() - begin < 30  # the other one would take a minute
+    assert "finetune.py failed: mend what it says" in result.stderr
+    assert "error: no luck" in result.stderr  # the end of the worker's own log
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """What steers a fine-tuning run: options by index, layers, averages, batches, and what it leaves behind."""
 
 import csv
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import command, files, infer, soup, train
+from conftest import FAST, command, files, infer, soup, train
 from torch import nn
 
 import finetune
@@ -165,7 +166,7 @@ def test_a_run_tells_a_short_story_and_its_log_all_of_it(faces, pretrained, caps
         "epoch 6 of 20", "epoch 13 of 20", "epoch 20 of 20",
     ]  # fmt: skip
     assert story[-3:] == [
-        f"saved {path}, macro_f1 {scores['macro_f1']:.4f} on held-out photographs",
+        f"saved {path}, macro_f1 {scores['macro_f1']:.4f} on held-out people",
         "next, when all runs of the sweep are done: accelerate launch main.py --greedy-soup --name finetune_cp "
         f"--data-location {faces}",
         "log: logs/training/finetune_cp_seed42_i0.log",
@@ -184,6 +185,42 @@ def test_without_a_cache_the_run_is_the_same(faces, pretrained):
     path, _ = train(faces, pretrained, "--no-cache")
     assert read_checkpoint(path).digest == expected
     assert not [name for name in files("cache") if name.endswith(".u8")]
+
+
+def test_runs_of_one_process_are_the_same_as_of_several(faces, pretrained, capsys):
+    argv = ["--data-location", faces, "--pretrained-location", pretrained, *FAST, "--mixup", 0.5]
+    alone = [finetune.run(options(*argv, "--i", i, "--random-seed", 7, "--name", "alone"))[0] for i in (0, 1)]
+    capsys.readouterr()
+    finetune.main([str(one) for one in [*argv, "--runs", "7:0", "7:1", "--name", "together"]])
+    told = capsys.readouterr().out
+    assert re.findall("^== (.*)$", told, re.MULTILINE) == [
+        "run 1 of 2: together_seed7_i0",
+        "run 2 of 2: together_seed7_i1",
+    ]
+    assert "next, when" not in told
+    for path in alone:
+        together = read_checkpoint(Path(str(path).replace("alone", "together")))
+        assert together.digest == read_checkpoint(path).digest
+
+
+def test_the_first_run_that_fails_ends_them_all():
+    done = []
+
+    def run_one(one):
+        done.append((one.random_seed, one.i))
+        if one.i == 3:
+            raise InputError("no luck")
+
+    with pytest.raises(InputError, match="no luck"):
+        finetune.run_each(options("--runs", "7:0", "7:3", "8:0"), run_one)
+    assert done == [(7, 0), (7, 3)]
+
+
+@pytest.mark.parametrize("run", ["7", "7:", "7:x", "4294967296:0", "-1:0"])
+def test_a_run_is_a_seed_and_an_index(run, capsys):
+    with pytest.raises(SystemExit):
+        finetune.parser().parse([f"--runs={run}"])
+    assert f"argument --runs: {run!r} is not of the form 42:0 (seed and index)" in capsys.readouterr().err
 
 
 def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained):

@@ -187,6 +187,14 @@ def frozen_part(text: str) -> str | int:
     return int(match[1])
 
 
+def seed_and_index(text: str) -> tuple[int, int]:
+    """A seed and an index, `42:0`."""
+    match = re.fullmatch(r"(\d{1,10}):(\d{1,6})", text)
+    if not match or int(match[1]) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 42:0 (seed and index)")
+    return int(match[1]), int(match[2])
+
+
 def age_limits(text: str) -> tuple[int, int]:
     """Two ascending whole numbers of years, `30,60`."""
     match = re.fullmatch(r"(\d{1,3}),(\d{1,3})", text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.base import flags
 from utils.base.flags import add_push
 from utils.base.metrics import METRICS
-from utils.base.options import Parser, age_range, frozen_part, number, run_name, true_or_false
+from utils.base.options import Options, Parser, age_range, frozen_part, number, run_name, seed_and_index, true_or_false
 
 LOSSES = {"CrossEntropyLoss": True, "ContrastiveLoss": False}  # whether it takes the labels of mixed photographs
 TRACKERS = ("wandb", "tensorboard")
@@ -20,6 +20,7 @@ def finetune_parser(docstring: str, script: str) -> Parser:
     """The parser of finetune.py and finetune_age.py."""
     parser = Parser(docstring, script)
     add_searched(parser)
+    add_runs(parser)
     flags.add_locations(parser)
     flags.add_split(parser)
     flags.add_labels(parser)
@@ -31,6 +32,19 @@ def finetune_parser(docstring: str, script: str) -> Parser:
     add_outputs(parser)
     flags.add_verbose(parser)
     return parser
+
+
+def add_runs(parser: Parser) -> None:
+    parser.group("what").add_argument(
+        "--runs", type=seed_and_index, nargs="+", metavar="SEED:I",
+        help="several runs, one after the other in one process (default: the one of --random-seed and --i)",
+    )  # fmt: skip
+
+
+def each_run(options: Options) -> list[Options]:
+    """The options of each of the `--runs`, or of the one run there is."""
+    pairs = options.runs or [(options.random_seed, options.i)]
+    return [options.replace(random_seed=seed, i=i) for seed, i in pairs]
 
 
 def takes_mixed_labels(loss_fn: str) -> bool:

@@ -10,7 +10,7 @@ from utils.models import checkpoints
 NOT_TRAINING = {  # options that do not steer training: where things lie, how they are loaded, what is written beside
     "data_location", "model_location", "pretrained_location", "relabel", "workers",
     "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
-    "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose",
+    "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose", "runs",
 }  # fmt: skip
 
 
