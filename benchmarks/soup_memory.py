@@ -34,7 +34,7 @@ def write(folder: Path, seed: int) -> None:
     save_archive(folder / f"{seed}.pt", state)
 
 
-def cook(folder: Path, count: int) -> None:
+def average_and_write(folder: Path, count: int) -> None:
     """Average `count` checkpoints, write the soup, and print seconds and peak bytes above the imports."""
     torch.zeros(1).add_(1)  # torch's own buffers belong to the imports
     before, begin = psutil.Process().memory_info().rss, time.perf_counter()
@@ -47,7 +47,7 @@ def cook(folder: Path, count: int) -> None:
 
 def main() -> None:
     if sys.argv[1:]:
-        cook(Path(sys.argv[1]), int(sys.argv[2]))
+        average_and_write(Path(sys.argv[1]), int(sys.argv[2]))
         return
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(DISTINCT):
