@@ -22,7 +22,7 @@ MAX_PICTURES, PIXELS = 32, 128
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "hard_voting.py")
+    parser = Parser(__doc__, "hard_voting.py", check)
     what = parser.group("what")
     what.add_argument("csv", type=Path, nargs="*", metavar="CSV", help="submissions (default: those in output/)")
     flags.add_sweep(parser, read_manifest, "vote over the submissions of this sweep that inference.py --sweep wrote")
@@ -55,20 +55,26 @@ def parser() -> Parser:
     return parser
 
 
+def check(options: Options) -> None:
+    """Raise `InputError` for options that contradict each other."""
+    if options.sweep and (options.csv or options.weights):
+        raise InputError(
+            f"--sweep {options.sweep} names the files, one vote each: leave other files and --weights out"
+        )
+
+
 def find_inputs(options: Options) -> list[Path]:
-    """The files given, or the submissions in `output/` in sorted order; the voted file is never one of them.
+    """The files given, those of the sweep, or all in `output/` in sorted order; never the voted file.
 
     Raises `InputError` when none are given and those are of several sweeps.
     """
     from utils.data.submissions import find_submissions, sweep_of
 
     voted = options.output.resolve()
-    if options.csv:
-        if voted in (path.resolve() for path in options.csv):
+    if named := find_voters(options.sweep) if options.sweep else options.csv:
+        if voted in (path.resolve() for path in named):
             raise InputError(f"{options.output} is an input and the output: give another --output, or leave it out")
-        return options.csv
-    if options.sweep:
-        return find_voters(options.sweep)
+        return named
     paths = [path for path in find_submissions() if path.resolve() != voted]
     sweeps = sorted({sweep for path in paths if (sweep := sweep_of(path))})
     if len(sweeps) > 1:
@@ -130,7 +136,9 @@ def run(options: Options) -> Path:
     submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
     print(f"saved {options.output}{earlier}")
     if options.sweep:
-        options.sweep.submissions[HARD_VOTE] = str(options.output)
+        options.sweep.submissions.pop(HARD_VOTE, None)
+        if options.mode == "attribute":  # the vote that validation.py scores
+            options.sweep.add(HARD_VOTE, options.output)
         options.sweep.write()
     return options.output
 

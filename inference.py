@@ -54,7 +54,8 @@ def parser() -> Parser:
 
 def check(options: Options) -> None:
     """Raise `InputError` for options that contradict each other."""
-    flags.refuse_beside_sweep(options, "ensemble", "model_name", "weighted_ensemble", "soft_voting", "flip", "demo")
+    own_ensemble = "weighted_ensemble", "soft_voting", "soft_voting_rule"
+    flags.refuse_beside_sweep(options, "ensemble", "model_name", *own_ensemble, "flip", "demo")
     flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
@@ -99,7 +100,9 @@ def run(options: Options) -> Path | dict[str, Path]:
             )
         log.info("saved %s (%d rows)", written[way], test.count)
     if options.sweep and accelerator.is_main_process:
-        options.sweep.submissions = {way: str(path) for way, path in written.items()}
+        options.sweep.submissions.clear()
+        for way, path in written.items():
+            options.sweep.add(way, path)
         options.sweep.write()
     accelerator.end_training()
     return written if options.sweep else written[""]

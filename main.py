@@ -244,7 +244,6 @@ def write_results(
     """Show the soups, write scores, manifest and table of recipes, draw the plot, and export the best soup."""
     from utils.base.files import write_text
     from utils.evaluation.manifest import Manifest
-    from utils.models.sweeps import find_specialists
     from utils.soups.report import plot, recipe_table, soup_lines
 
     log_name = inputs.names.log_name()
@@ -259,8 +258,7 @@ def write_results(
     written = book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
     if inputs.sweep and options.val_ratio is not None:
         best = evaluator.ingredients[evaluator.order[0]].path.name
-        ages = [one.path.name for one in find_specialists(options.model_location, inputs.sweep)[:1]]
-        Manifest(inputs.sweep, options.metric, best, ages, book.soups(), list(map(str, written))).write()
+        Manifest(inputs.sweep, options.metric, best, book.soups(), list(map(str, written))).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
         written.append(write_text(files.LOGS / f"recipes_{log_name}.txt", "\n".join([*report, table]) + "\n"))

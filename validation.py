@@ -72,7 +72,12 @@ def parser() -> Parser:
 
 def check(options: Options) -> None:
     """Raise `InputError` for options that contradict each other."""
-    tuned = "--weighted-ensemble tunes a weight" if options.weighted_ensemble else "--ensemble auto selects"
+    if options.sweep:
+        tuned = f"--sweep {options.sweep} chooses an ensemble"
+    elif options.weighted_ensemble:
+        tuned = "--weighted-ensemble tunes a weight"
+    else:
+        tuned = "--ensemble auto selects"
     if (options.ensemble or options.sweep or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
     own = "ensemble", "model_name", "name", "i", "random_seed", "weighted_ensemble", "soft_voting"
@@ -94,6 +99,7 @@ def run(options: Options) -> list[dict]:
     rows = (choose_ensemble if options.ensemble else validate_model)(accelerator, options)
     if options.sweep:
         rows += choose_for_sweep(accelerator, options)
+        log.info("next: %s", inference_command(options, sweep=options.sweep))
     accelerator.end_training()
     log.info("everything else: %s", log_file())
     return rows
@@ -129,7 +135,7 @@ def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Ch
 def choose_for_sweep(accelerator: Accelerator, options: Options) -> list[dict]:
     """Choose an ensemble of the sweep, unless so few people are held out that none can be chosen."""
     try:
-        return choose_ensemble(accelerator, options.replace(sweep=None, name=options.sweep.name))
+        return choose_ensemble(accelerator, options.replace(name=options.sweep.name))
     except InputError as error:
         log.info("no ensemble is chosen: %s", error)
         return []
@@ -152,7 +158,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     # Data
     people = read_people(accelerator, options, [one.checkpoint for one in candidates])
     model = next(one.checkpoint for one in candidates if one.kind != "age")
-    log.info("%d candidates, scored on %s", len(candidates), people.scored_on)
+    log.log(detail(options), "%d candidates, scored on %s", len(candidates), people.scored_on)
     trained_on = people.photographs.labels(model.labelling)[people.split.train]
     class_counts = np.bincount(trained_on, minlength=model.labelling.num_classes)
     library = read_library(candidates, people.view, class_counts)
@@ -165,8 +171,11 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     # Result
     for line in auto_ensemble.selection_lines(library, choice, options.metric):
         log.debug(line)
-    for line in auto_ensemble.summary_lines(library, choice, options.metric):
-        log.info(line)
+    members, *calibration, gain = auto_ensemble.summary_lines(library, choice, options.metric)
+    log.info(members)
+    for line in calibration:
+        log.log(detail(options), line)
+    log.info(gain)
     rows = auto_ensemble.score_rows(name, people.view(model), choice.crossed)
     for row in rows:
         log.info(results.row_line(row, options.metric))
@@ -174,7 +183,8 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
         scored = {"metric": options.metric, "people": people.who, "split": people.split.digest, "scores": rows}
         path = auto_ensemble.write_ensemble(name, candidates, choice, scored)
         log.info("saved %s", path)
-        log.info("next: %s", inference_command(options, ensemble=path))
+        if not options.sweep:
+            log.info("next: %s", inference_command(options, ensemble=path))
     return rows
 
 
@@ -208,7 +218,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     rates = mistakes.error_rates(confusions, model.labelling)
     for rate in rates:
         log.debug(rate)
-    log.info("most often wrong: %s", mistakes.worst_rates(rates))
+    log.log(detail(options), "most often wrong: %s", mistakes.worst_rates(rates))
     if accelerator.is_main_process:
         if comparison.tuned:
             keep_age_weight(model, ages, comparison, people, options)
@@ -220,6 +230,11 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
             ensemble = {"soft_voting": options.soft_voting, "soft_voting_rule": options.soft_voting_rule}
         log.info("next: %s", inference_command(options, model_name=model.path, flip=options.flip, **ensemble))
     return comparison.rows
+
+
+def detail(options: Options) -> int:
+    """The level of what only the story of a single model has room for: a sweep's has two parts."""
+    return logging.DEBUG if options.sweep else logging.INFO
 
 
 def inference_command(options: Options, **asked) -> str:
@@ -313,12 +328,12 @@ def write_report(
 
     folder, held_out = files.PICTURES / model.name, people.view(model)
     pictures = mistakes.save_report(folder, held_out, logits, f"{model.name}, {people.who}")
-    log.info("pictures: %d in %s", len(pictures), folder)
+    log.log(detail(options), "pictures: %d in %s", len(pictures), folder)
     scored = {"digest": model.digest, "people": people.who, "split": people.split.digest}
     what = "everyone_validation" if options.val_ratio is None else "validation"
     file = results.file_of(what, model.name)
     rows = results.with_earlier(file, [{**row, **scored} for row in comparison.rows])
-    log.info("scores: %s", write_json_lines(file, rows))
+    log.log(detail(options), "scores: %s", write_json_lines(file, rows))
     if options.report:
         from utils.reports.page import Subject, save_page
 

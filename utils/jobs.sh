@@ -90,7 +90,8 @@ side_by_side() {
         pids+=("$!")
     done
     while ((${#pids[@]} > 0)); do
-        sleep 0.2
+        sleep 0.2 & # in the background, for one in the foreground would take Ctrl-C to itself
+        wait "$!"
         for slot in "${!pids[@]}"; do
             kill -0 "${pids[slot]}" 2>/dev/null && continue
             if ! wait "${pids[slot]}"; then

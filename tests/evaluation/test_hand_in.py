@@ -22,25 +22,39 @@ def sweep(rows, submissions):
     """A manifest whose scores are these rows."""
     Path("logs").mkdir(exist_ok=True)
     Path("logs/rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return Manifest("s", "macro_f1", "a.pt", [], {"greedy": "g.pt"}, ["logs/rows.jsonl"], submissions)
+    manifest = Manifest("s", "macro_f1", "a.pt", {"greedy": "g.pt"}, ["logs/rows.jsonl"])
+    for way, file in submissions.items():
+        path = Path(file)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(way)
+        manifest.add(way, path)
+    return manifest
 
 
 def test_a_manifest_reads_back_and_a_damaged_one_is_named():
-    written = Manifest("s", "accuracy", "a.pt", ["Age_a.pt"], {"greedy": "g.pt"}, ["logs/x.jsonl"], {SOUP: "o.csv"})
+    written = Manifest("s", "accuracy", "a.pt", {"greedy": "g.pt"}, ["logs/x.jsonl"], {SOUP: "o.csv"})
     path = written.write()
     assert path == Path("logs/sweep_s.json")
     assert read_manifest("s") == written
     assert str(written) == "s"
-    path.write_text('{"name": "s"}')
-    with pytest.raises(InputError, match=r"sweep_s\.json is no manifest of a sweep"):
-        read_manifest("s")
+    whole = json.loads(path.read_text())
+    damaged = [
+        {"name": "s"},
+        *({**whole, key: None} for key in whole),
+        {**whole, "scores": []},
+        {**whole, "name": "t"},
+    ]
+    for content in damaged:
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"sweep_s\.json is no manifest of a sweep"):
+            read_manifest("s")
     with pytest.raises(InputError, match=r"no scores of a sweep t in .*\(there are: s\): run main.py --greedy-soup"):
         read_manifest("t")
 
 
 def test_a_sweep_without_a_greedy_soup_says_what_to_run():
     with pytest.raises(InputError, match=r"run main\.py --greedy-soup --name s"):
-        _ = Manifest("s", "accuracy", "a.pt", [], {"uniform": "u.pt"}, []).soup
+        _ = Manifest("s", "accuracy", "a.pt", {"uniform": "u.pt"}, ["rows.jsonl"]).soup
 
 
 def test_the_best_on_held_out_people_is_handed_in():
@@ -66,7 +80,7 @@ def test_of_equal_scores_what_averages_most_models_is_handed_in():
     rows = [(SOUP, Path("g.csv"), equal), (AUTO_ENSEMBLE, Path("auto.csv"), equal)]
     assert recommended(rows, "macro_f1")[0] == Path("auto.csv")
     assert recommended(rows[::-1], "macro_f1")[0] == Path("auto.csv")
-    assert recommended([(SOUP, Path("g.csv"), None)], "macro_f1") is None
+    assert recommended([(SOUP, Path("g.csv"), "not scored")], "macro_f1") is None
 
 
 def test_what_nobody_scored_says_so_and_is_never_recommended():

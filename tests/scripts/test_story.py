@@ -64,3 +64,16 @@ def test_the_last_lines_say_what_to_type_next(trained, faces, monkeypatch, capsy
     soup(faces, "--eval-individual-models", "--val-ratio", "None")
     *_, after_scores, _ = capsys.readouterr().out.splitlines()
     assert after_scores == f"next: python main.py --data-location {faces} --greedy-soup --workers 0"
+
+
+def test_the_story_of_a_sweep_has_two_parts(trained, faces, monkeypatch, capsys):
+    in_a_copy(trained, monkeypatch)
+    soup(faces, "--greedy-soup")
+    capsys.readouterr()
+    validate(faces, "--sweep", "finetune_cp")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= MOST
+    assert any(line.startswith("single ") for line in lines)
+    assert any(line.startswith("auto ensemble ") for line in lines)
+    assert lines[-2] == f"next: python inference.py --data-location {faces} --sweep finetune_cp"
+    assert "most often wrong: " in Path(lines[-1].rpartition(" ")[2]).read_text()

@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import AGE, OTHER, SOUP, in_a_copy, infer, soup, validate
+from conftest import AGE, OTHER, SOUP, in_a_copy, infer, validate
 
 import hard_voting
 import summary
 from utils.base.errors import InputError
+from utils.evaluation.hand_in import submission_rows
 from utils.evaluation.manifest import (
     AUTO_ENSEMBLE,
     BEST_SINGLE,
@@ -74,18 +75,40 @@ def test_a_model_is_evaluated_once_for_all_submissions(trained, faces, monkeypat
     in_a_copy(trained, monkeypatch)
     infer(faces, "--sweep", NAME)
     manifest = read_manifest(NAME)
-    models = {read_checkpoint(Path("model") / one).digest for one in (manifest.best, manifest.soup, *manifest.ages)}
+    names = manifest.best, manifest.soup, f"{AGE}.pt"
+    models = {read_checkpoint(Path("model") / name).digest for name in names}
     assert len(list(Path("cache/logits").iterdir())) == len(models)
 
 
 def test_a_sweep_without_an_age_specialist_goes_on_without_one(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    Path(f"model/{AGE}.pt").unlink()
-    soup(faces, "--greedy-soup")
-    assert read_manifest(NAME).ages == []
+    specialist = Path(f"model/{AGE}.pt")
+    kept = specialist.rename("kept.pt")
     validate(faces, "--sweep", NAME)
     assert WEIGHTED not in infer(faces, "--sweep", NAME)
     assert vote("--sweep", NAME).is_file()
+    kept.rename(specialist)  # one that is trained later is found
+    assert WEIGHTED in infer(faces, "--sweep", NAME)
+
+
+def test_what_changed_since_it_was_scored_is_never_handed_in(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    validate(faces, "--sweep", NAME)
+    written = infer(faces, "--sweep", NAME)
+    vote("--sweep", NAME).write_text("another vote")
+    soup_alone = written[SOUP_ALONE].rename("away.csv")
+    record = written[BEST_SINGLE].with_name(f"{written[BEST_SINGLE].name}.json")
+    content = json.loads(record.read_text())
+    content["members"][0]["digest"] = "0" * 64
+    record.write_text(json.dumps(content))
+    states = {way: row for way, _, row in submission_rows(read_manifest(NAME))}
+    assert states[HARD_VOTE] == "changed since"
+    assert states[SOUP_ALONE] == "gone"
+    assert states[BEST_SINGLE] == "scored with other weights"
+    assert states[SOFT_VOTE]["kind"] == "soft vote"
+    soup_alone.rename(written[SOUP_ALONE])
+    vote("--sweep", NAME, "--mode", "class")  # which nobody scored
+    assert HARD_VOTE not in read_manifest(NAME).submissions
 
 
 def test_an_auto_ensemble_of_other_weights_is_left_out(trained, faces, monkeypatch, capsys):
@@ -101,9 +124,19 @@ def test_an_auto_ensemble_of_other_weights_is_left_out(trained, faces, monkeypat
 
 def test_what_names_models_itself_takes_no_other(trained, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    for flags in (["--model-name", SOUP], ["--flip"], ["--weighted-ensemble", AGE]):
+    for flags in (["--model-name", SOUP], ["--flip"], ["--soft-voting-rule", "log"], ["--weighted-ensemble", AGE]):
         with pytest.raises(InputError, match=f"--sweep {NAME} names all models itself: leave {flags[0]} out"):
             infer(Path("nowhere"), "--sweep", NAME, *flags)
+
+
+def test_the_vote_of_a_sweep_takes_its_files_only_and_leaves_them(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    written = infer(faces, "--sweep", NAME)
+    for more in (written[SOUP_ALONE], "--weights=1"):
+        with pytest.raises(InputError, match="one vote each: leave other files and --weights out"):
+            vote("--sweep", NAME, more)
+    with pytest.raises(InputError, match="is an input and the output"):
+        vote("--sweep", NAME, "--output", written[SOUP_ALONE])
 
 
 def test_an_unknown_sweep_is_told_with_the_flags(monkeypatch, capsys):

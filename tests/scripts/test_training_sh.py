@@ -2,11 +2,14 @@
 
 import contextlib
 import csv
+import fcntl
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -40,12 +43,16 @@ def sweep(tmp_path):
 
     calls = tmp_path / "calls.txt"
 
-    def start(*arguments, **env):
+    def start(*arguments, terminal=None, **env):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CUDA"))}
         env = {"STAGES": "finetune age", **inherited, "CALLS": str(calls), **env}
         env["PATH"] = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         command = ["bash", str(REPOSITORY / "training.sh"), *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if terminal is not None:
+            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+            streams |= {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+        return subprocess.Popen(command, env=env, **streams)
 
     def run(*arguments, **env):
         calls.unlink(missing_ok=True)
@@ -146,16 +153,34 @@ def test_a_worker_that_is_killed_stops_the_sweep(sweep):
     assert "finetune_age.py" not in " ".join(calls)
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_signal_ends_the_runs_too(sweep, jobs, tmp_path):
-    process = sweep.start(INDICES="0 1", JOBS=jobs, SLEEP="60")
-    calls = tmp_path / "calls.txt"
+def sleepers_of(process, calls, count):
+    """The stand-ins that sleep, as soon as there are so many."""
     until = time.monotonic() + 20
-    while not (calls.is_file() and len(calls.read_text().splitlines()) == int(jobs)) and time.monotonic() < until:
+    while not (calls.is_file() and len(calls.read_text().splitlines()) == count) and time.monotonic() < until:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
-    sleepers = [child for child in children if child.cmdline() == ["sleep", "60"]]
-    assert len(sleepers) == int(jobs)
+    return [child for child in children if child.cmdline() == ["sleep", "60"]]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_on_a_terminal_ends_the_runs(sweep, jobs, tmp_path):
+    ours, theirs = pty.openpty()
+    process = sweep.start(INDICES="0 1", JOBS=str(jobs), SLEEP="60", terminal=theirs)
+    os.close(theirs)
+    sleepers = sleepers_of(process, tmp_path / "calls.txt", jobs)
+    assert len(sleepers) == jobs
+    time.sleep(0.5)  # for training.sh to wait for them
+    os.write(ours, b"\x03")
+    assert process.wait(timeout=20) == 1
+    assert b"interrupted; run the same command again" in os.read(ours, 10_000)
+    assert not psutil.wait_procs(sleepers, timeout=10)[1]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_signal_ends_the_runs_too(sweep, jobs, tmp_path):
+    process = sweep.start(INDICES="0 1", JOBS=str(jobs), SLEEP="60")
+    sleepers = sleepers_of(process, tmp_path / "calls.txt", jobs)
+    assert len(sleepers) == jobs
     process.terminate()
     _, told = process.communicate(timeout=20)
     assert process.returncode == 1

@@ -23,7 +23,7 @@ from utils.ensembles.calibration import Calibration
 from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
 from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, SOFT_VOTE, SOUP, WEIGHTED, Manifest
 from utils.models.checkpoints import Checkpoint, check_members, flipped, read_checkpoint, versions
-from utils.models.sweeps import find_checkpoint, sweep_of
+from utils.models.sweeps import find_checkpoint, find_specialists, sweep_of
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,8 @@ def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
     """By themselves the best single model and the soup; the soup with the age specialist, and with the best single
     model; and the auto ensemble, where one was chosen.
     """
-    best, soup, *ages = (str(model_location / name) for name in (sweep.best, sweep.soup, *sweep.ages))
+    best, soup = (str(model_location / name) for name in (sweep.best, sweep.soup))
+    ages = [str(one.path) for one in find_specialists(model_location, sweep.name)[:1]]
     ways = {BEST_SINGLE: Way(best), SOUP: Way(soup)}
     if ages:
         ways[WEIGHTED] = Way(soup, ages=ages)

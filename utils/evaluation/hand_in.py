@@ -1,7 +1,9 @@
 """Which submission of a sweep to hand in, by what the people say who are held out."""
 
+import json
 from pathlib import Path
 
+from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
@@ -10,9 +12,9 @@ from utils.evaluation.results import latest_rows, with_interval
 PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
 
 
-def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | None]]:
-    """For each submission of a sweep how it was made, its file, and its row of scores on held-out people, None when
-    validation.py did not score it.
+def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
+    """For each submission of a sweep how it was made, its file, and its row of scores on held-out people, or in words
+    why it has none.
     """
     rows = [row for row in latest_rows(manifest) if row.get("applied", True)]
     by_model = {row["model"].removesuffix(".pt"): row for row in rows}
@@ -21,13 +23,26 @@ def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | None]]:
     for way, file in manifest.submissions.items():
         path = Path(file)
         row = voted if way == HARD_VOTE else by_model.get(path.stem.removeprefix("output_"))
-        found.append((way, path, row))
+        if row and way != HARD_VOTE and not _of_scored_weights(path, row):
+            row = "scored with other weights"
+        found.append((way, path, manifest.changed(way) or row or "not scored"))
     return found
 
 
-def recommended(rows: list[tuple[str, Path, dict | None]], metric: str) -> tuple[Path, str] | None:
+def _of_scored_weights(path: Path, row: dict) -> bool:
+    """Whether the model that a row scores is, with the very same weights, one of those that made a submission."""
+    record = path.with_name(f"{path.name}.json")
+    if "digest" not in row or not record.is_file():
+        return True
+    try:
+        return row["digest"] in [one["digest"] for one in json.loads(record.read_text(encoding="utf-8"))["members"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
+
+
+def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[Path, str] | None:
     """The file that scores best by `metric` on held-out people, and why in one sentence; None when none was scored."""
-    scored = [(way, path, row) for way, path, row in rows if row is not None]
+    scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
     if not scored:
         return None
     way, path, best = max(scored, key=lambda one: (one[2][metric], one[0] in PREFERRED))
@@ -52,7 +67,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     heading += ["new people"] if scored_on_new_people else []
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
-        scores = [with_interval(row, metric) if row else "not scored"]
+        scores = [row if isinstance(row, str) else with_interval(row, metric)]
         if scored_on_new_people:
             new = scored_on_new_people.get(path.name)
             scores.append(with_interval(new, metric) if new else "")
@@ -60,6 +75,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     lines = aligned(cells)
     choice = recommended(rows, metric)
     if choice is None:
-        return [*lines, "no submission was scored on held-out people: run validation.py --sweep " + manifest.name]
+        again = " and ".join(f"{script} --sweep {manifest.name}" for script in ("validation.py", "inference.py"))
+        return [*lines, f"no submission is scored on held-out people: run {again}"]
     path, why = choice
     return [*lines, f"hand in {path}: {why}"]

@@ -30,6 +30,8 @@ def file_of(what: str, name: str) -> Path:
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of one file; raises `InputError` when it is not what the scripts write."""
+    if not path.is_file():
+        raise InputError(f"the scores {path} are gone: run main.py again")
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         lacking = sorted({name for row in rows for name in ROW if name not in row})
