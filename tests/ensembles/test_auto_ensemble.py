@@ -16,6 +16,8 @@ from utils.evaluation.results import latest_rows
 from utils.evaluation.scores import log_softmax
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 AUTO = "logs/ensemble_finetune_cp_auto.json"
 
 

@@ -17,6 +17,8 @@ from utils.models.averaging import average
 from utils.models.checkpoints import read_checkpoint
 from utils.soups import report
 
+pytestmark = pytest.mark.slow
+
 
 def test_from_photographs_to_a_submission(trained, faces, monkeypatch):
     _, results = trained

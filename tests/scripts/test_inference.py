@@ -28,6 +28,8 @@ from utils.evaluation import shards
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import CLIPClassifier
 
+pytestmark = pytest.mark.slow
+
 SOUP, AGE = "finetune_cp_seed42_epoch2_greedysoup_num3", "Age_finetune_cp_seed42_i0_epoch2"
 KILLED_AT = """
 import os, signal, sys

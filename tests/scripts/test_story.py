@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import AGE, OTHER, SOUP, in_a_copy, soup, validate
 
+pytestmark = pytest.mark.slow
+
 MOST = 15  # lines
 DETAILS = {  # of each call, what only the log file tells
     "greedy soup": ("accepted finetune_cp", "averaged log-probabilities of all 3: accuracy", "looked at | seconds"),

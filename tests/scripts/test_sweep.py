@@ -24,6 +24,8 @@ from utils.evaluation.manifest import (
 )
 from utils.models.checkpoints import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 NAME = "finetune_cp"
 
 

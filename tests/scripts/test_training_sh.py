@@ -303,6 +303,7 @@ def kill_when(process, reached, timeout=300):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_the_demo_and_the_same_killed_three_times_end_in_the_same_files(tmp_path):
     small = {"INDICES": "0 1", "EPOCHS": "1"}
     done, broken = tmp_path / "whole", tmp_path / "broken"

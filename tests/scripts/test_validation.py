@@ -27,6 +27,8 @@ from utils.data.labels import Labelling
 from utils.models.checkpoints import read_checkpoint
 from utils.reports.mistakes import confusions, error_rates
 
+pytestmark = pytest.mark.slow
+
 
 def test_error_rates_are_wrong_of_total_by_hand():
     labelling = Labelling()

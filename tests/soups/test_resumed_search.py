@@ -12,6 +12,8 @@ import main
 from utils.evaluation import held_out
 from utils.models.checkpoints import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SOUP = Path("model/finetune_cp_seed42_epoch2_greedyreplacementsoup_num3.pt")
 ARGUMENTS = ("--recipe", "greedy-replacement", "--metric", "macro_f1", "--workers", "0", "--data-location")
 KILLED_AT = """

@@ -65,6 +65,7 @@ def early(table: Table, name: str, batch_size: int, batches: int) -> tuple[list[
     return [step.candidate for step in steps if step.accepted], outcomes, to_beat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_ten_thousand_tables_are_decided_as_by_brute_force_ties_included(name):
     accepted = ties = 0

@@ -17,6 +17,8 @@ from utils.base.errors import Diverged, InputError, Interrupted
 from utils.models.checkpoints import read_checkpoint
 from utils.training.resume_state import state_file
 
+pytestmark = pytest.mark.slow
+
 STATE = state_file(Path("model/finetune_cp_seed42_i0_epoch2.pt"))
 EVERYTHING = [
     "--epochs", 3, "--ema-decay", 0.8, "--gradient-accumulation-steps", 2, "--mixup", 0.4, "--sampler", "balanced",

@@ -20,6 +20,8 @@ import optuna_script
 from utils.base.errors import Diverged, InputError, Interrupted
 from utils.training import studies
 
+pytestmark = pytest.mark.slow
+
 SMALL = "--epochs-limits 1 2 --batch-sizes 16 --lr-limits 1e-3 3e-3 --indices 0 1 --report-to none --workers 0"
 
 

@@ -26,6 +26,8 @@ from utils.training.index_options import options_of_index
 from utils.training.parameters import depth_of, parameter_groups, trainable
 from utils.training.resume_state import Progress
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1, "image_size": 32,
     "patch_size": 8, "projection_dim": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
