@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from itertools import pairwise
 
 import pytest
 from conftest import REPOSITORY
@@ -66,7 +67,8 @@ def check_command(words: list[str]) -> str:
     options = {word for word in before if word.startswith("--")}
     if script == "-m":
         assert flags[0] == "pytest"
-        assert all((REPOSITORY / path).exists() for path in flags[1:] if not path.startswith("-")), words
+        paths = [word for before, word in pairwise(flags) if before != "-m" and not word.startswith("-")]
+        assert all((REPOSITORY / path).exists() for path in paths), words
     elif script == "training.sh":
         assert "sbatch" in before or not options
         finetune.parser().parse(flags)
