@@ -15,9 +15,9 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from utils.data.labels import Labelling  # noqa: E402
-from utils.data.submissions import match, read_submission  # noqa: E402
-from utils.evaluation.results import latest_rows, score_submissions  # noqa: E402
+from utils.data.labels import Labelling
+from utils.data.submissions import match, read_submission
+from utils.evaluation.results import latest_rows, score_submissions
 
 TRUTH, FACES = Path("data/eval_truth.csv"), 7
 WAYS = {  # in the picture: the kind of a row of scores, and the pattern of the submission's file

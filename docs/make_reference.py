@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from utils.base.options import Parser, default_as_typed  # noqa: E402
+from utils.base.options import Parser, default_as_typed
 
 SCRIPTS = (
     "finetune", "finetune_age", "main", "validation", "inference", "hard_voting", "summary", "optuna_script",

@@ -37,6 +37,6 @@ def test_halves_come_from_faces_of_one_mask_class():
     mixing = Mixing(LABELS, MASKS, 3, 0.0, half_cutmix=1.0)
     for seed in range(50):
         asked = []
-        mixing(np.random.default_rng(seed), 4, lambda k: asked.append(k) or WHITE)  # noqa: B023
+        mixing(np.random.default_rng(seed), 4, lambda k, asked=asked: asked.append(k) or WHITE)
         assert asked[0] == 4
         assert MASKS[asked[1]] == 1

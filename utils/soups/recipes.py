@@ -14,7 +14,8 @@ import numpy as np
 from utils.base.flags import RECIPES
 from utils.models.averaging import Mixture
 from utils.soups.evaluator import Evaluator
-from utils.soups.learned import learned, learned_by_layer  # noqa: F401  recipes too
+from utils.soups.learned import learned as learned  # recipes too
+from utils.soups.learned import learned_by_layer as learned_by_layer
 from utils.soups.search import greedy_soup
 from utils.soups.task_vectors import norms_and_cosines, task_gram
 
