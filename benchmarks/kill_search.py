@@ -18,9 +18,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.base import (
-    flags,
-)
+from utils.base import flags
 from utils.base.options import Options, Parser
 from utils.models.checkpoints import read_checkpoint
 

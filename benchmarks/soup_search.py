@@ -29,18 +29,13 @@ import faces
 from full_size import release_state
 
 import main as soup_script
-from utils.base import (
-    flags,
-)
+from utils.base import flags
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number
 from utils.data.images import decode
 from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
-from utils.data.preprocessing import (
-    normalised,
-    preprocessing,
-)
+from utils.data.preprocessing import normalised, preprocessing
 from utils.data.splits import make_split, recorded_split
 from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import read_checkpoint, save_checkpoint

@@ -8,14 +8,7 @@ from torch.nn import functional as F
 
 from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
-from utils.evaluation.scores import (
-    bootstrap_scores,
-    confusion_matrix,
-    interval,
-    log_softmax,
-    paired_gain,
-    score,
-)
+from utils.evaluation.scores import bootstrap_scores, confusion_matrix, interval, log_softmax, paired_gain, score
 from utils.training.losses import make_loss
 
 

@@ -11,17 +11,8 @@ import hard_voting
 import summary
 from utils.base.errors import InputError
 from utils.evaluation.hand_in import submission_rows
-from utils.evaluation.manifest import (
-    AUTO_ENSEMBLE,
-    BEST_SINGLE,
-    HARD_VOTE,
-    SOFT_VOTE,
-    WEIGHTED,
-    read_manifest,
-)
-from utils.evaluation.manifest import (
-    SOUP as SOUP_ALONE,
-)
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOFT_VOTE, WEIGHTED, read_manifest
+from utils.evaluation.manifest import SOUP as SOUP_ALONE
 from utils.models.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -7,12 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DataLoaderConfiguration,
-    broadcast_object_list,
-    get_cpu_distributed_information,
-    set_seed,
-)
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, get_cpu_distributed_information, set_seed
 from joblib import cpu_count
 
 from utils.base.terminal import start_log

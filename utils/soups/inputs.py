@@ -10,11 +10,7 @@ from utils.base.options import Options
 from utils.data.labelled import LabelledImages, read_labelled_images
 from utils.data.photographs import Photographs, read_photographs
 from utils.data.splits import evaluation_split
-from utils.models.checkpoints import (
-    Checkpoint,
-    check_same_kind,
-    read_checkpoint,
-)
+from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint
 from utils.models.sweeps import NamedFiles, Sweep, find_sweep
 
 
