@@ -288,7 +288,8 @@ def test_a_photograph_is_answered_and_nothing_is_kept(shown, trained, photograph
     assert html.split() == expected.split()
     assert "says by itself" in html
     assert uploads(shown) == []
-    assert [one.name for one in shown.folder.iterdir() if one.name not in ("uploads", "output.txt")] == []
+    assert {one.name for one in shown.folder.iterdir()} <= {"uploads", "output.txt", "logs"}
+    assert path.name not in "".join(log.read_text() for log in shown.folder.glob("logs/*"))
 
 
 def test_what_is_no_photograph_gets_a_message_and_no_traceback(shown, tmp_path):
