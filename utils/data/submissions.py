@@ -1,6 +1,5 @@
 """Submission files: the columns of `info.csv` with `ans` filled in; rows of several are matched by `ImageID`."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.base.files import OUTPUT, write_text
+from utils.base.files import OUTPUT, sha256_of, write_text
 from utils.base.tables import open_table, write_table
 from utils.data.labels import Labelling
 
@@ -136,7 +135,5 @@ def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], 
 
 def write_record(submission: Path, record: dict) -> Path:
     """Tell beside a submission what it was made from: `record`, and the SHA-256 of the file that it belongs to."""
-    with open(submission, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    content = {"file": submission.name, "sha256": digest, **record}
+    content = {"file": submission.name, "sha256": sha256_of(submission), **record}
     return write_text(submission.with_name(f"{submission.name}.json"), json.dumps(content, indent=2) + "\n")

@@ -4,13 +4,12 @@ main.py writes it; inference.py and hard_voting.py add the submissions. Files ar
 folder, those of scores and submissions by their paths.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from utils.base.errors import InputError
-from utils.base.files import LOGS, write_text
+from utils.base.files import LOGS, sha256_of, write_text
 from utils.base.metrics import METRICS
 
 BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE = "best single", "soup", "soup + age specialist", "soft vote"
@@ -48,14 +47,14 @@ class Manifest:
 
     def add(self, way: str, path: Path) -> None:
         """Note a submission that has just been written."""
-        self.submissions[way], self.sha256[way] = str(path), _sha256(path)
+        self.submissions[way], self.sha256[way] = str(path), sha256_of(path)
 
     def changed(self, way: str) -> str:
         """What has become of a submission since it was noted: `gone`, `changed since`, or nothing."""
         path = Path(self.submissions[way])
         if not path.is_file():
             return "gone"
-        return "" if _sha256(path) == self.sha256.get(way) else "changed since"
+        return "" if sha256_of(path) == self.sha256.get(way) else "changed since"
 
     @property
     def soup(self) -> str:
@@ -63,11 +62,6 @@ class Manifest:
         if "greedy" not in self.soups:
             raise InputError(f"the sweep {self.name} has no greedy soup: run main.py --greedy-soup --name {self.name}")
         return self.soups["greedy"]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_file(name: str) -> Path:
