@@ -11,7 +11,7 @@ from utils.base.files import locked, write_text
 from utils.base.flags import START_FILE
 from utils.base.options import Options
 from utils.models.checkpoints import DROPPED, Checkpoint, read_checkpoint
-from utils.models.weights import RECORD_FILE, read_record
+from utils.models.weights import RECORD_FILE, read_meta
 
 AGE_PREFIX = "Age_"  # of an age specialist's file
 
@@ -106,7 +106,7 @@ def model_files(model_location: Path) -> list[ModelFile]:
         raise InputError(f"model folder {model_location} does not exist: give --model-location")
     paths = sorted(Path(model_location).glob("*.pt"))
     others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
-    return [ModelFile(path, read_record(path)) for path in others]
+    return [ModelFile(path, read_meta(path)) for path in others]
 
 
 def is_release_file(path: Path) -> bool:
@@ -224,7 +224,7 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     """
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
-        metas = {one: read_checkpoint(one.path).meta for one in find_sweep(model_location, name).ingredients}
+        metas = {one: read_meta(one.path) for one in find_sweep(model_location, name).ingredients}
         ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
         scored = [one for one in ended if metas[one]["scores"] is not None]
         for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
@@ -232,7 +232,7 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
             write_text(one.path.with_suffix(DROPPED), json.dumps(note, indent=1) + "\n")
             removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
         for path in removed:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return removed
 
 
