@@ -91,13 +91,16 @@ def locked(path: str | Path) -> Iterator[None]:
 
 def open_own(path: Path) -> IO[bytes]:
     """Open a file to read it and to append to it, made if it is not there; what a link points at is not touched."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        file = open(path, "a+b", opener=lambda name, _: os.open(name, flags, 0o666))
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise InputError(f"{path} is a link, a folder or a pipe: remove it") from error
-        raise
-    return open(number, "a+b")
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ESPIPE):
+            raise
+    raise InputError(f"{path} is a link, a folder or a pipe: remove it")
 
 
 def lock(file: IO) -> None:
