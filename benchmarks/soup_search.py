@@ -32,7 +32,7 @@ import main as soup_script
 from utils.base import flags
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number
-from utils.data.images import decode
+from utils.data.decoding import decode
 from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
 from utils.data.preprocessing import normalised, preprocessing

@@ -10,7 +10,7 @@ from PIL import Image
 import hard_voting
 from utils.base import pictures
 from utils.base.errors import InputError
-from utils.data.images import decode
+from utils.data.decoding import decode
 from utils.ensembles.votes import attribute_votes, class_votes, most_disputed, whole_weights
 
 VOTES = pytest.mark.parametrize("vote", [class_votes, attribute_votes])

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from utils.base.errors import InputError
-from utils.data.images import check_complete, decode, thumbnail
+from utils.data.decoding import check_complete, decode, thumbnail
 from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.ensembles.members import Ensemble
 from utils.evaluation import prediction
