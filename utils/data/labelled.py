@@ -13,7 +13,7 @@ from utils.base.tables import read_dicts
 from utils.data.decoding import SUFFIXES, hidden
 from utils.data.labels import Classes, Labelling
 
-NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"(\d+)(\.0*)?")
+NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"0*(\d+)(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
     if not numbered:
         raise InputError(f"{path} lists no images")
     rows, lines = zip(*numbered, strict=True)
-    files = [os.path.normpath(line["file"].rstrip()) for line in lines]
+    files = [os.path.normpath(line["file"].rstrip(" \t")) for line in lines]
     persons = [line.get("person", file).strip() for line, file in zip(lines, files, strict=True)]
     for row, file, person in zip(rows, files, persons, strict=True):
         if not person:
@@ -130,7 +130,7 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
     labels = [line["label"].strip() for line in lines]
     ids = [CLASS_ID.fullmatch(label) for label in labels]
     if all(ids):
-        targets, names = [int(f"0{one[1].lstrip('0')}"[:10]) for one in ids], None  # no head has a billion classes
+        targets, names = [int(one[1]) if len(one[1]) < 10 else 2**31 for one in ids], None  # no head has so many
     else:
         numbers = any(map(NUMBER.fullmatch, labels))
         for row, label, class_id in zip(rows, labels, ids, strict=True):

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,11 +58,11 @@ def read_photographs(data_location: Path, relabel: Path | None = None) -> Photog
     missing folder, a person folder that does not parse, and an empty result.
     """
     folder = training_folder(data_location)
-    skipped = Counter()
+    skipped = defaultdict(list)
     rows = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if hidden(entry.name) or not entry.is_dir():
-            skipped["dot files" if hidden(entry.name) else "files beside the person folders"] += 1
+            skipped["dot files" if hidden(entry.name) else "files beside the person folders"].append(entry.name)
             continue
         try:
             person = parse_person(entry.name)
@@ -72,7 +72,10 @@ def read_photographs(data_location: Path, relabel: Path | None = None) -> Photog
     if not rows:
         raise InputError(f"no photographs in {folder}: expected id_gender_race_age/mask1.jpg and so on")
     if skipped:
-        log.info("skipped in %s: %s", folder, ", ".join(f"{n} {what}" for what, n in sorted(skipped.items())))
+        counts = [f"{len(names)} {what}" for what, names in sorted(skipped.items())]
+        example = f" such as {skipped['unknown names'][0]!r}" if "unknown names" in skipped else ""
+        log.info("skipped in %s: %s%s", folder, ", ".join(counts), example)
+        log.debug("skipped: %s", dict(skipped))
     people = [person for person, _ in rows]
     stems = [Path(name).stem.lower() for _, name in rows]
     person_of = _person_of_folders(people)
@@ -121,20 +124,18 @@ def training_folder(data_location: Path) -> Path:
     raise AssertionError("the location itself is a folder")
 
 
-def _photograph_names(folder: Path, skipped: Counter) -> list[str]:
-    """Names of a person's photographs, sorted."""
+def _photograph_names(folder: Path, skipped: dict[str, list[str]]) -> list[str]:
+    """Names of a person's photographs, sorted by what they are in lower case."""
     names = {}
     for name in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(name.lower())
         if hidden(name) or stem not in STEM_MASKS or suffix not in SUFFIXES:
-            skipped["dot files" if hidden(name) else "unknown names"] += 1
-            if not hidden(name):
-                log.debug("skipped %s", folder / name)
+            skipped["dot files" if hidden(name) else "unknown names"].append(f"{folder.name}/{name}")
             continue
         if stem in names:
             raise InputError(f"{folder} holds both {names[stem]} and {name}: keep one of them")
         names[stem] = name
-    return list(names.values())
+    return [names[stem] for stem in sorted(names)]
 
 
 def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
@@ -151,7 +152,7 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
     given = defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
     for number, line in lines:
-        where, name, attribute = f"{path} line {number}", line["id"].strip(), line["attribute"]
+        where, name, attribute = f"{path} line {number}", line["id"].strip(" \t"), line["attribute"]
         if name not in exact and name in zeros_lost:
             tell_once(f"{path}: ids without their leading zeros are read with them")
         rows = exact.get(name) or zeros_lost.get(name, [])

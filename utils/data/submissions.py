@@ -82,9 +82,10 @@ def read_submission(path: Path, filled: str = "ImageID") -> Submission:
 
 def without_spaces(image: str, path: Path) -> str:
     """An `ImageID` without the spaces behind it, which the log tells of."""
-    if image != image.rstrip():
+    short = image.rstrip(" \t")
+    if short != image:
         tell_once(f"{path}: spaces behind an ImageID, such as {image!r}, are left out")
-    return image.rstrip()
+    return short
 
 
 def _positions(path: Path, columns: list[str]) -> tuple[int, int]:
