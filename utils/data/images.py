@@ -56,7 +56,7 @@ class SquareImages(FileImages):
 
     def __init__(self, path: Path, folder: Path, files: Sequence[str], size: int, digests: bytes):
         super().__init__(folder, files, size, digests)
-        self.path = path
+        self.path, self.told = path, False
 
     def __getitem__(self, row: int) -> np.ndarray:
         square = np.array(self._squares[row])
@@ -84,7 +84,8 @@ class SquareImages(FileImages):
         square, photograph = super().__getitem__(row), self.folder / self.files[row]
         if not self._fits(row, square):
             raise InputError(f"{self.path} is damaged, and {photograph} now gives other pixels: remove the former")
-        log.warning("%s is damaged: decoded %s again", self.path, photograph)
+        level, self.told = logging.DEBUG if self.told else logging.WARNING, True  # a whole file may be damaged
+        log.log(level, "%s is damaged: %s and others that are damaged are decoded again", self.path, photograph)
         with suppress(OSError), open(os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW), "wb") as file:
             file.seek(row * square.nbytes)
             file.write(square)
