@@ -56,7 +56,7 @@ def check(options: Options) -> None:
     """Raise `InputError` for options that contradict each other."""
     own_ensemble = "weighted_ensemble", "soft_voting", "soft_voting_rule"
     flags.refuse_beside_sweep(options, "ensemble", "model_name", *own_ensemble, "flip", "demo")
-    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std")
+    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std", "tower")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
     own = "data_location", "output_dir", "format", "save_probs", "skip_bad", "batch_size", "workers"

@@ -232,11 +232,15 @@ def test_folders_are_read_as_shown(zoo):
         read_labelled_images(Path("images"))
 
 
-def test_logits_that_are_no_numbers_are_an_error_that_names_the_model(zoo):
+def test_weights_and_logits_that_are_no_numbers_are_an_error_that_names_the_model(zoo):
     state = torch.load("zoo_1.pt", weights_only=True)
-    torch.save({name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()}, "zoo_1.pt")
-    with pytest.raises(InputError, match="zoo_1: its logits are NaN or infinite"):
-        soup(Path("nowhere"), *zoo, "--greedy-soup")
+    for value, message in (
+        (torch.nan, r"zoo_1\.pt: tensor .* holds NaN or infinite numbers"),
+        (3e38, "zoo_1: its logits are NaN"),
+    ):
+        torch.save({name: torch.full_like(tensor, value) for name, tensor in state.items()}, "zoo_1.pt")
+        with pytest.raises(InputError, match=message):
+            soup(Path("nowhere"), *zoo, "--greedy-soup")
 
 
 def test_one_image_or_one_ingredient_does_what_can_be_done(zoo):

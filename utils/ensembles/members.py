@@ -180,7 +180,7 @@ def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint]
     else:
         paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.ages, *way.others)]
         flips = [options.flip] * len(paths)
-    models = [read_checkpoint(path, options.mean, options.std) for path in paths]
+    models = [read_checkpoint(path, options.mean, options.std, tower=options.tower) for path in paths]
     for model, (_, digest, _) in zip(models, way.auto.members if way.auto else (), strict=False):
         if model.digest != digest:
             raise InputError(

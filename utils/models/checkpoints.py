@@ -30,7 +30,7 @@ class Checkpoint:
     It holds no tensors: `state_dict` maps them anew for each use, so that a hundred checkpoints take no memory.
     `shapes` are those of the tensors by name. `meta` is the record of our own files and None for those of others;
     then `split` is None too, and classes and preprocessing are what the original used (or what was told by `--mean`,
-    `--std` and the labelled images).
+    `--std` and the labelled images), and `tower` is what `--tower` tells.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class Checkpoint:
     digest: str
     classes: Labelling | Classes | None = None
     label: str = ""
+    tower: tuple[int, str] | None = None
 
     @property
     def labelling(self) -> Labelling | Classes:
@@ -49,7 +50,7 @@ class Checkpoint:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
-        return read_weights(self.path).state_dict
+        return read_weights(self.path, self.tower).state_dict
 
     def build(self) -> CLIPClassifier:
         """The model with these weights."""
@@ -103,15 +104,15 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
 
 
 def read_checkpoint(
-    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling | Classes] | None = None
+    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling | Classes] | None = None, tower=None
 ) -> Checkpoint:
-    """Read a classifier's checkpoint, ours or another's; `mean` and `std` serve files without a record.
+    """Read a classifier's checkpoint, ours or another's; `mean`, `std` and `tower` serve files without a record.
 
     `classes_of` tells what the rows of a head without a record mean, given their number; without it they are the 18
     classes of the competition, or 3 ages. Raises `InputError` for a file without a head, with another number of
     classes, or of a newer format.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, tower)
     if weights.num_classes is None:
         raise InputError(f"{path} has no classification head: fine-tune it first")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.state_dict.items()}
@@ -119,8 +120,8 @@ def read_checkpoint(
     if meta is not None:
         if meta["format"] != FORMAT:
             raise InputError(f"{path} has checkpoint format {meta['format']}, this program reads format {FORMAT}")
-        if mean or std:
-            log.warning("%s records its own preprocessing: --mean and --std are not used", path)
+        if mean or std or tower:
+            log.warning("%s records its own preprocessing and tower: --mean, --std and --tower are not used", path)
         if path.is_dir() and digest(weights.state_dict) != meta["digest"]:  # a folder is easily changed in part
             raise InputError(f"{path} has other weights than its {RECORD_FILE} tells of: remove {RECORD_FILE}")
         return Checkpoint(path, weights.config, shapes, meta, meta["preprocessing"], meta["digest"])
@@ -134,7 +135,7 @@ def read_checkpoint(
     log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
     how = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
     classes = classes_of(weights.num_classes)
-    return Checkpoint(path, weights.config, shapes, None, how, digest(weights.state_dict), classes)
+    return Checkpoint(path, weights.config, shapes, None, how, weights.digest, classes, tower=tower)
 
 
 def differences(before: dict, now: dict) -> str:

@@ -18,7 +18,8 @@ from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
-from utils.models.weights import HEAD, HEAD_FILE, RECORD_FILE, digest, read_weights
+from utils.models.foreign import HEAD
+from utils.models.weights import HEAD_FILE, RECORD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
 
