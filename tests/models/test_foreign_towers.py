@@ -187,7 +187,8 @@ def test_an_odd_tensor_is_one_error_that_names_file_and_tensor(name, tensor, mes
 
 
 GOOD = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 2,
-        "image_size": 64, "patch_size": 8, "projection_dim": 128, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}  # fmt: skip
+        "image_size": 64, "patch_size": 8, "projection_dim": 128, "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5}  # fmt: skip
 BAD_CONFIGS = [
     ("num_hidden_layers", 10**9), ("num_hidden_layers", 0), ("num_hidden_layers", 2.5), ("image_size", "64"),
     ("image_size", [64, 64]), ("image_size", True), ("image_size", 10**5000), ("image_size", 60), ("image_size", 8192),
@@ -203,9 +204,9 @@ BAD_CONFIGS = [
 def test_a_configuration_out_of_bounds_is_one_error(key, value, monkeypatch):
     monkeypatch.setattr("utils.base.memory.memory", lambda: 2**34)
     assert checked_config({**GOOD, "more": 1}, "f") == GOOD
-    with pytest.raises(InputError, match="^f: "):
+    with pytest.raises(InputError, match=r"^f: "):
         checked_config({**GOOD, key: value}, "f")
-    with pytest.raises(InputError, match=f"f lacks {key}"):
+    with pytest.raises(InputError, match=rf"f lacks {key}"):
         checked_config({name: one for name, one in GOOD.items() if name != key}, "f")
 
 

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 
 FORMAT = 1
+KINDS = {("age",): "an age specialist of 3 classes", ALL_ATTRIBUTES: "a model of 18 classes"}
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
@@ -202,7 +203,21 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
 
 
 def check_members(model: Checkpoint, ages: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:
-    """Raise `InputError` unless `model` tells all classes apart and fits its age specialists and other models."""
+    """Raise `InputError` unless `model` tells all classes apart and fits its age specialists and other models.
+
+    A model of other classes than the competition's has no age to correct, and fits models of the same classes.
+    """
+    if not model.labelling.attributes:
+        if ages:
+            raise InputError(
+                f"{model.path} is {_kind(model)}: --weighted-ensemble corrects the age of the competition's"
+            )
+        for other in others:
+            if other.labelling != model.labelling:
+                raise InputError(
+                    f"{model.path.name} and {other.path.name} have other classes: they cannot vote together"
+                )
+        return
     check_attributes(model, ALL_ATTRIBUTES)
     for age in ages:
         check_ensemble(model, age, ("age",))
@@ -228,7 +243,13 @@ def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, 
 def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> None:
     """Raise `InputError` when an age specialist stands where a model of 18 classes is asked for, or the reverse."""
     if checkpoint.labelling.attributes != attributes:
-        kinds = {3: "an age specialist of 3 classes", 18: "a model of 18 classes"}
-        asked = kinds[Labelling(attributes).num_classes]
         remedy = "--weighted-ensemble takes one" if len(attributes) > 1 else "finetune_age.py trains one"
-        raise InputError(f"{checkpoint.path} is {kinds[checkpoint.labelling.num_classes]}, not {asked}: {remedy}")
+        if not checkpoint.labelling.attributes:
+            remedy = "main.py --score-on FOLDER scores it on images of its own classes, inference.py predicts with it"
+        raise InputError(f"{checkpoint.path} is {_kind(checkpoint)}, not {KINDS[attributes]}: {remedy}")
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    """What a model tells apart, in words."""
+    others = f"a model of {checkpoint.labelling.num_classes} other classes"
+    return KINDS.get(checkpoint.labelling.attributes, others)
