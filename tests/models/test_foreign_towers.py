@@ -15,10 +15,12 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 
 from utils.base.errors import InputError
 from utils.base.memory import memory
+from utils.data.labels import Labelling
 from utils.data.preprocessing import checked_preprocessing, preprocessing
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import build, checked_config
 from utils.models.foreign import OPENAI_RENAMES
+from utils.models.heads import zeroshot_head
 from utils.models.weights import at_image_size, read_weights
 
 ASKED = r"x\.pt does not tell how many attention heads its tower of width \d+ has, nor its activation: give --tower"
@@ -281,3 +283,15 @@ def test_a_config_that_tells_nothing_is_one_error(hostile):
         Path("hub/config.json").write_text(text)
         with pytest.raises(InputError, match="hub"):
             read_weights("hub")
+
+
+def test_a_tokenizer_of_a_folder_runs_no_code_either(hostile, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append("?") or "y")
+    save_config(hostile)
+    told = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    Path("hub/tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match="--head-init zeroshot: cannot load text tower and tokenizer of hub"):
+        zeroshot_head("hub", Labelling())
+    assert not asked
+    assert not os.path.exists("ran")

@@ -98,7 +98,8 @@ def read_labelled_images(location: Path) -> LabelledImages:
 
 def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...]]:
     """(file, class, file) of all images, an image's person being itself; and the classes."""
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = (path.name for path in folder.iterdir() if path.is_dir() and path.name != "__MACOSX")  # of macOS' zip
+    classes = sorted(name for name in folders if not name.startswith("."))
     if all(name.isdecimal() for name in classes) and classes != [str(k) for k in range(len(classes))]:
         raise InputError(
             f"the sub-folders of {folder} ({', '.join(classes[:3])} ...) could be class numbers or names in sorted "
@@ -127,7 +128,8 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
     labels = [line["label"].strip() for line in lines]
     ids = [CLASS_ID.fullmatch(label) for label in labels]
     if all(ids):
-        targets, names = [min(int(one[1]), 2**31) for one in ids], None  # no head has so many classes
+        digits = [one[1].lstrip("0") or "0" for one in ids]
+        targets, names = [int(one) if len(one) < 10 else 2**31 for one in digits], None  # no head has so many classes
     else:
         numbers = any(map(NUMBER.fullmatch, labels))
         for row, label, class_id in zip(rows, labels, ids, strict=True):

@@ -25,8 +25,8 @@ def find_pretrained(options: Options) -> tuple[str, str]:
     if not each_index_has_a_start(options.model):
         source = HUB_NAMES.get(options.model, options.model)
         known = ", ".join((RELEASE, *HUB_NAMES))
-        if not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-            raise InputError(f"--model {source} is neither {known}, a hub id, a folder nor a file")
+        if not source or not (Path(source).exists() or re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
+            raise InputError(f"--model {source or repr(source)} is neither {known}, a hub id, a folder nor a file")
         return source, source
     folder, present = _release_files(options)
     own = folder / f"model_{options.i}.pt"
