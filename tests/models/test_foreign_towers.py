@@ -285,13 +285,14 @@ def test_a_config_that_tells_nothing_is_one_error(hostile):
             read_weights("hub")
 
 
-def test_a_tokenizer_of_a_folder_runs_no_code_either(hostile, monkeypatch):
-    asked = []
-    monkeypatch.setattr("builtins.input", lambda *_: asked.append("?") or "y")
+def test_a_text_tower_runs_no_code_and_fetches_no_attention_either(hostile, monkeypatch):
+    def tokenizer(source, trust_remote_code):
+        assert not trust_remote_code
+        return lambda texts, **_: {
+            name: torch.ones(len(texts), 4, dtype=int) for name in ("input_ids", "attention_mask")
+        }
+
+    hostile["text_config"]["_attn_implementation"] = "someone/kernel"
     save_config(hostile)
-    told = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
-    Path("hub/tokenizer_config.json").write_text(json.dumps(told))
-    with pytest.raises(InputError, match="--head-init zeroshot: cannot load text tower and tokenizer of hub"):
-        zeroshot_head("hub", Labelling())
-    assert not asked
-    assert not os.path.exists("ran")
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", tokenizer)
+    assert zeroshot_head("hub", Labelling())[0].shape == (18, DIM)
