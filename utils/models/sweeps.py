@@ -281,7 +281,7 @@ def choose_checkpoint(options: Options) -> Path:
     if options.name:
         raise InputError("--model-name names a file and --name a sweep: give one of them")
     path = find_checkpoint(options.model_name, options.model_location)
-    meta = read_checkpoint(path).meta if asked else None
+    meta = read_checkpoint(path, tower=options.tower).meta if asked else None
     for name, value in asked.items() if meta else ():
         recorded = _recorded(meta, name)
         if value not in recorded:
