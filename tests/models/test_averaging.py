@@ -112,7 +112,13 @@ def test_what_weighs_nothing_is_not_read():
 @pytest.fixture
 def checkpoints(tmp_path):
     """Five checkpoints of a few numbers each."""
-    return [checkpoint(tmp_path / f"c{seed}.pt", ingredient(seed)) for seed in range(5)]
+    return [checkpoint(tmp_path / f"c{seed}.pt", floats(seed)) for seed in range(5)]
+
+
+def floats(seed: int) -> dict[str, torch.Tensor]:
+    """An ingredient as our files hold one, without whole numbers and with a head."""
+    given = ingredient(seed)
+    return {"classification_head.weight": given["weight"], "classification_head.bias": given["bias"]}
 
 
 def checkpoint(path: Path, state_dict: dict[str, torch.Tensor]) -> Checkpoint:
@@ -141,7 +147,7 @@ def test_members_given_twice_count_twice_and_weightless_ones_not_at_all(checkpoi
     first, second, third, *_ = checkpoints
     twice = Mixture.of([first, second, first])
     assert dict(zip((one.name for one in twice.members), twice.shares, strict=True)) == {"c0": 2 / 3, "c1": 1 / 3}
-    assert same(twice.state_dict(), mean([ingredient(0), ingredient(0), ingredient(1)]))
+    assert same(twice.state_dict(), mean([floats(0), floats(0), floats(1)]))
     assert Mixture.of([first, second, third], [1, 1, 0]).digest == Mixture.of([first, second]).digest
     assert Mixture.of([first, second, first, second]).digest == Mixture.of([first, second]).digest
 
@@ -149,7 +155,7 @@ def test_members_given_twice_count_twice_and_weightless_ones_not_at_all(checkpoi
 def test_a_mixture_of_one_is_its_member(checkpoints):
     alone = Mixture.of(checkpoints[:1])
     assert alone.digest == checkpoints[0].digest
-    assert same(alone.state_dict(), ingredient(0))
+    assert same(alone.state_dict(), floats(0))
 
 
 def test_shares_of_a_mixture_by_tensor_are_means_over_the_numbers(checkpoints):

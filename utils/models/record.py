@@ -81,31 +81,39 @@ class Ingredient(Record):
     weight: float
 
 
-class CheckpointRecord(Record):
-    """The whole of it; `model` and `preprocessing` are looked at where they are used."""
+class TowerRecord(Record):
+    """That of weights without a head, which others are fine-tuned from; `model` is looked at where it is used."""
 
     format: Literal[FORMAT]
     model: dict[str, Any]
-    labelling: LabellingRecord
-    preprocessing: dict[str, Any]
     options: OptionsRecord
     split: SplitRecord | None
+    digest: Digest
+
+
+class CheckpointRecord(TowerRecord):
+    """That of a classifier; `preprocessing` is looked at where it is used."""
+
+    labelling: LabellingRecord
+    preprocessing: dict[str, Any]
     family: Text | None
     held_out: Text | None = None
     scores: dict[str, Any] | None
     made_from: list[Ingredient]
-    digest: Digest
     epoch: Count | None = None
     start: Text | None = None
     ingredient: Place | None = None
 
 
-def check_record(meta: dict, where: str) -> dict:
-    """The record itself, when its values are those of a checkpoint; raises `InputError` that begins with `where`."""
+def check_record(meta: dict, has_head: bool, where: str) -> dict:
+    """The record itself, when its values are those of a classifier, or of a tower without a head; raises `InputError`
+    that begins with `where`.
+    """
     told = meta.get("format")
     if isinstance(told, int) and told > FORMAT:
         raise InputError(f"{where} has checkpoint format {told}, this program reads format {FORMAT}")
-    records.check_record(meta, CheckpointRecord, where, "has a damaged record", REMEDY)
+    kind = CheckpointRecord if has_head else TowerRecord
+    records.check_record(meta, kind, where, "has a damaged record", REMEDY)
     return meta
 
 

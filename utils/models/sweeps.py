@@ -48,7 +48,7 @@ class ModelFile:
         """Whether it is a model of the age alone."""
         if self.meta is None:
             return self.path.name.startswith(AGE_PREFIX)
-        return self.meta["labelling"].get("attributes") == ["age"]
+        return self.meta.get("labelling", {}).get("attributes") == ["age"]
 
     @property
     def recipe(self) -> str | None:

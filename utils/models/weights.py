@@ -129,20 +129,25 @@ def _read_file(path: Path, tower: tuple[int, str] | None) -> Weights:
     if not _is_own(content):
         tensors, config, told = read_state_dict(str(path), content, tower)
         return Weights(str(path), tensors, config, told=told)
-    meta, tensors = check_record(content["meta"], str(path)), content.get("state_dict")
-    if not holds_tensors(tensors):
-        raise InputError(f"{path} is damaged, it has a record and no tensors: remove it and make it again")
-    config = checked_config(meta["model"], f"{path}, model")
-    return Weights(str(path), checked_tensors(tensors, str(path)), config, meta=meta)
+    config, meta = checked_config(_own_record(content, path)["model"], f"{path}, model"), content["meta"]
+    return Weights(str(path), checked_tensors(content["state_dict"], str(path)), config, meta=meta)
 
 
 def read_meta(path: Path) -> dict | None:
     """What our own file tells of itself, without its tensors; None for files of others and what cannot be read."""
     try:
         content = read_archive(path)
-        return check_record(content["meta"], str(path)) if _is_own(content) else None
+        return _own_record(content, path) if _is_own(content) else None
     except InputError:
         return None
+
+
+def _own_record(content: dict, path: Path) -> dict:
+    """The record in an archive of ours. Raises `InputError` when it, or what is beside it, is damaged."""
+    tensors = content.get("state_dict")
+    if not holds_tensors(tensors):
+        raise InputError(f"{path} is damaged, it has a record and no tensors: remove it and make it again")
+    return check_record(content["meta"], f"{HEAD}weight" in tensors, str(path))
 
 
 def _is_own(content: dict) -> bool:
