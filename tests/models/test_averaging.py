@@ -97,7 +97,7 @@ def test_weights_count_relative_to_their_sum_and_the_ends_are_the_ingredients():
 
 def test_each_tensor_can_have_weights_of_its_own():
     zero, one = ingredient(0), ingredient(1)
-    soup = mean([zero, one], {"weight": [1, 0], "bias": [0, 1]})
+    soup = mean([zero, one], {"classification_head.weight": [1, 0], "classification_head.bias": [0, 1]})
     assert torch.equal(soup["weight"], zero["weight"])
     assert torch.equal(soup["bias"], one["bias"])
 
@@ -159,5 +159,7 @@ def test_a_mixture_of_one_is_its_member(checkpoints):
 
 
 def test_shares_of_a_mixture_by_tensor_are_means_over_the_numbers(checkpoints):
-    mixture = Mixture.of(checkpoints[:2], {"weight": [1, 0], "bias": [0, 1]})  # 12 numbers and 4
+    mixture = Mixture.of(
+        checkpoints[:2], {"classification_head.weight": [1, 0], "classification_head.bias": [0, 1]}
+    )  # 12 numbers and 4
     assert dict(zip((one.name for one in mixture.members), mixture.shares, strict=True)) == {"c0": 0.75, "c1": 0.25}
