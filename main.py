@@ -18,6 +18,7 @@ from utils.base import files, flags
 from utils.base.errors import InputError, run_script
 from utils.base.metrics import METRICS
 from utils.base.options import RECORDED, Options, Parser
+from utils.base.terminal import say
 
 if TYPE_CHECKING:
     from utils.evaluation.results import ScoreBook
@@ -108,7 +109,7 @@ def download(options: Options) -> None:
 
     indices = range(min(options.model_num or RELEASED, RELEASED))
     fetched = download_models(options.model_location, indices, options.model_url or RELEASE_URL)
-    print(f"{len(fetched)} release models in {options.model_location}")
+    say(f"{len(fetched)} release models in {options.model_location}")
 
 
 def possible(recipes: list[str], inputs: SoupInputs, options: Options) -> list[str]:

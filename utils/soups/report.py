@@ -118,7 +118,8 @@ def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str
     path_steps = [
         (_short(step.candidate.file_name), step.score and float(step.score), step.accepted) for step in steps
     ]
-    return save_score_plot(path, points, title, path_steps, metric)
+    band = next((row[f"{metric}_interval"] for row in rows if row["kind"] == "ingredient"), None)  # of the best
+    return save_score_plot(path, points, title, path_steps, metric, band)
 
 
 def _short(model: str) -> str:
