@@ -172,13 +172,16 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
 
 def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     """The book of scores, with those of each ingredient in it."""
+    from utils.evaluation.alarms import alarm_lines
     from utils.evaluation.results import ScoreBook
     from utils.soups.report import ingredient_lines
 
     book = ScoreBook(evaluator.held_out, inputs.who, inputs.split)
     for one, logits in zip(evaluator.ingredients, evaluator.logits, strict=True):
         book.add("ingredient", one.file_name, one.digest, logits)
-    for line in ingredient_lines(book, evaluator.metric_name):
+    preds, classes = [logits.argmax(-1) for logits in evaluator.logits], evaluator.held_out.labelling.classes
+    alarms = alarm_lines(evaluator.labels, preds, classes, evaluator.metric_name)
+    for line in [*ingredient_lines(book, evaluator.metric_name), *alarms]:
         log.info(line)
     return book
 

@@ -192,6 +192,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     """Score one model and what ensembles change, and show its mistakes; the single model's row comes first."""
     from utils.ensembles import members
     from utils.evaluation import results
+    from utils.evaluation.alarms import alarm_lines
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
 
@@ -219,6 +220,8 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     for rate in rates:
         log.debug(rate)
     log.log(detail(options), "most often wrong: %s", mistakes.worst_rates(rates))
+    for line in alarm_lines(held_out.labels, [logits.argmax(-1)], model.labelling.classes, options.metric):
+        log.info(line)
     if accelerator.is_main_process:
         if comparison.tuned:
             keep_age_weight(model, ages, comparison, people, options)
