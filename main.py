@@ -248,27 +248,29 @@ def write_results(
     """Show the soups, write scores, manifest and table of recipes, draw the plot, and export the best soup."""
     from utils.base.files import write_text
     from utils.evaluation.manifest import Manifest
-    from utils.soups.report import plot, recipe_table, soup_lines
+    from utils.evaluation.results import file_of
+    from utils.soups.report import note_how, plot, recipe_table, soup_lines, verdict
 
-    log_name = inputs.names.log_name()
+    log_name, whose = inputs.names.log_name(), "everyone_" if options.val_ratio is None else ""
+    note_how(evaluator, book, soups, file_of(f"{whose}soup", log_name))
     if soups:
-        table = recipe_table(evaluator, book, [one.soup for one in soups])
+        table = recipe_table(evaluator, book, soups)
         log.debug(table)
-        for line in soup_lines(evaluator, book, soups):
+        for line in filter(None, [*soup_lines(evaluator, book, soups), verdict(evaluator, book)]):
             log.info(line)
         log.info("saved %s", saved_line(soups, evaluator))
     if not evaluator.held_out.accelerator.is_main_process:
         return
-    written = book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
+    written = book.write(whose, log_name, options.metric)
     if inputs.sweep and options.val_ratio is not None:
         best = evaluator.ingredients[evaluator.order[0]].path.name
         Manifest(inputs.sweep, options.metric, best, book.soups(), list(map(str, written))).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
-        written.append(write_text(files.LOGS / f"recipes_{log_name}.txt", "\n".join([*report, table]) + "\n"))
+        written.append(write_text(files.LOGS / f"recipes_{whose}{log_name}.txt", "\n".join([*report, table]) + "\n"))
     if options.plot:
         steps = next((one.soup.steps for one in soups if one.soup.recipe == "greedy"), [])
-        picture = files.PICTURES / f"soups_{log_name}.png"
+        picture = files.PICTURES / f"soups_{whose}{log_name}.png"
         title = f"{log_name}, {inputs.who}"
         written.append(plot(picture, book.ordered(options.metric), title, steps, options.metric))
     log.info("written: %s", ", ".join(map(str, written)))
@@ -284,7 +286,8 @@ def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
 def saved_line(soups: list[SavedSoup], evaluator: Evaluator) -> str:
     """Where the soups are, in words."""
     path = best_soup(soups, evaluator).checkpoint.path
-    return str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}, the best one is {path}"
+    several = f"{len(soups)} soups in {path.parent}, the best one on the people that chose is {path}"
+    return str(path) if len(soups) == 1 else several
 
 
 def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:

@@ -1,15 +1,13 @@
 """What to do next about a model: a few steps that its scores call for, each with the command."""
 
-import shlex
 from dataclasses import dataclass
 
 import numpy as np
 
-from utils.base.options import Options, Parser
+from utils.base.options import RECORDED, Options, Parser
 from utils.base.training_flags import finetune_parser
 from utils.evaluation.alarms import alarm_lines
 from utils.evaluation.held_out import HeldOut
-from utils.evaluation.scores import Gain
 from utils.models.checkpoints import Checkpoint
 from utils.models.sweeps import sweep_of
 from utils.reports.analysis import OTHER, AgeErrors, Mistake
@@ -21,14 +19,16 @@ SURE = 0.9  # probability of a wrong class above which the label may be what is 
 @dataclass(frozen=True)
 class Commands:
     """What the steps tell to type. `page` makes this report, `single` the model's own, `everyone` that of all people;
-    `finetune` and `finetune_age` train as the model was trained and are empty when nothing tells how.
+    `longer`, `adjusted` and `age` train as the model was trained, but for twice as many epochs, with logit adjustment,
+    and for the age alone; they are empty when nothing tells how it was trained.
     """
 
     page: str
     single: str
     everyone: str
-    finetune: str
-    finetune_age: str
+    longer: str
+    adjusted: str
+    age: str
     ensemble: str
 
 
@@ -36,26 +36,30 @@ def commands_of(model: Checkpoint, options: Options, parser: Parser) -> Commands
     """The commands about a model, under the `options` of validation.py and by its `parser`."""
     same = options.replace(model_name=str(model.path), name=None, i=None, random_seed=None)
     without = dict.fromkeys(("sweep", "weighted_ensemble", "soft_voting", "soft_voting_rule", "compare_with"))
-    single = same.replace(**without)
+    single = same.replace(**without, val_ratio=RECORDED if options.val_ratio is None else options.val_ratio)
     every = options if options.sweep else same, single, single.replace(val_ratio=None, report=True)
     where = {"data_location": options.data_location, "model_location": options.model_location}
     auto = parser.parse([]).replace(**where, ensemble="auto", name=sweep_of(model.meta))
-    trained = [_training_command(model.meta, where, script) for script in ("finetune.py", "finetune_age.py")]
+    made = model.meta["options"] if model.meta else {}
+    trained = "", "", ""
+    if "random_seed" in made:  # no soup
+        again = {"name": f"{made['name']}_2"}
+        trained = (
+            _training_command(made, "finetune.py", {**where, **again, "epochs": 2 * made["epochs"]}),
+            _training_command(made, "finetune.py", {**where, **again, "logit_adjustment": 1.0}),
+            _training_command(made, "finetune_age.py", where),
+        )
     page, single, everyone, ensemble = (parser.command("validation.py", one) for one in (*every, auto))
     return Commands(page, single, everyone, *trained, ensemble)
 
 
-def _training_command(meta: dict | None, where: dict, script: str) -> str:
-    """A run with the options of a checkpoint's record; empty for a soup, and without a record."""
-    made = meta["options"] if meta else {}
-    if "random_seed" not in made:
-        return ""
+def _training_command(made: dict, script: str, changes: dict) -> str:
+    """A run with the options of a checkpoint's record and some `changes`."""
     parser = finetune_parser("", script)
-    defaults = parser.parse([])
-    known = {
-        name: made[name] for name in made.keys() & defaults.plain.keys() if isinstance(made[name], str | int | float)
-    }
-    return parser.command(script, defaults.replace(**known, **where, age_limits=tuple(made["age_limits"])))
+    defaults = parser.parse([]).replace(age_limits=tuple(made["age_limits"]))
+    known = {name: made[name] for name in defaults.plain if isinstance(made.get(name), str | int | float)}
+    known.pop("mixed_precision", None)  # what the machine could do
+    return parser.command(script, defaults.replace(**{**known, **changes}))
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ def next_steps(
     """
     score, labelling = parts["class"], held_out.labelling
     steps = [*_retraining(model, held_out, preds["single"], score, commands)]
-    better = [kind for kind, gain in gains.items() if _is_sure(gain["macro_f1"])]
+    better = [kind for kind, gain in gains.items() if gain["macro_f1"].low > 0]
     if better:
         steps.append(Step(f"Surely better than this model on the same people, by macro-F1: {', '.join(better)}."))
     worst = min(labelling.attributes, key=lambda name: parts[name]["accuracy"])
     if worst == "age" and "weighted" not in preds:
         words = "Of the attributes the age is wrong most often: put an age specialist beside the model."
         beside = f"{commands.single} --weighted-ensemble Age_NAME.pt"
-        steps.append(Step(words, f"{commands.finetune_age}\n{beside}".strip()))
+        steps.append(Step(words, f"{commands.age}\n{beside}".strip()))
     wrong = int((preds["single"] != held_out.labels).sum())
     near = sum(one.wrong_age for one in borders[:-1])
     if near > wrong / 4:
@@ -94,9 +98,13 @@ def next_steps(
     if sure:
         words = (
             f"{len(sure)} photographs are wrong with a probability above {SURE:.0%}: look whether their labels are "
-            "right, and put corrections into relabel.csv. This command shows everybody's, not only held-out people's."
         )
-        steps.append(Step(words, commands.everyone))
+        words += "right, and put corrections into relabel.csv."
+        if commands.everyone == commands.page:
+            steps.append(Step(words))
+        else:
+            words += " This command shows everybody's, not only held-out people's."
+            steps.append(Step(words, commands.everyone))
     if "soft vote" not in preds:
         steps.append(Step("Let several models answer together; the members are chosen for you.", commands.ensemble))
     if OTHER not in preds:
@@ -118,17 +126,9 @@ def _retraining(
     gap = score["accuracy"] - score["macro_f1"]
     if not alarms and (gap < RARE or made.get("logit_adjustment")):
         return []
-    words = f"Macro-F1 lies {gap:.2f} below accuracy: rare classes are predicted too rarely."
-    changed = {"--name": f"{made.get('name')}_2", "--logit-adjustment": "1.0"}
-    if alarms:
-        said = alarms[0].removeprefix("ALARM: ")
-        words = f"{said[0].upper()}{said[1:]}."
-    if alarms and "--epochs" in alarms[0]:
-        changed = {"--name": changed["--name"], "--epochs": str(2 * made.get("epochs", 20))}
-    if not commands.finetune:
-        return [Step(words)]
-    return [Step(words, " ".join([commands.finetune, *(shlex.join(pair) for pair in changed.items())]))]
-
-
-def _is_sure(gain: Gain) -> bool:
-    return gain.low > 0
+    if not alarms:
+        words = f"Macro-F1 lies {gap:.2f} below accuracy: rare classes are predicted too rarely."
+        return [Step(words, commands.adjusted)]
+    words = alarms[0].removeprefix("ALARM: ")
+    command = commands.longer if "--epochs" in words else commands.adjusted
+    return [Step(f"{words[0].upper()}{words[1:]}.", command)]

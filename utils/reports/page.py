@@ -33,7 +33,7 @@ from utils.reports.analysis import OTHER, AgeErrors, Mistake, Reliability
 from utils.reports.charts import Axis, Bar, Point, point_chart, row_chart
 from utils.reports.mistakes import confusions, value_names
 
-SIDE, SMALL = 240, 144  # pixels of the longer side of a photograph, and of one that is shown when it is asked for
+SIDE, SMALL = 240, 112  # pixels of the longer side of a photograph, and of one that is shown when it is asked for
 AT_ONCE = 120  # photographs that are shown before more are asked for
 WINDOW = 2  # years on either side that the lines against age are means over
 LEGIBLE = 0.69  # share of a shade above which writing on it is in the other colour; contrast stays above 4.5
