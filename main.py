@@ -15,7 +15,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from utils.base import files, flags
-from utils.base.errors import InputError, run_script
+from utils.base.errors import InputError, run_script, visible
 from utils.base.metrics import METRICS
 from utils.base.options import RECORDED, Options, Parser
 from utils.base.terminal import say
@@ -217,7 +217,7 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     for line in lines:
         log.log(logging.INFO if line == disappoints else logging.DEBUG, line)
     if recipe == "greedy" and held_out.accelerator.is_main_process:
-        write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
+        write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", visible("\n".join(lines)) + "\n")
 
     nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
     for line in nested.lines if nested else ():
@@ -267,7 +267,8 @@ def write_results(
         Manifest(inputs.sweep, options.metric, best, book.soups(), list(map(str, written))).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
-        written.append(write_text(files.LOGS / f"recipes_{whose}{log_name}.txt", "\n".join([*report, table]) + "\n"))
+        lines = visible("\n".join([*report, table]))
+        written.append(write_text(files.LOGS / f"recipes_{whose}{log_name}.txt", f"{lines}\n"))
     if options.plot:
         steps = next((one.soup.steps for one in soups if one.soup.recipe == "greedy"), [])
         picture = files.PICTURES / f"soups_{whose}{log_name}.png"

@@ -86,7 +86,7 @@ def test_a_call_keeps_the_rows_of_other_soups_that_still_fit(trained, faces, pre
     assert last.startswith(("no recipe is safely better on people that did not choose it: keep ", "safely better on "))
     soup(faces, "--greedy-soup")  # the same soup again, not tried on other people
     assert table()[0]["greedy"]["accuracy gained on other people"] == gain
-    train(faces, pretrained, "--wd", 0.5, "--overwrite")
+    train(faces, pretrained, "--i", 2, "--wd", 0.5, "--overwrite")  # of which both soups are made
     soup(faces, "--uniform-soup")
     assert list(table()[0]) == ["best single", "uniform"]
 
