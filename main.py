@@ -256,9 +256,9 @@ def write_results(
     if soups:
         table = recipe_table(evaluator, book, soups)
         log.debug(table)
-        for line in filter(None, [*soup_lines(evaluator, book, soups), verdict(evaluator, book)]):
+        for line in soup_lines(evaluator, book, soups):
             log.info(line)
-        log.info("saved %s", saved_line(soups, evaluator))
+        log.info("saved %s", saved_line(soups, evaluator, verdict(evaluator, book)))
     if not evaluator.held_out.accelerator.is_main_process:
         return
     written = book.write(whose, log_name, options.metric)
@@ -284,11 +284,13 @@ def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
     return max(soups, key=lambda one: evaluator.score(one.soup.logits))
 
 
-def saved_line(soups: list[SavedSoup], evaluator: Evaluator) -> str:
-    """Where the soups are, in words."""
+def saved_line(soups: list[SavedSoup], evaluator: Evaluator, verdict: str | None) -> str:
+    """Where the soups are, in words; and the `verdict` on them, or else which one scores best."""
     path = best_soup(soups, evaluator).checkpoint.path
-    several = f"{len(soups)} soups in {path.parent}, the best one on the people that chose is {path}"
-    return str(path) if len(soups) == 1 else several
+    where = str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}"
+    if verdict:
+        return f"{where}; {verdict}"
+    return where if len(soups) == 1 else f"{where}, the best one on the people that chose is {path}"
 
 
 def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:
