@@ -15,6 +15,7 @@ from utils.base import flags
 from utils.base.errors import InputError, run_script
 from utils.base.files import OUTPUT, PICTURES
 from utils.base.options import Options, Parser, number
+from utils.base.terminal import say
 from utils.evaluation.manifest import HARD_VOTE, VOTERS, Manifest, read_manifest
 
 SHEET, MATRIX = (PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
@@ -116,25 +117,25 @@ def run(options: Options) -> Path:
 
     # Result
     names, same = list(map(str, paths)), agreement.agreement(answers)
-    print(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows")
-    print("\n".join(agreement.file_lines(names, asked, answers, preds)))
-    print(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
+    say(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows")
+    say("\n".join(agreement.file_lines(names, asked, answers, preds)))
+    say(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
     if len(paths) > 1:
-        print("\n".join(agreement.comparison_lines(same, len(preds))))
+        say("\n".join(agreement.comparison_lines(same, len(preds))))
     if options.show_disagreements:
         rows = votes.most_disputed(answers, weights, MAX_PICTURES)
         if len(rows):
             images = [given[0].ids[row] for row in rows]
-            print(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows])}")
+            say(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows])}")
         else:
-            print("the files agree on every row: no sheet of disagreements")
+            say("the files agree on every row: no sheet of disagreements")
         if len(paths) > 1:
             from utils.base.pictures import save_agreement
 
-            print(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
+            say(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
     earlier = ", in place of an earlier file" if options.output.exists() else ""
     submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
-    print(f"saved {options.output}{earlier}")
+    say(f"saved {options.output}{earlier}")
     if options.sweep:
         options.sweep.submissions.pop(HARD_VOTE, None)
         if options.mode == "attribute":  # the vote that validation.py scores
@@ -162,7 +163,7 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
     for image, column, pred in zip(images, answers.T.tolist(), preds, strict=True):
         counts = [f"{files} x {names[class_id]}" for class_id, files in Counter(column).most_common()]
         shown = [*counts[:3], *(["..."] if len(counts) > 3 else [])]  # what fits under a picture
-        captions.append("\n".join([image[:20], f"voted: {names[pred]}", *shown]))
+        captions.append("\n".join([image, f"voted: {names[pred]}", *shown]))
     return save_sheet(
         SHEET, squares, captions, title="most disputed first: the voted class, and how many files say what"
     )

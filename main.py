@@ -15,9 +15,10 @@ import shlex
 from typing import TYPE_CHECKING
 
 from utils.base import files, flags
-from utils.base.errors import InputError, run_script
+from utils.base.errors import InputError, run_script, visible
 from utils.base.metrics import METRICS
 from utils.base.options import RECORDED, Options, Parser
+from utils.base.terminal import say
 
 if TYPE_CHECKING:
     from utils.evaluation.results import ScoreBook
@@ -108,7 +109,7 @@ def download(options: Options) -> None:
 
     indices = range(min(options.model_num or RELEASED, RELEASED))
     fetched = download_models(options.model_location, indices, options.model_url or RELEASE_URL)
-    print(f"{len(fetched)} release models in {options.model_location}")
+    say(f"{len(fetched)} release models in {options.model_location}")
 
 
 def possible(recipes: list[str], inputs: SoupInputs, options: Options) -> list[str]:
@@ -173,13 +174,16 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
 
 def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     """The book of scores, with those of each ingredient in it."""
+    from utils.evaluation.alarms import alarm_lines
     from utils.evaluation.results import ScoreBook
     from utils.soups.report import ingredient_lines
 
     book = ScoreBook(evaluator.held_out, inputs.who, inputs.split)
     for one, logits in zip(evaluator.ingredients, evaluator.logits, strict=True):
         book.add("ingredient", one.file_name, one.digest, logits)
-    for line in ingredient_lines(book, evaluator.metric_name):
+    preds, classes = [logits.argmax(-1) for logits in evaluator.logits], evaluator.held_out.labelling.classes
+    alarms = alarm_lines(evaluator.labels, preds, classes, evaluator.metric_name)
+    for line in [*ingredient_lines(book, evaluator.metric_name), *alarms]:
         log.info(line)
     return book
 
@@ -215,7 +219,7 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     for line in lines:
         log.log(logging.INFO if line == disappoints else logging.DEBUG, line)
     if recipe == "greedy" and held_out.accelerator.is_main_process:
-        write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
+        write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", visible("\n".join(lines)) + "\n")
 
     nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
     for line in nested.lines if nested else ():
@@ -246,28 +250,31 @@ def write_results(
     """Show the soups, write scores, manifest and table of recipes, draw the plot, and export the best soup."""
     from utils.base.files import write_text
     from utils.evaluation.manifest import Manifest
-    from utils.soups.report import plot, recipe_table, soup_lines
+    from utils.evaluation.results import file_of
+    from utils.soups.report import note_how, plot, recipe_table, soup_lines, verdict
 
-    log_name = inputs.names.log_name()
+    log_name, whose = inputs.names.log_name(), "everyone_" if options.val_ratio is None else ""
+    note_how(evaluator, book, soups, file_of(f"{whose}soup", log_name))
     if soups:
-        table = recipe_table(evaluator, book, [one.soup for one in soups])
+        table = recipe_table(evaluator, book, soups)
         log.debug(table)
         for line in soup_lines(evaluator, book, soups):
             log.info(line)
-        log.info("saved %s", saved_line(soups, evaluator))
+        log.info("saved %s", saved_line(soups, evaluator, verdict(evaluator, book)))
     if not evaluator.held_out.accelerator.is_main_process:
         return
-    written = book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
+    written = book.write(whose, log_name, options.metric)
     if inputs.sweep and options.val_ratio is not None:
         best = evaluator.ingredients[evaluator.order[0]].path.name
         scores = list(map(str, written))
         Manifest(name=inputs.sweep, metric=options.metric, best=best, soups=book.soups(), scores=scores).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
-        written.append(write_text(files.LOGS / f"recipes_{log_name}.txt", "\n".join([*report, table]) + "\n"))
+        lines = visible("\n".join([*report, table]))
+        written.append(write_text(files.LOGS / f"recipes_{whose}{log_name}.txt", f"{lines}\n"))
     if options.plot:
         steps = next((one.soup.steps for one in soups if one.soup.recipe == "greedy"), [])
-        picture = files.PICTURES / f"soups_{log_name}.png"
+        picture = files.PICTURES / f"soups_{whose}{log_name}.png"
         title = f"{log_name}, {inputs.who}"
         written.append(plot(picture, book.ordered(options.metric), title, steps, options.metric))
     log.info("written: %s", ", ".join(map(str, written)))
@@ -280,10 +287,13 @@ def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
     return max(soups, key=lambda one: evaluator.score(one.soup.logits))
 
 
-def saved_line(soups: list[SavedSoup], evaluator: Evaluator) -> str:
-    """Where the soups are, in words."""
+def saved_line(soups: list[SavedSoup], evaluator: Evaluator, verdict: str | None) -> str:
+    """Where the soups are, in words; and the `verdict` on them, or else which one scores best."""
     path = best_soup(soups, evaluator).checkpoint.path
-    return str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}, the best one is {path}"
+    where = str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}"
+    if verdict:
+        return f"{where}; {verdict}"
+    return where if len(soups) == 1 else f"{where}, the best one on the people that chose is {path}"
 
 
 def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:

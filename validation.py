@@ -48,6 +48,12 @@ def parser() -> Parser:
         "--metric", choices=METRICS, default="macro_f1", help="what weights, members and the bias are chosen for"
     )
     what.add_argument("--report", action="store_true", help="also write one HTML page that needs nothing else")
+    what.add_argument(
+        "--compare-with",
+        metavar="OTHER.pt",
+        help="another model of the same split: what the model gains over it, and with --report which photographs "
+        "changed (default: none)",
+    )
     flags.add_model_name(parser)
     flags.add_sweep(
         parser,
@@ -80,9 +86,10 @@ def check(options: Options) -> None:
         tuned = "--ensemble auto selects"
     if (options.ensemble or options.sweep or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
-    own = "ensemble", "model_name", "name", "i", "random_seed", "weighted_ensemble", "soft_voting"
+    own = "ensemble", "model_name", "name", "i", "random_seed", "weighted_ensemble", "soft_voting", "compare_with"
     flags.refuse_beside_sweep(options, *own, "soft_voting_rule", "flip")
-    flags.refuse_beside_ensemble(options, "model_name", "i", "random_seed", "soft_voting_rule", "report")
+    one = "model_name", "i", "random_seed", "soft_voting_rule", "report", "compare_with"
+    flags.refuse_beside_ensemble(options, *one)
 
 
 def run(options: Options) -> list[dict]:
@@ -193,9 +200,12 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     from utils.data.labels import ALL_ATTRIBUTES
     from utils.ensembles import members
     from utils.evaluation import results
+    from utils.evaluation.alarms import alarm_lines
     from utils.models.checkpoints import check_attributes
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
+    from utils.reports.analysis import OTHER
+    from utils.reports.rival import read_rival, rival_line
 
     # Models
     if options.sweep:
@@ -204,15 +214,20 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
         way = replace(members.asked_way(options), model=str(choose_checkpoint(options)))
     model, ages, others = members.read_parts(way, options)
     check_attributes(model, ALL_ATTRIBUTES)
+    rival = read_rival(model, options) if options.compare_with else None
 
     # Data
-    people = read_people(accelerator, options, [model, *others, *ages])
+    people = read_people(accelerator, options, [model, *others, *ages, *([rival] if rival else [])])
     held_out = people.view(model)
     log.info("%s, scored on %s", model.name, people.scored_on)
 
     # Predictions
     logits = held_out.logits(model)
     comparison = compare(model, ages, others, people, options)
+    if rival:
+        theirs = people.view(rival).logits(rival)
+        comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs.argmax(-1)), theirs)
+        log.info(rival_line(rival.name, held_out, logits, theirs, options.metric))
 
     # Result
     for row in comparison.rows:
@@ -222,6 +237,8 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     for rate in rates:
         log.debug(rate)
     log.log(detail(options), "most often wrong: %s", mistakes.worst_rates(rates))
+    for line in alarm_lines(held_out.labels, [logits.argmax(-1)], model.labelling.classes, options.metric):
+        log.info(line)
     if accelerator.is_main_process:
         if comparison.tuned:
             keep_age_weight(model, ages, comparison, people, options)
@@ -256,6 +273,10 @@ class Comparison:
     rows: list[dict]
     preds: dict[str, np.ndarray]
     tuned: dict | None
+
+    def beside(self, row: dict, logits: np.ndarray) -> Comparison:
+        """The same with another row, of (N, C) logits."""
+        return replace(self, rows=[*self.rows, row], preds={**self.preds, row["kind"]: logits.argmax(-1)})
 
 
 def compare(
@@ -328,19 +349,21 @@ def write_report(
     from utils.base.files import write_json_lines
     from utils.evaluation import results
     from utils.reports import mistakes
+    from utils.reports.analysis import OTHER
 
-    folder, held_out = files.PICTURES / model.name, people.view(model)
-    pictures = mistakes.save_report(folder, held_out, logits, f"{model.name}, {people.who}")
+    whose, held_out = "everyone_" if options.val_ratio is None else "", people.view(model)
+    folder = files.PICTURES / f"{whose}{model.name}"
+    pictures = mistakes.save_report(folder, held_out, logits, model.name, people.who)
     log.log(detail(options), "pictures: %d in %s", len(pictures), folder)
     scored = {"digest": model.digest, "people": people.who, "split": people.split.digest}
-    what = "everyone_validation" if options.val_ratio is None else "validation"
-    file = results.file_of(what, model.name)
-    rows = results.with_earlier(file, [{**row, **scored} for row in comparison.rows])
+    file = results.file_of(f"{whose}validation", model.name)
+    rows = [{**row, **scored} for row in comparison.rows if row["kind"] != OTHER]
+    rows = results.with_earlier(file, rows)
     log.log(detail(options), "scores: %s", write_json_lines(file, rows))
     if options.report:
+        from utils.reports.advice import commands_of
         from utils.reports.page import Subject, save_page
 
-        same = options.replace(model_name=str(model.path), name=None, i=None, random_seed=None)
         subject = Subject(
             model=model,
             held_out=held_out,
@@ -350,7 +373,7 @@ def write_report(
             preds=comparison.preds,
             who=people.who,
             split=people.split,
-            command=parser().command("validation.py", same),
+            commands=commands_of(model, options, parser()),
         )
         log.info("report: %s", save_page(folder / "report.html", subject))
 

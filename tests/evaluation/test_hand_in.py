@@ -99,6 +99,20 @@ def test_scores_on_new_people_stand_in_a_column_of_their_own():
     manifest = sweep([row("ingredient", "a.pt", 0.3, 0.2, 0.4)], {BEST_SINGLE: "output/output_a.csv"})
     new = {"output_a.csv": row("submission", "output_a.csv", 0.1, 0.0, 0.2)}
     heading, _, line, _ = hand_in_lines(manifest, new)
-    assert heading.split(" | ")[1:3] == ["macro-F1, held-out people", "new people          "]
-    assert "0.300 [0.200, 0.400]" in line
-    assert "0.100 [0.000, 0.200]" in line
+    heading, line = ([cell.strip() for cell in row.split("|")] for row in (heading, line))
+    assert heading == ["submission", "macro-F1, people who chose", "people who did not", "new people", "file"]
+    assert line == ["best single", "0.300 [0.200, 0.400]", "", "0.100 [0.000, 0.200]", "output/output_a.csv"]
+
+
+def test_scores_of_people_who_chose_and_of_people_who_did_not_are_never_in_one_column():
+    rows = [row("ingredient", "a.pt", 0.3, 0.2, 0.4), row("greedy soup", "g.pt", 0.4, 0.3, 0.5)]
+    rows += [row("auto ensemble", "s_auto", 0.35, 0.3, 0.5)]
+    files = {SOUP: "output/output_g.csv", AUTO_ENSEMBLE: "output/output_s_auto.csv"}
+    _, _, soup, auto, _ = hand_in_lines(sweep(rows, files))
+    assert [cell.strip() for cell in soup.split("|")] == [SOUP, "0.400 [0.300, 0.500]", "", files[SOUP]]
+    assert [cell.strip() for cell in auto.split("|")] == [
+        AUTO_ENSEMBLE,
+        "",
+        "0.350 [0.300, 0.500]",
+        files[AUTO_ENSEMBLE],
+    ]

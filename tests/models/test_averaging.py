@@ -97,7 +97,7 @@ def test_weights_count_relative_to_their_sum_and_the_ends_are_the_ingredients():
 
 def test_each_tensor_can_have_weights_of_its_own():
     zero, one = ingredient(0), ingredient(1)
-    soup = mean([zero, one], {"classification_head.weight": [1, 0], "classification_head.bias": [0, 1]})
+    soup = mean([zero, one], {"weight": [1, 0], "bias": [0, 1]})
     assert torch.equal(soup["weight"], zero["weight"])
     assert torch.equal(soup["bias"], one["bias"])
 

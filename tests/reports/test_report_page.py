@@ -16,12 +16,13 @@ from selenium.webdriver.support.select import Select
 
 from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
+from utils.evaluation.alarms import chance
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import with_interval
-from utils.reports import analysis
+from utils.reports import analysis, page
 from utils.reports.charts import Axis, Bar, row_chart
 
-VOID = {"meta", "link", "img", "br", "input"}
+VOID = {"meta", "link", "img", "br", "input", "wbr"}
 REPORT = Path("val_img") / SOUP / "report.html"
 
 
@@ -71,7 +72,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def made_in(folder, trained, *arguments):
+def made_in(folder, trained, *arguments, where=REPORT):
     """Rows, text and model logits of a report that is made in a copy of the trained sweep in `folder`."""
     shutil.copytree(trained[0], folder / "trained")
     seen = {}
@@ -83,11 +84,11 @@ def made_in(folder, trained, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder / "trained")
         patch.setattr(analysis, "PER_KIND", 4)  # fewer than there are mistakes, so that something is left out
-        patch.setattr(analysis, "AT_MOST", 9)
+        patch.setattr(page, "AT_ONCE", 9)
         patch.setattr(HeldOut, "logits", remembered)
         rows = validate(*arguments, "--report")
-        text = REPORT.read_text(encoding="utf-8")
-    path = folder / "trained" / REPORT
+        text = where.read_text(encoding="utf-8")
+    path = folder / "trained" / where
     return SimpleNamespace(rows=rows, text=text, page=Page(text), path=path, held_out=seen["held_out"], seen=seen)
 
 
@@ -164,7 +165,7 @@ def test_everything_has_a_name_to_be_read_out(report):
     assert all(found["role"] == "img" and found["aria-labelledby"] in ids for found in page.all("svg"))
     assert all(found["aria-label"] for _, found in page.elements if found.get("tabindex") == "0")
     assert all(found["href"][1:] in ids for found in page.all("a"))
-    assert len(page.all("label")) == len(page.all("select")) == 3
+    assert len(page.all("label")) == len(page.all("select")) == 4
     assert len(page.all("caption")) == len(page.all("table"))
     assert all("scope" in found for found in page.all("th"))
     for words in ("age in years", "photographs wrong", "F1 (0 to 1)", "probability of the predicted class"):
@@ -174,9 +175,12 @@ def test_everything_has_a_name_to_be_read_out(report):
 def test_a_card_says_what_is_wrong_and_can_be_filtered_by_it(report):
     held_out, logits = report.held_out, report.seen[SOUP]
     log_probs = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
-    assert f"9 of the {(logits.argmax(-1) != held_out.labels).sum()} misclassified" in report.page.text
+    wrong = (logits.argmax(-1) != held_out.labels).sum()
+    assert (
+        f"All {wrong} misclassified photographs of held-out people are in this page; 9 are shown" in report.page.text
+    )
     shown, pictures = cards(report.page), [found for found in report.page.all("img") if found["src"] != "data:,"]
-    assert len(shown) == len(pictures) == 9 < (logits.argmax(-1) != held_out.labels).sum()
+    assert len(shown) == len(pictures) == wrong > 9
     assert [float(one["data-loss"]) for one in shown] == sorted(
         (float(one["data-loss"]) for one in shown), reverse=True
     )
@@ -195,12 +199,15 @@ def test_a_card_says_what_is_wrong_and_can_be_filtered_by_it(report):
 def test_hostile_names_are_text_and_training_people_are_told_of(trained, tmp_path):
     people = make_people(tmp_path / "people", 8)
     for folder in (people / "train" / "images").iterdir():
-        folder.rename(folder.with_name(folder.name.replace("Asian", "<img src=x onerror='alert(1)'>\"&")))
-    page = made_in(tmp_path, trained, people, "--val-ratio", "None").page
+        folder.rename(folder.with_name(folder.name.replace("Asian", "<img src=x onerror='alert(1)'>\"&\x1b[31m")))
+    where = Path("val_img") / f"everyone_{SOUP}" / "report.html"
+    page = made_in(tmp_path, trained, people, "--val-ratio", "None", where=where).page
     assert not [found for _, found in page.elements if "onerror" in found]
-    assert "<img src=x onerror='alert(1)'>\"&" in page.text
+    assert "<img src=x onerror='alert(1)'>\"&\\x1b[31m" in page.text
+    assert "\x1b" not in page.text
     assert "everyone, training people included" in page.text
     assert "include those of people that the model was trained on" in page.text
+    assert "that are not held out do not show here" not in page.text
     assert "--val-ratio None" in page.text.split("this command makes this page:")[1]
 
 
@@ -252,7 +259,6 @@ def test_calibration_by_hand():
 
 def test_mistakes_by_hand(monkeypatch):
     monkeypatch.setattr(analysis, "PER_KIND", 1)
-    monkeypatch.setattr(analysis, "AT_MOST", 3)
     probs = np.full((5, 18), 1e-9)
     probs[0, :2] = 0.49, 0.51  # surest, and of the lowest loss
     probs[1, :4] = 0.01, 0, 0.5, 0.49  # highest loss
@@ -263,10 +269,17 @@ def test_mistakes_by_hand(monkeypatch):
     assert [(one.position, one.kinds, one.attributes) for one in found] == [
         (1, (analysis.WORST,), ("age",)),
         (3, (), ("mask", "gender")),
+        (4, (), ("age",)),
         (0, (analysis.CONFIDENT,), ("age",)),
     ]
     assert found[0].loss == pytest.approx(-np.log(0.01), rel=1e-4)
-    assert (found[2].sureness, found[2].true_probability) == pytest.approx((0.51, 0.49), rel=1e-4)
+    assert (found[3].sureness, found[3].true_probability) == pytest.approx((0.51, 0.49), rel=1e-4)
+    other = np.array([0, 1, 1, 5, 5])  # right where the first is wrong, wrong where the third is right
+    compared = analysis.mistakes(np.log(probs + 1e-12), np.zeros(5, int), Labelling(), other)
+    assert [(one.position, one.kinds) for one in compared][-2:] == [
+        (0, (analysis.CONFIDENT, analysis.LOST)),
+        (2, (analysis.WON,)),
+    ]
 
 
 def test_a_chart_leaves_out_what_is_no_number_and_escapes_names():
@@ -296,7 +309,7 @@ def chosen(page, order="data-loss", **filters):
         for card, picture in zip(cards(page), (one for one in page.all("img") if "alt" in one), strict=True)
         if all(value in card[f"data-{name}"].split() for name, value in filters.items())
     ]
-    return [alt for _, alt in sorted(passing, key=lambda pair: -pair[0])]
+    return [alt for _, alt in sorted(passing, key=lambda pair: -pair[0])][:9]
 
 
 def visible(browser):
@@ -325,7 +338,7 @@ def test_the_filters_work_in_a_browser(report, browser):
     selects["kind"].select_by_value("worst")
     selects["attribute"].select_by_value("age")
     both = chosen(page, kind="worst", attribute="age")
-    assert 0 < len(both) < len(cards(page))
+    assert 0 < len(both) < 9
     assert visible(browser) == both
     assert browser.find_element(By.TAG_NAME, "output").text.startswith(f"{len(both)} of {len(cards(page))} shown")
     browser.find_element(By.CSS_SELECTOR, "#filters button").click()
@@ -334,6 +347,64 @@ def test_the_filters_work_in_a_browser(report, browser):
     requests = re.findall(r'"url":"(\w+:)', " ".join(one["message"] for one in browser.get_log("performance")))
     assert requests
     assert set(requests) <= {"file:", "data:"}
+
+
+def test_every_photograph_is_reached_and_a_number_leads_to_its_photographs(report, browser):
+    resize(browser, 1280)
+    browser.get(report.path.as_uri())
+    held_out, preds = report.held_out, report.seen[SOUP].argmax(-1)
+    more, wrong = browser.find_element(By.ID, "more"), int((preds != held_out.labels).sum())
+    for shown in [*range(9, wrong, 9), wrong]:
+        assert len(visible(browser)) == shown
+        assert more.is_displayed() == (shown < wrong)
+        if shown < wrong:
+            more.click()
+    for link in browser.find_elements(By.CSS_SELECTOR, "td a[data-filter=cell]"):
+        browser.execute_script("arguments[0].click()", link)
+        part, true, pred = link.get_attribute("data-value").split("-")
+        names = held_out.labelling.classes if part == "class" else held_out.labelling.values[part]
+        count = len(visible(browser))
+        assert count == min(9, int(link.get_attribute("textContent")))
+        chosen_cell = Select(browser.find_element(By.NAME, "cell")).first_selected_option.text
+        assert chosen_cell == f"{names[int(true)]} taken for {names[int(pred)]} ({link.get_attribute('textContent')})"
+    assert browser.current_url.endswith("#photographs")
+    assert browser.get_log("browser") == []
+
+
+def test_two_models_are_compared_on_the_same_people(trained, faces, tmp_path):
+    one, two = OTHER, OTHER.replace("i1", "i2")
+    where = Path("val_img") / one / "report.html"
+    arguments = (faces, "--model-name", one, "--compare-with", two)
+    made = made_in(tmp_path, trained, *arguments, where=where)
+    labels, (ours, theirs) = made.held_out.labels, (made.seen[name].argmax(-1) for name in (one, two))
+    won, lost = ((ours == labels) & (theirs != labels)).sum(), ((theirs == labels) & (ours != labels)).sum()
+    assert (
+        f"this model alone is right on {won} , the other alone on {lost} of {len(labels)}"
+        in made.page.text.replace(f"{won},", f"{won} ,")
+    )
+    kinds = [card["data-kind"].split() for card in cards(made.page)]
+    assert sum("won" in kind for kind in kinds) == won
+    assert sum("lost" in kind for kind in kinds) == lost
+    compared = made.page.tables["Ways of predicting; gains are over the single model"]
+    gain = made.held_out.gain(made.seen[two], made.seen[one])["accuracy"]
+    assert compared[-1][0] == "other model"
+    assert compared[-1][3] == str(gain)
+    logged = (tmp_path / "trained" / "logs" / "validation.log").read_text()
+    assert f"above {two}: accuracy {made.held_out.gain(made.seen[one], made.seen[two])['accuracy']}" in logged
+    assert f"only this model is right on {won}, only the other on {lost}" in logged
+    rows = (tmp_path / "trained" / "logs" / f"validation_results_{one}.jsonl").read_text()
+    assert two not in rows
+
+
+def test_the_page_says_what_to_do_next_and_whose_photographs_it_shows(report):
+    held_out = report.held_out.persons
+    assert "held-out people" in report.page.text.split("misclassified photographs of")[1][:20]
+    trained_on = 30 - len(set(held_out))
+    assert f"Wrong labels among the {trained_on} people that are not held out do not show here" in report.page.text
+    steps = report.page.text.split("What to do next")[-1]
+    assert "validation.py --data-location" in steps
+    assert "--compare-with OTHER.pt" in steps
+    assert f"chance {chance(report.held_out.labels, 18, 'macro_f1'):.3f}" in report.page.text
 
 
 def test_the_filters_are_reached_and_moved_by_keys(report, browser):

@@ -99,6 +99,31 @@ def test_sheets_that_are_no_longer_needed_are_removed(trained, faces, monkeypatc
     assert not stale.exists()
 
 
+def test_pictures_and_tables_of_everyone_lie_in_a_place_of_their_own(trained, faces, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    validate(faces, "--report")
+    soup(faces, "--uniform-soup", "--plot")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.suffix in (".png", ".html", ".txt")}
+    validate(faces, "--report", "--val-ratio", "None")
+    soup(faces, "--uniform-soup", "--plot", "--val-ratio", "None")
+    assert {path: path.read_bytes() for path in before} == before
+    made = {path.name for path in Path("val_img").rglob("*.*") if "everyone_" in str(path)}
+    assert {"report.html", "confusion_class.png", "soups_everyone_finetune_cp_seed42_num3_epoch2.png"} <= made
+    assert Path("logs/recipes_everyone_finetune_cp_seed42_num3_epoch2.txt").is_file()
+
+
+def test_a_model_is_compared_with_another_one_of_the_same_split_only(trained, faces, pretrained, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    with pytest.raises(InputError, match=r"--compare-with .* has the model's own weights"):
+        validate(faces, "--model-name", OTHER, "--compare-with", OTHER)
+    with pytest.raises(InputError, match="is an age specialist of 3 classes"):
+        validate(faces, "--model-name", OTHER, "--compare-with", AGE)
+    with pytest.raises(InputError, match="names all models itself: leave --compare-with out"):
+        validate(faces, "--sweep", "finetune_cp", "--compare-with", OTHER)
+    with pytest.raises(InputError, match="has members of its own: leave --compare-with out"):
+        validate(faces, "--ensemble", "auto", "--compare-with", OTHER)
+
+
 def test_a_checkpoint_is_found_by_index_and_seed(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
     assert validate(faces, "--i", 1)[0]["model"] == OTHER

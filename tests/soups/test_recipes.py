@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from utils.models.averaging import Mixture
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import build
 from utils.soups.recipes import recipe_function
+from utils.soups.report import verdict
 
 NAME = "finetune_cp_seed42"
 
@@ -62,6 +64,56 @@ def test_no_recipe_that_selects_ends_below_what_it_began_with(souped):
     assert reached(souped, "pruned") >= reached(souped, "uniform")
 
 
+def table():
+    """The rows of the table of recipes, and what follows it."""
+    lines = Path(f"logs/recipes_{NAME}_num3_epoch2.txt").read_text().splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith("recipe "))
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines[start:]]
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:] if len(row) > 1}, lines[-1]
+
+
+def test_a_call_keeps_the_rows_of_other_soups_that_still_fit(trained, faces, pretrained, monkeypatch):
+    in_a_copy(trained, monkeypatch)
+    soup(faces, "--greedy-soup", "--recipe", "top-k", "--nested")
+    before, _ = table()
+    gain = before["greedy"]["accuracy gained on other people"]
+    assert re.match(r"no difference|[+-]0\.\d{3} \[", gain)
+    soup(faces, "--uniform-soup")
+    after, last = table()
+    assert list(after) == ["best single", "uniform", "greedy", "top-k"]
+    for recipe in ("greedy", "top-k"):
+        assert after[recipe] == before[recipe] | {"seconds": ""}
+    assert last.startswith(("no recipe is safely better on people that did not choose it: keep ", "safely better on "))
+    soup(faces, "--greedy-soup")  # the same soup again, not tried on other people
+    assert table()[0]["greedy"]["accuracy gained on other people"] == gain
+    train(faces, pretrained, "--i", 2, "--wd", 0.5, "--overwrite")  # of which both soups are made
+    soup(faces, "--uniform-soup")
+    assert list(table()[0]) == ["best single", "uniform"]
+
+
+def told(**gains):
+    """An evaluator and a book of soups with these gains (difference, low, high) on other people."""
+    ingredients, digits = [SimpleNamespace(name="the best one")], ("difference", "low", "high")
+    files = {recipe.replace("_", "-"): f"{recipe}.pt" for recipe in gains}
+    rows = {
+        f"{recipe}.pt": {
+            "gain_on_others": gain and {"macro_f1": dict(zip(digits, gain, strict=True), probability=0.5)}
+        }
+        for recipe, gain in gains.items()
+    }
+    evaluator = SimpleNamespace(metric_name="macro_f1", ingredients=ingredients, order=[0])
+    return evaluator, SimpleNamespace(rows=rows, soups=lambda: files)
+
+
+def test_the_verdict_crowns_no_recipe_that_is_not_surely_better_on_others():
+    keep = "no recipe is safely better on people that did not choose it: keep the best single model, the best one"
+    assert verdict(*told(greedy=(-0.02, -0.05, 0.01), uniform=(-0.01, -0.03, 0.02))) == keep
+    assert verdict(*told(greedy=(0.04, -0.001, 0.08), top_k=None)) == keep
+    better = verdict(*told(greedy=(0.01, 0.001, 0.02), top_k=(0.03, 0.002, 0.05)))
+    assert better.startswith("safely better on people that did not choose it: top-k, macro-F1 +0.030 [+0.002, ")
+    assert verdict(*told(greedy=None, uniform=(0.1, 0.05, 0.2))) is None
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_declared_recipe_has_its_function_and_the_function_says_what_it_does(recipe):
     function = recipe_function(recipe)
@@ -89,6 +141,7 @@ def test_the_table_has_a_line_for_each_recipe_with_its_scores(souped):
     start = next(k for k, line in enumerate(lines) if line.startswith("recipe "))
     rows = {cells[0]: cells for cells in ([cell.strip() for cell in line.split("|")] for line in lines[start + 2 :])}
     assert list(rows) == ["best single", *RECIPES]
+    assert [rows[recipe][-1] for recipe in RECIPES] == [saved(souped[0], recipe).path.name for recipe in RECIPES]
     for recipe in RECIPES:
         members = saved(souped[0], recipe).meta["made_from"]
         assert int(rows[recipe][1]) == len(members)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import unicodedata
 
 
 class InputError(ValueError):
@@ -37,19 +38,30 @@ def run_script(main) -> None:
     except Interrupted as stop:
         number, message = stop.args
         if int(os.environ.get("RANK", "0")) == 0:
-            print(message, file=sys.stderr, flush=True)
+            print(visible(message), file=sys.stderr, flush=True)
         sys.exit(128 + number)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
 
 
+def visible(text: object) -> str:
+    """Text with control characters, which could move a terminal's cursor or hide what stands there, shown as `\\x1b`;
+    line breaks and tabs stay. So are shown the bytes of a file's name that are no UTF-8, which nothing could print.
+    """
+    return "".join(one if one in "\n\t" or _is_shown(one) else ascii(one)[1:-1] for one in str(text))
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # spaces of all widths
+
+
 def one_line(error: Exception) -> str:
     """The message without line breaks; an operating-system error keeps its reason and its file."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
+        return visible(f"{error.strerror}{where}").replace("\n", "\\n")
     lines = [line for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("Caught "):  # a loader process sends its whole traceback along
         lines = [lines[-1].partition("InputError: ")[2] or lines[-1]]
-    return " ".join(" ".join(lines).split())
+    return visible(" ".join(" ".join(lines).split()))

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from utils.base.errors import visible
+
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
 GROUPS = (
     "what", "which checkpoints", "data", "optimisation", "loss and imbalance", "augmentation", "search space",
@@ -78,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and where the flags are explained in another; exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\nsee python {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {visible(message)}\nsee python {self.prog} --help\n")
 
     def _suggestion(self, unknown: list[str]) -> str:
         typed = [token.partition("=")[0].lstrip("-") for token in unknown if token.startswith("-")]

@@ -2,32 +2,40 @@
 
 import itertools
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from utils.base.errors import visible
 from utils.base.files import atomic
 from utils.base.terminal import percent
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by colour-blind readers too
+CAPTION = 33  # characters of a line that fits under a square of a sheet
 
 
 @contextmanager
 def saved_figure(path: Path, dpi: int = 110, layout: str | None = "constrained", **subplots) -> Iterator[tuple]:
-    """Yield matplotlib's (figure, axes) and write them to `path` atomically when the block ends well."""
+    """Yield matplotlib's (figure, axes) and write them to `path` atomically when the block ends well.
+
+    A `$` in a text is a `$` and begins no formula, for names of files and people stand in these pictures.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(layout=layout, **subplots)
-    try:
-        yield figure, axes
-        _save(figure, path, dpi)
-    finally:
-        plt.close(figure)
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of other scripts, drawn as boxes
+        figure, axes = plt.subplots(layout=layout, **subplots)
+        try:
+            yield figure, axes
+            _save(figure, path, dpi)
+        finally:
+            plt.close(figure)
 
 
 def save_open_figure(path: Path, size: tuple[float, float], dpi: int = 110) -> Path:
@@ -48,16 +56,26 @@ def _save(figure, path: Path, dpi: int, **how) -> None:
         figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi, **how)
 
 
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of at most `width` characters, which end at a space or behind `_` or `/` where they can."""
+    pieces = [
+        re.findall(rf".{{1,{width - 1}}}(?:[ _/]|$)|.{{1,{width}}}", line) or [""]
+        for line in visible(text).split("\n")
+    ]
+    return "\n".join(piece.rstrip() for line in pieces for piece in line)
+
+
 def save_sheet(
     path: Path, squares: np.ndarray, captions: list[str], wrong: np.ndarray | None = None, title=""
 ) -> Path:
     """Write (N, S, S, 3) uint8 images as a grid with a caption under each; those with `wrong` set stand out."""
     columns = min(8, max(1, len(squares)))
     rows = -(-len(squares) // columns)
+    captions = [wrapped(caption, CAPTION) for caption in captions]
     caption_height = 0.15 + 0.13 * max((caption.count("\n") + 1 for caption in captions), default=1)  # inches
-    square, top = 1.8, 0.4
+    square, top = 2.0, 0.4
     height = top + rows * (square + caption_height)
-    grid = {"nrows": rows, "ncols": columns, "figsize": (1.9 * columns, height), "squeeze": False}
+    grid = {"nrows": rows, "ncols": columns, "figsize": (2.1 * columns, height), "squeeze": False}
     with saved_figure(path, layout=None, **grid) as (figure, axes):
         edges = {"left": 0.01, "right": 0.99, "top": 1 - top / height, "bottom": caption_height / height}
         figure.subplots_adjust(**edges, wspace=0.05, hspace=caption_height / square)
@@ -68,8 +86,11 @@ def save_sheet(
             axis.imshow(squares[k])
             bad = wrong is not None and wrong[k]
             look = {"color": WRONG, "weight": "bold"} if bad else {"color": RIGHT}
-            axis.text(0.5, -0.03, captions[k], fontsize=7, ha="center", va="top", transform=axis.transAxes, **look)
-        figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
+            place = {"ha": "center", "va": "top", "transform": axis.transAxes}
+            text = axis.text(0.5, -0.03, captions[k], fontsize=6.5, **place, **look)
+            room = axis.get_window_extent().width / max(1, text.get_window_extent().width)
+            text.set_fontsize(6.5 * min(1, room))  # wide letters become smaller
+        figure.suptitle(wrapped(title, 16 * columns), fontsize=10, y=1 - 0.1 / height, va="top")
     return path
 
 
@@ -87,7 +108,7 @@ def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: s
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set(xlabel="predicted", ylabel="true")
-        axis.set_title(title.replace(", ", "\n", 1), fontsize=8)
+        axis.set_title(wrapped(title.replace(", ", "\n", 1), 18 + 7 * len(names)), fontsize=8)
     return path
 
 
@@ -96,9 +117,8 @@ def save_agreement(path: Path, same: np.ndarray, rows: int, names: list[str]) ->
     shares = 100 * same / rows
     np.fill_diagonal(shares, np.nan)
     low = min(90, np.nanmin(shares) // 10 * 10)
-    # four lines of a name fit beside a cell; they end after "_" or "/" where they can
-    broken = ["\n".join(re.findall(r".{1,35}(?:[_/]|$)|.{1,36}", name)[:4]) for name in names]
-    labels = [f"[{k}] {name}" for k, name in enumerate(broken)]
+    broken = [wrapped(name, 36).split("\n")[:4] for name in names]  # what fits beside a cell
+    labels = [f"[{k}] " + "\n".join(lines) for k, lines in enumerate(broken)]
     side = 0.46 * max(5, len(names))  # inches
     with saved_figure(path, layout="compressed", figsize=(side + 4.4, side + 0.9)) as (figure, axis):
         axis.set_facecolor("0.85")
@@ -109,7 +129,7 @@ def save_agreement(path: Path, same: np.ndarray, rows: int, names: list[str]) ->
             text = percent(same[k, other], rows)
             axis.text(other, k, text, ha="center", va="center", color=shade, fontsize=7)
         axis.set_xticks(range(len(names)), [f"[{k}]" for k in range(len(names))], fontsize=7)
-        axis.set_yticks(range(len(names)), labels, fontsize=7, parse_math=False)
+        axis.set_yticks(range(len(names)), labels, fontsize=7)
         axis.set(xlabel="number of the file", ylabel="file")
         axis.set_title(f"rows on which two files give the same class, of {rows:,}", fontsize=9)
     return path
@@ -121,19 +141,21 @@ def save_score_plot(
     title: str,
     steps: Sequence[tuple[str, float | None, bool]] = (),
     metric: str = "accuracy",
+    band: tuple[float, float] | None = None,
 ) -> Path:
     """Draw models as points with 95 % intervals, accuracy against macro-F1, and beside them the greedy path.
 
     `points` lists (label, accuracy, macro-F1, (low, high), (low, high)) by kind. The first kind is the crowd of
     ingredients, whose intervals are drawn faintly; the others are drawn large, each with a marker of its own. `steps`
-    are (label, score or None when it was dropped, accepted) of a search by `metric`.
+    are (label, score or None when it was dropped, accepted) of a search by `metric`, and `band` the interval of the
+    score that the search begins with.
     """
     markers = itertools.cycle("os^Dv*PX<>h")
     sides = {"ncols": 2, "width_ratios": (1.3, 1), "figsize": (12.5, 5.6)} if steps else {"figsize": (7.5, 5.6)}
     with saved_figure(path, squeeze=False, **sides) as (_, axes):
         axis = axes[0, 0]
         if steps:
-            _draw_path(axes[0, 1], steps, metric)
+            _draw_path(axes[0, 1], steps, metric, band)
         for rank, (kind, models) in enumerate(points.items()):
             _, accuracies, macro_f1s, *_ = zip(*models, strict=True)
             axis.scatter(
@@ -160,11 +182,16 @@ def save_score_plot(
     return path
 
 
-def _draw_path(axis, steps: Sequence[tuple[str, float | None, bool]], metric: str) -> None:
-    """The score of the soup so far after each ingredient tried: a dot where it was accepted, a cross where not."""
+def _draw_path(axis, steps: Sequence[tuple[str, float | None, bool]], metric: str, band: tuple | None) -> None:
+    """The score of the soup so far after each ingredient tried: a dot where it was accepted, a cross where not.
+
+    Behind them lies the `band` within which the first score may lie by chance, so that small steps look small.
+    """
     labels, scores, accepted = zip(*steps, strict=True)
     reached = list(itertools.accumulate((score or 0.0 for score in scores), max))
     tried = range(1, len(steps) + 1)
+    if band:
+        axis.axhspan(*band, color="0.92", zorder=0, label="95 % interval of the best ingredient")
     axis.step(tried, reached, where="post", color="C2", alpha=0.6)
     for kind, marker, color, flag in (("accepted", "o", "C2", True), ("rejected", "x", WRONG, False)):
         some = [k for k in range(len(steps)) if accepted[k] is flag]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from utils.base.errors import visible
 from utils.base.terminal import duration
 
 MINUTE = 60.0  # seconds between two lines where there is no terminal
@@ -29,7 +30,14 @@ class ProgressBar(tqdm):
         self.by_line, self.begun = not sys.stderr.isatty(), time.monotonic()
         every = MINUTE if self.by_line else 0.1
         super().__init__(
-            iterable, what, total=total, unit=unit, disable=not speaks, initial=initial, leave=False, mininterval=every
+            iterable,
+            visible(what),
+            total=total,
+            unit=unit,
+            disable=not speaks,
+            initial=initial,
+            leave=False,
+            mininterval=every,
         )
 
     def begin_at(self, done: int) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+from utils.base.errors import visible
 from utils.base.files import LOGS, require_writable
 
 
@@ -20,8 +21,10 @@ def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     One process of several `speaks`; the others tell of errors only. Raises `InputError` when the folder of logs cannot
     be written into.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveBars(sys.stdout)], force=True)
-    ours, (terminal,) = logging.getLogger("utils"), logging.getLogger().handlers
+    terminal = _AboveBars(sys.stdout)
+    terminal.setFormatter(_Visible("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[terminal], force=True)
+    ours = logging.getLogger("utils")
     for handler in list(ours.handlers):  # of a script that ran before in this process
         ours.removeHandler(handler)
         handler.close()
@@ -33,7 +36,7 @@ def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     ours.setLevel(logging.DEBUG)
     terminal.setLevel(logging.DEBUG if verbose else logging.INFO)
     file = logging.FileHandler(path, mode="w", encoding="utf-8", delay=True)  # a mistake told at once leaves no file
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    file.setFormatter(_Visible("%(asctime)s %(message)s", "%H:%M:%S"))
     ours.addHandler(file)
     return path
 
@@ -42,6 +45,18 @@ def log_file() -> str:
     """Where the process that speaks keeps its log, relative to where it runs; empty when no script has begun one."""
     files = [one.baseFilename for one in logging.getLogger("utils").handlers if isinstance(one, logging.FileHandler)]
     return os.path.relpath(files[0]) if files else ""
+
+
+def say(text: str) -> None:
+    """Print a line of a script that keeps no log."""
+    print(visible(text), flush=True)
+
+
+class _Visible(logging.Formatter):
+    """No name of a file that a line tells of steers the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class _AboveBars(logging.StreamHandler):

@@ -9,6 +9,7 @@ from utils.base.terminal import aligned
 from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
+CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
 PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
 
 
@@ -60,14 +61,18 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
 def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | None = None) -> list[str]:
     """The table of submissions, and the line that says which one to hand in and why.
 
+    Scores of held-out people who chose what is scored, members or weights, stand in one column, and those of people
+    who had no part in it in another.
+
     `scored_on_new_people` are rows of scores on people that chose nothing, by file, when their answers are known.
     """
     metric, rows = manifest.metric, submission_rows(manifest)
-    heading = [f"{METRICS[metric].title}, held-out people"]
-    heading += ["new people"] if scored_on_new_people else []
+    title = METRICS[metric].title
+    heading = [f"{title}, people who chose", "people who did not", *(["new people"] if scored_on_new_people else [])]
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
-        scores = [row if isinstance(row, str) else with_interval(row, metric)]
+        scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
+        scores = scores[::-1] if way in CROSS_FITTED else scores
         if scored_on_new_people:
             new = scored_on_new_people.get(path.name)
             scores.append(with_interval(new, metric) if new else "")

@@ -13,11 +13,13 @@ from sklearn.metrics import precision_recall_fscore_support
 from utils.data.labels import Labelling
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import log_softmax, score_row
+from utils.reports.rival import changed
 
 BINS = 10  # of confidence
 NEAR = 3  # years: near the border 60 are the ages 57 to 62
-WORST, CONFIDENT = "worst", "confident"
-PER_KIND, AT_MOST = 60, 120  # mistakes to look at
+WORST, CONFIDENT, LOST, WON = "worst", "confident", "lost", "won"
+OTHER = "other model"  # the kind of what a model is compared with
+PER_KIND = 60  # mistakes on each of the lists
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def calibration(logits: np.ndarray, labels: np.ndarray) -> Reliability:
 @dataclass(frozen=True)
 class Mistake:
     """A misclassified photograph: its position among the held-out ones, its cross entropy in nats, the probabilities
-    of the predicted and of the true class, the attributes that are wrong, and which lists of mistakes it is in.
+    of the predicted and of the true class, the attributes that are wrong, and which lists of mistakes it is in. On the
+    list `WON` are photographs that are no mistake, but one of another model's.
     """
 
     position: int
@@ -143,26 +146,32 @@ class Mistake:
     kinds: tuple[str, ...]
 
 
-def mistakes(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> list[Mistake]:
-    """Up to `AT_MOST` misclassified photographs, the highest loss first.
+def mistakes(
+    logits: np.ndarray, labels: np.ndarray, labelling: Labelling, other: np.ndarray | None = None
+) -> list[Mistake]:
+    """All misclassified photographs, the highest loss first.
 
     The `PER_KIND` of the highest loss are `WORST`, the `PER_KIND` whose wrong class has the highest probability are
-    `CONFIDENT`; where these overlap, the next of both lists fill up the number.
+    `CONFIDENT`. If `other` are the (N,) classes that another model predicts, what only that one gets right is `LOST`,
+    and what only this one gets right comes last, `WON`.
     """
     log_probs, preds = log_softmax(logits), logits.argmax(-1)
     wrong = np.flatnonzero(preds != labels)
     losses, sureness = -log_probs[wrong, labels[wrong]], np.exp(log_probs[wrong, preds[wrong]])
     by_loss, by_sureness = (np.argsort(np.argsort(-values, kind="stable")) for values in (losses, sureness))  # ranks
-    chosen = np.argsort(np.minimum(by_loss, by_sureness), kind="stable")[:AT_MOST]
+    lists = {WORST: by_loss < PER_KIND, CONFIDENT: by_sureness < PER_KIND}
+    won, lost = changed(labels, preds, preds if other is None else other)
+    lists[LOST] = lost[wrong]
+    kinds = {wrong[k]: tuple(kind for kind, there in lists.items() if there[k]) for k in range(len(wrong))}
     truth, guess = labelling.decode(labels), labelling.decode(preds)
     return [
         Mistake(
-            position=int(wrong[k]),
-            loss=float(losses[k]),
-            sureness=float(sureness[k]),
-            true_probability=float(np.exp(-losses[k])),
-            attributes=tuple(name for name in truth if truth[name][wrong[k]] != guess[name][wrong[k]]),
-            kinds=tuple(kind for kind, rank in ((WORST, by_loss[k]), (CONFIDENT, by_sureness[k])) if rank < PER_KIND),
+            position=int(k),
+            loss=float(-log_probs[k, labels[k]]),
+            sureness=float(np.exp(log_probs[k, preds[k]])),
+            true_probability=float(np.exp(log_probs[k, labels[k]])),
+            attributes=tuple(name for name in truth if truth[name][k] != guess[name][k]),
+            kinds=kinds.get(k, (WON,)),
         )
-        for k in chosen[np.argsort(by_loss[chosen])]
+        for k in (*wrong[np.argsort(by_loss)], *np.flatnonzero(won))
     ]

@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 WIDTH, LEFT, RIGHT = 400, 46, 382
-MARKERS = (  # circle, square, triangle, diamond; of radius 1 around the origin
+MARKERS = (  # circle, square, triangle, diamond, cross; of radius 1 around the origin
     "M-1,0a1,1 0 1 0 2,0a1,1 0 1 0 -2,0z",
     "M-.9,-.9h1.8v1.8h-1.8z",
     "M0,-1.2l1.15,2h-2.3z",
     "M0,-1.3l1.3,1.3l-1.3,1.3l-1.3,-1.3z",
+    "M-.4,-1.2h.8v.8h.8v.8h-.8v.8h-.8v-.8h-.8v-.8h.8z",
 )
 
 

@@ -57,23 +57,27 @@ def worst_rates(rates: Sequence[ErrorRate], count: int = 3) -> str:
     return "; ".join(f"{one.attribute} {one.value} ({one.wrong} of {one.total})" for one in wrong[:count]) or "nothing"
 
 
-def save_report(folder: Path, held_out: HeldOut, logits: np.ndarray, title: str) -> list[Path]:
-    """Write confusion matrices and sheets of all misclassified photographs into `folder`; returns the files.
+def save_report(folder: Path, held_out: HeldOut, logits: np.ndarray, model: str, who: str) -> list[Path]:
+    """Write a model's confusion matrices and sheets of all misclassified photographs into `folder`; returns the files.
+
+    `who` says in words whose photographs these are.
 
     Sheets of an earlier report that are no longer needed are removed.
     """
     preds = logits.argmax(-1)
     pictures = [
-        save_confusion(folder / f"confusion_{name}.png", matrix, value_names(name, held_out.labelling), title)
+        save_confusion(
+            folder / f"confusion_{name}.png", matrix, value_names(name, held_out.labelling), f"{model}, {who}"
+        )
         for name, matrix in confusions(held_out.labels, preds, held_out.labelling).items()
     ]
-    sheets = save_misclassified(folder, held_out, logits)
+    sheets = save_misclassified(folder, held_out, logits, who)
     for stale in set(folder.glob("misclassified_*.png")) - set(sheets):
         stale.unlink()
     return pictures + sheets
 
 
-def save_misclassified(folder: Path, held_out: HeldOut, logits: np.ndarray) -> list[Path]:
+def save_misclassified(folder: Path, held_out: HeldOut, logits: np.ndarray, who: str) -> list[Path]:
     """Sheets of every misclassified photograph with true and predicted labels, the surest mistakes first."""
     preds = logits.argmax(-1)
     sureness = log_softmax(logits)[np.arange(len(preds)), preds]
@@ -83,12 +87,12 @@ def save_misclassified(folder: Path, held_out: HeldOut, logits: np.ndarray) -> l
     for first in range(0, len(wrong), PER_SHEET):
         some = wrong[first : first + PER_SHEET]
         captions = [
-            f"{held_out.ids[k].replace('/', chr(10))}, {np.exp(sureness[k]):.0%} sure\n"
+            f"{held_out.ids[k]}\n{np.exp(sureness[k]):.0%} sure\n"
             f"true: {names[held_out.labels[k]]}\npredicted: {names[preds[k]]}"
             for k in some
         ]
         squares = np.stack([held_out.squares[row] for row in held_out.rows[some]])
-        title = f"misclassified {first + 1} to {first + len(some)} of {len(wrong)}, the surest mistakes first"
+        title = f"{who}: misclassified {first + 1} to {first + len(some)} of {len(wrong)}, the surest mistakes first"
         sheets.append(folder / f"misclassified_{len(sheets) + 1:03d}.png")
         save_sheet(sheets[-1], squares, captions, title=title)
     return sheets

@@ -5,6 +5,8 @@ The page is the template `report.html` with `report.css` and `report.js` beside 
 
 import base64
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +15,26 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from utils.base.errors import visible
 from utils.base.files import write_text
 from utils.base.metrics import METRICS
 from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.splits import Split
+from utils.evaluation.alarms import chance
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import with_interval
 from utils.evaluation.scores import paired_gain
 from utils.models.checkpoints import Checkpoint, versions
 from utils.reports import analysis
-from utils.reports.analysis import AgeErrors, Mistake, Reliability
+from utils.reports.advice import Commands, next_steps
+from utils.reports.analysis import OTHER, AgeErrors, Mistake, Reliability
 from utils.reports.charts import Axis, Bar, Point, point_chart, row_chart
 from utils.reports.mistakes import confusions, value_names
 
-SIDE = 240  # pixels of the longer side of a photograph
+SIDE, SMALL = 240, 112  # pixels of the longer side of a photograph, and of one that is shown when it is asked for
+AT_ONCE = 120  # photographs that are shown before more are asked for
 WINDOW = 2  # years on either side that the lines against age are means over
 LEGIBLE = 0.69  # share of a shade above which writing on it is in the other colour; contrast stays above 4.5
 
@@ -37,8 +43,8 @@ LEGIBLE = 0.69  # share of a shade above which writing on it is in the other col
 class Subject:
     """What a page is about: a model's `logits` on the held-out photographs, and scores beside it.
 
-    `rows` are scores, `preds` (N,) predicted classes by their kind, "single" of the model itself; `who` says in words
-    who was scored, `command` what makes this page.
+    `rows` are scores, `preds` (N,) predicted classes by their kind, "single" of the model itself and `OTHER` of one
+    that it is compared with; `who` says in words who was scored.
     """
 
     model: Checkpoint
@@ -49,12 +55,17 @@ class Subject:
     preds: dict[str, np.ndarray]
     who: str
     split: Split
-    command: str
+    commands: Commands
 
     @property
     def ages(self) -> np.ndarray:
         """(N,) years."""
         return self.photographs.ages[self.held_out.rows]
+
+    @property
+    def other(self) -> str:
+        """The name of the model that it is compared with, if any."""
+        return next((row["model"] for row in self.rows if row["kind"] == OTHER), "")
 
 
 def save_page(path: Path, subject: Subject) -> Path:
@@ -65,8 +76,9 @@ def save_page(path: Path, subject: Subject) -> Path:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    environment.filters |= {"decimals": decimals, "percent": percent}
+    environment.filters |= {"decimals": decimals, "percent": percent, "breakable": breakable}
     return write_text(path, environment.get_template("report.html").render(contents(subject)))
 
 
@@ -80,38 +92,61 @@ def percent(part: float, whole: float = 1) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "–"
 
 
+def breakable(name: str) -> Markup:
+    """A name that breaks between its parts, and not inside an age."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/])", visible(name)))
+
+
 def contents(subject: Subject) -> dict:
     """All that the page shows, by the names that `report.html` uses."""
     held_out, single = subject.held_out, subject.preds["single"]
     labelling = held_out.labelling
     by_age = analysis.errors_by_age(held_out, subject.ages, single)
     bins = analysis.calibration(subject.logits, held_out.labels)
-    found = analysis.mistakes(subject.logits, held_out.labels, labelling)
+    found = analysis.mistakes(subject.logits, held_out.labels, labelling, subject.preds.get(OTHER))
+    parts = {"class": subject.rows[0], **analysis.part_rows(held_out, single)}
+    gains = {kind: gains_over_single(subject, kind) for kind in subject.preds if kind != "single"}
+    borders = analysis.errors_near_borders(held_out, subject.ages, single)
+    matrices = confusions(held_out.labels, single, labelling)
+    names = {name: value_names(name, labelling) for name in ("class", *labelling.values)}
+    cards = [card(subject, one, SIDE if k < AT_ONCE or one.kinds else SMALL) for k, one in enumerate(found)]
     return {
         "subject": subject,
         "warnings": warnings(subject),
-        "parts": {"class": subject.rows[0], **analysis.part_rows(held_out, single)},
+        "chance": {name: chance(held_out.labels, labelling.num_classes, name) for name in METRICS},
+        "steps": next_steps(subject.model, held_out, subject.preds, parts, gains, found, borders, subject.commands),
+        "parts": parts,
         "with_interval": with_interval,
-        "gains": {kind: gains_over_single(subject, kind) for kind in subject.preds if kind != "single"},
+        "gains": gains,
         "comparison_chart": comparison_chart([row for row in subject.rows if row["kind"] in subject.preds]),
         "value_tables": analysis.value_tables(held_out, single),
         "f1": f1_by_class(subject),
         "f1_chart": f1_chart(f1_by_class(subject)),
-        "heat": {name: heat(matrix) for name, matrix in confusions(held_out.labels, single, labelling).items()},
-        "names": {name: value_names(name, labelling) for name in ("class", *labelling.values)},
+        "heat": {name: heat(matrix) for name, matrix in matrices.items()},
+        "mixed_up": {name: mixed_up(name, matrix, names[name]) for name, matrix in matrices.items()},
+        "names": names,
         "legible": LEGIBLE,
         "by_age": by_age,
-        "borders": analysis.errors_near_borders(held_out, subject.ages, single),
+        "borders": borders,
         "age_chart": age_chart(subject, by_age),
         "calibration": bins,
         "calibration_chart": calibration_chart(bins),
         "loss": held_out.score(subject.logits).loss,
-        "cards": [card(subject, mistake) for mistake in found],
+        "cards": cards,
+        "at_once": AT_ONCE,
         "wrong": int((single != held_out.labels).sum()),
+        "changed": {
+            kind: sum(kind in one.kinds for one in found) for kind in (analysis.WON, analysis.LOST) if subject.other
+        },
         "per_kind": analysis.PER_KIND,
         "kinds": {
             analysis.WORST: "worst: the highest loss",
             analysis.CONFIDENT: "confidently wrong: the highest probability of a wrong class",
+            **(
+                {analysis.LOST: "only the other model right", analysis.WON: "only this model right"}
+                if subject.other
+                else {}
+            ),
         },
         "versions": {**versions(), "scikit-learn": version("scikit-learn")},
     }
@@ -166,6 +201,15 @@ def heat(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
     return [[(int(count), float(count / max(1, row.sum()))) for count in row] for row in matrix]
 
 
+def mixed_up(part: str, matrix: np.ndarray, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The cells of a confusion matrix that hold mistakes, the fullest first: cards have the word, people the other."""
+    wrong = [(true, pred) for true, pred in np.argwhere(matrix) if true != pred]
+    return [
+        (f"{part}-{true}-{pred}", f"{names[true]} taken for {names[pred]} ({matrix[true, pred]})")
+        for true, pred in sorted(wrong, key=lambda cell: -matrix[cell])
+    ]
+
+
 def age_chart(subject: Subject, by_age: dict[int, AgeErrors]) -> Markup:
     """The parts of photographs of each age with a wrong class and with a wrong age group."""
     held_out, preds, years = subject.held_out, subject.preds["single"], list(by_age)
@@ -212,16 +256,20 @@ def calibration_chart(bins: Reliability) -> Markup:
     return point_chart("calibration-title", across, up, {"model": points}, {"model": [line]}, diagonal=True)
 
 
-def card(subject: Subject, mistake: Mistake) -> dict:
+def card(subject: Subject, mistake: Mistake, side: int) -> dict:
     """What the page shows of a mistake, and the values that its filters use."""
     held_out, k = subject.held_out, mistake.position
     labelling, label, pred = held_out.labelling, int(held_out.labels[k]), int(subject.preds["single"][k])
-    jpeg, (width, height) = thumbnail(subject.photographs.folder / subject.photographs.files[held_out.rows[k]], SIDE)
+    jpeg, (width, height) = thumbnail(subject.photographs.folder / subject.photographs.files[held_out.rows[k]], side)
+    truth, guess = labelling.decode(label), labelling.decode(pred)
+    cells = [f"class-{label}-{pred}", *(f"{name}-{truth[name]}-{guess[name]}" for name in mistake.attributes)]
     return {
         "mistake": mistake,
         "id": str(held_out.ids[k]),
         "age": int(subject.ages[k]),
         "label": label,
+        "cells": cells,
+        "said": labelling.classes[subject.preds[OTHER][k]] if subject.other else "",
         "true": described(labelling, label, mistake),
         "predicted": described(labelling, pred, mistake),
         "alt": f"{held_out.ids[k]}: true {labelling.classes[label]}, predicted {labelling.classes[pred]}",

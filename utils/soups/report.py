@@ -1,19 +1,23 @@
 """What is written about ingredients and soups: lines for the terminal, all decisions, the table of recipes, a plot."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from utils.base.errors import InputError
+from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS, shown_metrics
 from utils.base.terminal import aligned
-from utils.evaluation.results import ScoreBook, row_line, with_interval
+from utils.evaluation.results import ScoreBook, read_rows, row_line, with_interval
 from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
 from utils.soups.evaluator import Evaluator
 from utils.soups.recipes import Soup
 from utils.soups.saved import SavedSoup
 
+HOW = "members", "ensemble", "looked_at", "gain_on_others"  # of a soup's row: how it came about
 FEW = 3  # ingredients that get a line each on the terminal
 
 
@@ -47,7 +51,7 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
         lines += [f"{title} above the best ingredient's: {one.gains[metric]}"]
         nested = f"{title} above the best ingredient's, selected on one half of the people and scored on the other"
         return lines + ([f"{nested}: {one.nested.gains[metric]}"] if one.nested else [])
-    cells = [("recipe", "members", *titles, f"{title} above the best ingredient's", "selected on other people")]
+    cells = [("recipe", "members", *titles, f"{title} above the best ingredient's", "the same, selected on others")]
     for one in saved:
         row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
         nested = str(one.nested.gains[metric]) if one.nested else ""
@@ -78,25 +82,74 @@ def decision_lines(
     return [*lines, *([diagnosis] if diagnosis else []), soup.effort]
 
 
-def recipe_table(evaluator: Evaluator, book: ScoreBook, soups: list[Soup]) -> str:
-    """One line per recipe: members, scores with intervals, scores of the members' averaged logits, and what it took.
+def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
+    """Which recipe is surely better than the best ingredient on people that it did not select on, or that none is;
+    None when no recipe that selects was tried on other people.
+    """
+    told = {recipe: book.rows[file].get("gain_on_others") for recipe, file in book.soups().items()}
+    gains = {recipe: Gain(**told[recipe][evaluator.metric_name]) for recipe in told if told[recipe]}
+    if not any(RECIPES[recipe].selects for recipe in gains):
+        return None
+    best = max(gains, key=lambda recipe: gains[recipe].low)
+    if gains[best].low > 0:
+        title = METRICS[evaluator.metric_name].title
+        return f"safely better on people that did not choose it: {best}, {title} {gains[best]}"
+    single = evaluator.ingredients[evaluator.order[0]].name
+    return f"no recipe is safely better on people that did not choose it: keep the best single model, {single}"
+
+
+def note_how(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup], earlier: Path) -> None:
+    """Add to the rows of soups how they came about, those of earlier calls as the file of scores `earlier` tells."""
+    for one in saved:
+        honest = one.nested or (None if RECIPES[one.soup.recipe].selects else one)
+        averaged = book.held_out.score(evaluator.ensemble(one.soup.mixture)).record()
+        book.rows[one.checkpoint.path.name] |= {
+            "members": len(one.soup.mixture.members),
+            "ensemble": {name: averaged[name] for name in METRICS},
+            "looked_at": one.soup.looked_at,
+            "gain_on_others": {name: asdict(gain) for name, gain in honest.gains.items()} if honest else None,
+        }
+    same = "kind", "digest", "split", "people"
+    for row in _rows_with_how(earlier):
+        now = book.rows.get(row["model"])
+        if now and all(now[key] == row[key] for key in same):
+            now |= {key: row[key] for key in HOW if now.get(key) is None}
+
+
+def _rows_with_how(path: Path) -> list[dict]:
+    """The rows of soups that tell how they came about; none of a damaged file, which is replaced anyway."""
+    try:
+        rows = [row for row in read_rows(path) if all(key in row for key in HOW)] if path.is_file() else []
+        for row in rows:
+            for name in METRICS:
+                _ = float(row["ensemble"][name]), row["gain_on_others"] and str(Gain(**row["gain_on_others"][name]))
+        return rows
+    except (InputError, TypeError, ValueError, KeyError):
+        return []
+
+
+def recipe_table(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> str:
+    """One line per recipe: members, scores with intervals, scores of the members' averaged logits, what it took, what
+    it gains on people that it did not select on, and its file. Soups of earlier calls that still fit are in it.
 
     The best single model comes first. `looked at` counts the photographs of all candidates, cached or not. The
     ensemble needs as many forward passes per photograph as there are members.
     """
-    shown, best = shown_metrics(evaluator.metric_name), evaluator.ingredients[evaluator.order[0]]
+    metric, best = evaluator.metric_name, evaluator.ingredients[evaluator.order[0]]
+    shown, seconds = shown_metrics(metric), {one.soup.recipe: f"{one.soup.seconds:.1f}" for one in saved}
     titles = [METRICS[name].title for name in shown]
-    cells = [("recipe", "members", *titles, "ensemble of the members", "looked at", "seconds")]
-    cells += [("best single", "1", *_scores_of(book.rows[best.file_name], shown), "", "0", "")]
-    for soup in soups:
-        row = next(row for row in book.rows.values() if row["kind"] == f"{soup.recipe} soup")
-        ensemble = book.held_out.score(evaluator.ensemble(soup.mixture)).values
-        averaged = " / ".join(f"{float(ensemble[name]):.3f}" for name in shown)
-        members, looked_at = str(len(soup.mixture.members)), str(soup.looked_at)
-        cells.append((soup.recipe, members, *_scores_of(row, shown), averaged, looked_at, f"{soup.seconds:.1f}"))
+    took = "ensemble of the members", "looked at", "seconds", f"{METRICS[metric].title} gained on other people"
+    cells = [("recipe", "members", *titles, *took, "file")]
+    cells += [("best single", "1", *_scores_of(book.rows[best.file_name], shown), "", "0", "", "", best.file_name)]
+    for recipe, file in sorted(book.soups().items(), key=lambda one: list(RECIPES).index(one[0])):
+        row = book.rows[file]
+        averaged = " / ".join(f"{row['ensemble'][name]:.3f}" for name in shown) if "ensemble" in row else ""
+        gain = str(Gain(**row["gain_on_others"][metric])) if row.get("gain_on_others") else ""
+        took = averaged, str(row.get("looked_at", "")), seconds.get(recipe, ""), gain
+        cells.append((recipe, str(row.get("members", "")), *_scores_of(row, shown), *took, file))
     images = len(evaluator.labels)
-    people = f"chosen and scored by {evaluator.metric_name} on the same {images} images of {book.people}"
-    return "\n".join([people, *aligned(cells)])
+    people = f"chosen and scored by {metric} on the same {images} images of {book.people}"
+    return "\n".join([people, *aligned(cells), *filter(None, [verdict(evaluator, book)])])
 
 
 def _scores_of(row: dict, shown: list[str]) -> list[str]:
@@ -118,7 +171,8 @@ def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str
     path_steps = [
         (_short(step.candidate.file_name), step.score and float(step.score), step.accepted) for step in steps
     ]
-    return save_score_plot(path, points, title, path_steps, metric)
+    band = next((row[f"{metric}_interval"] for row in rows if row["kind"] == "ingredient"), None)  # of the best
+    return save_score_plot(path, points, title, path_steps, metric, band)
 
 
 def _short(model: str) -> str:

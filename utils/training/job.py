@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from utils.base.options import Options
 from utils.data.augmentation import EpochSampler, LabelledSquares
+from utils.evaluation.alarms import alarm_lines
 from utils.models.checkpoints import save_checkpoint
 from utils.models.clip import CLIPClassifier
 from utils.models.weights import digest
@@ -104,6 +105,10 @@ class Job:
             row = progress.history[progress.best["epoch"] - 1]
             logits = held_out.predict(self.shown)
             log.info("kept epoch %d, the best of %d by %s", row["epoch"], len(progress.history), options.metric)
+        if logits is not None and not options.fast_dev_run:
+            classes = held_out.labelling.classes
+            for line in alarm_lines(held_out.labels, [logits.argmax(-1)], classes, options.metric):
+                log.info(line)
         if self.accelerator.is_main_process:
             state_dict = saved_tensors(self.shown)
             if logits is not None:

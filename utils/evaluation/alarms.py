@@ -1,0 +1,59 @@
+"""When scores call for something to be done: what is wrong, and the option that helps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.base.metrics import METRICS
+from utils.evaluation.scores import confusion_matrix
+
+NEAR = 0.1  # part of the way from chance to a perfect score below which a model has learned next to nothing
+ENOUGH = 10  # photographs of a class below which its being always wrong says little
+NAMED = 2  # classes that a line names
+
+
+def chance(labels: np.ndarray, num_classes: int, metric: str) -> float:
+    """What one scores on photographs with these (N,) labels who has not seen them: with the most frequent class for
+    all, or with classes drawn by their frequency, whichever is more.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    constant = np.zeros((num_classes, num_classes), np.int64)
+    constant[:, counts.argmax()] = counts
+    return float(max(METRICS[metric](confusion) for confusion in (constant, np.outer(counts, counts))))
+
+
+def alarm_lines(
+    labels: np.ndarray, every: Sequence[np.ndarray], classes: Sequence[str], metric: str = "macro_f1"
+) -> list[str]:
+    """What is wrong with (N,) predictions of one model, or alike with those of several; nothing when all is well.
+
+    The best of them is near chance by `metric`; else, which of the classes with `ENOUGH` photographs none of them ever
+    gets right. Both come in one line each, with what to do about it.
+    """
+    confusions = np.stack([confusion_matrix(labels, preds, len(classes)) for preds in every])
+    best, guessed = float(max(map(METRICS[metric], confusions))), chance(labels, len(classes), metric)
+    who = f"all {len(every)} models" if len(every) > 1 else "the model"
+    if best - guessed < NEAR * (1 - guessed):
+        at_most = " at most" if len(every) > 1 else ""
+        return [
+            f"ALARM: {who} learned little: {METRICS[metric].title} {best:.3f}{at_most}, and answers that see no "
+            f"photograph reach {guessed:.3f} on these people: fine-tune with more --epochs or a higher --lr (a lower "
+            "one if the training loss rose)"
+        ]
+    totals, right, said = confusions[0].sum(1), confusions.diagonal(axis1=1, axis2=2).max(0), confusions.sum((0, 1))
+    dead = np.flatnonzero((totals >= ENOUGH) & (right == 0))
+    kinds = {"never predicted": dead[said[dead] == 0], "always wrong": dead[said[dead] > 0]}
+    told = [f"{kind}: {_named(some, totals, classes)}" for kind, some in kinds.items() if len(some)]
+    if not told:
+        return []
+    return [
+        f"ALARM: of {len(classes)} classes {who} never {'get' if len(every) > 1 else 'gets'} {len(dead)} right "
+        f"({'; '.join(told)}): fine-tune with --logit-adjustment 1.0 or --sampler balanced"
+    ]
+
+
+def _named(some: np.ndarray, totals: np.ndarray, classes: Sequence[str]) -> str:
+    """The largest of some classes with their photographs, and how many others there are."""
+    largest = some[np.argsort(-totals[some], kind="stable")]
+    words = [f"{classes[k]} ({totals[k]} photographs)" for k in largest[:NAMED]]
+    return ", ".join(words) + (f" and {len(some) - NAMED} more" if len(some) > NAMED else "")
