@@ -40,8 +40,8 @@ FLAGS = {
         weighted-ensemble=None workers=None""",
     validation: """batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None mean=None
         metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None
-        report=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None sweep=None tower=None
-        val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
+        report=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None sweep=None
+        tower=None val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
         data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) freeze=None

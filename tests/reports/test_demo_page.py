@@ -54,11 +54,15 @@ def asked(monkeypatch, *arguments):
 
 def write_chosen():
     """An ensemble of all candidates, mirrored ones too, with a bias that turns predictions."""
+    candidates = [one.checkpoint for one in find_candidates(Path("model"), flip=True)]
+    weights = 0.1 + 0.05 * np.arange(len(candidates))
     members = [
-        {"file": one.checkpoint.path.name, "digest": one.checkpoint.digest, "flip": one.flip, "weight": 0.1 + 0.05 * k}
-        for k, one in enumerate(find_candidates(Path("model"), flip=True))
+        {"file": one.path.name, "digest": one.digest, "flip": "flip" in one.preprocessing, "weight": float(weight)}
+        for one, weight in zip(candidates, weights / weights.sum(), strict=True)
     ]
-    CHOSEN.write_text(json.dumps({"members": members, "temperature": 0.7, "bias": np.linspace(-3, 3, 18).tolist()}))
+    known = {"bias_rule": "per class", "people": "held-out people", "split": "ab", "scores": []}
+    content = {"members": members, "temperature": 0.7, "bias": np.linspace(-3, 3, 18).tolist(), **known}
+    CHOSEN.write_text(json.dumps(content))
     return members
 
 
