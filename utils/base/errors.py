@@ -1,8 +1,12 @@
-"""What a user did wrong, said in one line."""
+"""What a user did wrong, or the machine lacks, said in one line."""
 
 import os
+import re
+import signal
 import sys
 import time
+
+WAIT = 10.0  # seconds that the other processes leave to the first one, to say what all of them have met
 
 
 class InputError(ValueError):
@@ -22,26 +26,78 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_script(main) -> None:
-    """Call a script's `main`; a user's mistake or a failing disk becomes one line on stderr and exit code 1.
+    """Call a script's `main`; a user's mistake, a failing disk, an end of another process and an output that is full
+    become one line on stderr and exit code 1. Nobody who reads (`| head`) is a quiet end.
 
-    Any other exception is a defect of ours and keeps its traceback. When several processes run the same check they
-    all fail at once, so the others wait a moment and leave the line to the first one.
+    Any other exception is a defect of ours and keeps its traceback.
     """
+    _open_streams()
+    told, code = "", 0
     try:
         main()
-    except (InputError, OSError) as error:
-        if int(os.environ.get("RANK", "0")) > 0:
-            time.sleep(2)
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        sys.exit(1)
+    except SystemExit as stop:
+        code = stop.code
+    except InputError as error:
+        told, code = f"error: {one_line(error)}", 1
+    except OSError as error:
+        told, code = _lost_output() or (f"error: {one_line(error)}", 1)
+    except RuntimeError as error:
+        if (reason := _reason_outside(error)) is None:
+            raise
+        told, code = reason, 1
     except Interrupted as stop:
         number, message = stop.args
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(message, file=sys.stderr, flush=True)
-        sys.exit(128 + number)
+        told, code = "" if _is_one_more() else message, 128 + number
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
+        told, code = "" if _is_one_more() else "interrupted", 130
+    if not code:
+        told, code = _lost_output() or ("", 0)
+    if told:
+        if _is_one_more():  # all processes have met this, and the first one says it and ends them
+            time.sleep(WAIT)
+        print(told, file=sys.stderr, flush=True)
+    if code:
+        sys.exit(code)
+
+
+def _is_one_more() -> bool:
+    """Whether this process is not the first of several."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def _open_streams() -> None:
+    """Make what is said fit the terminal, which may not know all letters of a file's name."""
+    if sys.stdout is None:  # what is opened next would get its number
+        sys.exit("error: standard output is closed: send it to a file, or to /dev/null")
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _lost_output() -> tuple[str, int] | None:
+    """What to say and the exit code when standard output takes no more, and None when it does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
+        if isinstance(error, BrokenPipeError):
+            return "", 128 + signal.SIGPIPE
+        return f"error: standard output: {error.strerror}", 1
+    return None
+
+
+def _reason_outside(error: RuntimeError) -> str | None:
+    """The line to say of a library's error that no defect of ours has caused; None for all others, and nothing where
+    another process has ended, which says why.
+    """
+    message = str(error)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and re.search("(closed|reset) by peer|Broken pipe", message):
+        return ""
+    if found := re.search("unable to allocate shared memory|killed by signal: [^.]*|exited unexpectedly", message):
+        return (
+            f"error: a loader process stopped ({found[0]}): pass fewer --workers (0 needs none), or give a container "
+            "more shared memory (docker run --shm-size=1g)"
+        )
+    return None
 
 
 def one_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, get_cpu_distributed_information, set_seed
 from joblib import cpu_count
 
+from utils.base.errors import InputError
 from utils.base.terminal import start_log
 
 GRACE = 20  # seconds that a loader process goes on when it is told to stop
@@ -22,7 +23,7 @@ def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(non_blocking=True), **accelerator_options)
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and a container may have fewer
         torch.set_num_threads(min(torch.get_num_threads(), _cores()))
-    start_log(log_name, verbose, accelerator.is_main_process)
+    main_first(accelerator, lambda: start_log(log_name, verbose, accelerator.is_main_process))
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     set_seed(random_seed)
@@ -56,6 +57,31 @@ def all_agree(accelerator: Accelerator, condition: bool) -> bool:
 
 
 def from_main(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
-    """What `make()` returns on the main process, on every process: for files that may change meanwhile."""
-    value = [make() if accelerator.is_main_process else None]
-    return broadcast_object_list(value)[0] if accelerator.num_processes > 1 else value[0]
+    """What `make()` returns on the main process, on every process; for work that one does while the others wait.
+
+    What it raises there is raised on all of them, so that none waits for one that has ended.
+    """
+    if accelerator.num_processes == 1:
+        return make()
+    made = [None, None]
+    if accelerator.is_main_process:
+        try:
+            made[0] = make()
+        except Exception as error:
+            broadcast_object_list([None, error if isinstance(error, (InputError, OSError)) else SystemExit(1)])
+            raise
+    value, error = broadcast_object_list(made)
+    if error is not None:
+        raise error
+    return value
+
+
+def main_first(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
+    """What `make()` returns, called on the main process and then on the others, who find its work done."""
+    mine = []
+
+    def make_mine() -> None:
+        mine.append(make())
+
+    from_main(accelerator, make_mine)
+    return mine[0] if mine else make()

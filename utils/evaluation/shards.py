@@ -122,10 +122,7 @@ def evaluate(
     mine = {k: models for k, models in lacking.items() if k % accelerator.num_processes == accelerator.process_index}
     if mine:
         _predict(accelerator, checkpoints, kept, mine, test, batch_size, workers)
-    try:
-        accelerator.wait_for_everyone()
-    except RuntimeError as error:  # another process has stopped, and says why
-        raise SystemExit(1) from error
+    accelerator.wait_for_everyone()
     return kept
 
 

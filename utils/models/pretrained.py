@@ -10,6 +10,7 @@ from utils.base.errors import InputError
 from utils.base.files import CACHE
 from utils.base.flags import START_FILE
 from utils.base.options import Options
+from utils.base.runtime import from_main
 from utils.base.training_flags import RELEASE, each_index_has_a_start
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.heads import head_file
@@ -102,7 +103,5 @@ def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence
         )
     meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
     path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
-    with accelerator.main_process_first():
-        if not path.is_file():
-            save_checkpoint(path, state_dict, meta)
+    from_main(accelerator, lambda: path.is_file() or save_checkpoint(path, state_dict, meta))
     return read_checkpoint(path)
