@@ -1,5 +1,6 @@
 """What a user did wrong, or the machine lacks, said in one line."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -26,38 +27,53 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_script(main) -> None:
-    """Call a script's `main`; a user's mistake, a failing disk, an end of another process and an output that is full
+    """Call a script's `main`; a user's mistake, a failing disk, the end of another process and an output that is full
     become one line on stderr and exit code 1. Nobody who reads (`| head`) is a quiet end.
 
     Any other exception is a defect of ours and keeps its traceback.
     """
     _open_streams()
-    told, code = "", 0
     try:
-        main()
-    except SystemExit as stop:
-        code = stop.code
-    except InputError as error:
-        told, code = f"error: {one_line(error)}", 1
-    except OSError as error:
-        told, code = _lost_output() or (f"error: {one_line(error)}", 1)
-    except RuntimeError as error:
-        if (reason := _reason_outside(error)) is None:
-            raise
-        told, code = reason, 1
-    except Interrupted as stop:
-        number, message = stop.args
-        told, code = "" if _is_one_more() else message, 128 + number
-    except KeyboardInterrupt:
-        told, code = "" if _is_one_more() else "interrupted", 130
-    if not code:
-        told, code = _lost_output() or ("", 0)
+        told, code = _outcome(main)
+    finally:
+        _end_loaders()
     if told:
         if _is_one_more():  # all processes have met this, and the first one says it and ends them
             time.sleep(WAIT)
         print(told, file=sys.stderr, flush=True)
     if code:
         sys.exit(code)
+
+
+def _outcome(main) -> tuple[str, int | str | None]:
+    """What `main` comes to: a line to say, or none, and the exit code."""
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code:
+            return "", stop.code
+    except InputError as error:
+        return f"error: {one_line(error)}", 1
+    except OSError as error:
+        return _lost_output() or (f"error: {one_line(error)}", 1)
+    except RuntimeError as error:
+        if (reason := _reason_outside(error)) is None:
+            raise
+        return reason, 1
+    except Interrupted as stop:
+        number, message = stop.args
+        return "" if _is_one_more() else message, 128 + number
+    except KeyboardInterrupt:
+        return "" if _is_one_more() else "interrupted", 130
+    return _lost_output() or ("", 0)
+
+
+def _end_loaders() -> None:
+    """End the loader processes that an error has left, which would linger and then be reported as killed."""
+    if children := multiprocessing.active_children():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in children:
+            child.kill()
 
 
 def _is_one_more() -> bool:

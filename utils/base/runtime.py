@@ -1,8 +1,12 @@
 """The accelerate runtime: start-up, agreement between processes, loader processes."""
 
+import logging
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +17,12 @@ from joblib import cpu_count
 from utils.base.errors import InputError
 from utils.base.terminal import start_log
 
+log = logging.getLogger(__name__)
+
 GRACE = 20  # seconds that a loader process goes on when it is told to stop
+SHARED_MEMORY = Path("/dev/shm")  # where torch puts the batches of loader processes; a container often has 64 MB
+PREFETCH = 2  # batches that each of them is ahead, torch's default
+LABELS = 2**16  # bytes of a batch, at most, that are no photographs
 
 
 def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **accelerator_options) -> Accelerator:
@@ -35,13 +44,33 @@ def _cores() -> int:
     return max(1, cpu_count() // get_cpu_distributed_information().local_world_size)
 
 
-def loader_workers(accelerator: Accelerator, asked: int | None) -> int:
-    """How many loader processes: as asked for, else on a GPU up to eight, and none on a CPU, where the model already
-    keeps all cores busy.
+def loader_workers(
+    accelerator: Accelerator, asked: int | None, photographs: int, sides: Sequence[int], most: int | None = None
+) -> int:
+    """How many loader processes, at `most` so many: as asked for, else on a GPU up to eight, and none on a CPU, where
+    the model already keeps all cores busy.
+
+    Their batches, of so many `photographs` with a square of each of these `sides`, travel through shared memory. Where
+    it has no room for all of them there are fewer.
     """
-    if asked is not None:
-        return asked
-    return 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+    if asked is None:
+        asked = 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+    wanted = asked if most is None else min(asked, most)
+    if not wanted or not SHARED_MEMORY.is_dir():
+        return wanted
+    batch = sum(3 * side**2 * photographs for side in sides) + LABELS
+    free = shutil.disk_usage(SHARED_MEMORY).free // get_cpu_distributed_information().local_world_size
+    possible = max(0, free // batch - 1) // PREFETCH  # one more batch is with the model
+    if possible < wanted:
+        _tell_lack(wanted, possible)
+    return min(wanted, possible)
+
+
+@cache  # a search asks for each candidate
+def _tell_lack(wanted: int, possible: int) -> None:
+    """Say that there is no room for as many loader processes as are wanted."""
+    told = "%s has room for the batches of %d loader processes and not of %d (docker run --shm-size=1g gives more)"
+    log.warning(told, SHARED_MEMORY, possible, wanted)
 
 
 def linger(worker: int = 0) -> None:

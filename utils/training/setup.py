@@ -77,7 +77,8 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
 
     # Batches
     batch_size = fitting_batch_size(accelerator, bare, options)
-    workers = loader_workers(accelerator, options.workers)
+    photographs = min(batch_size, len(train_set))
+    workers = loader_workers(accelerator, options.workers, photographs, [task.preprocessing["size"]])
     per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
     dataset.check_steps(train_set, per_step, per_step // options.batch_size)
     drawn_by = dataset.sampling_weights(train_set, options)
