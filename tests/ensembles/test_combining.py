@@ -127,7 +127,7 @@ def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
     assert members.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
     assert "tuned for other weights" in caplog.text
     path.write_text(json.dumps({"weight": "heavy"}))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no tuned weight"):
         members.load_age_weight(model, [age])
 
 

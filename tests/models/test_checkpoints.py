@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import release_state
+from conftest import checkpoint_record, release_state, split_record
 
 from utils.base.errors import InputError
 from utils.data.labels import Labelling
@@ -18,24 +18,10 @@ def backbone():
     return read_weights("release.pt")
 
 
-def record(config, **changes):
-    return {
-        "model": config,
-        "labelling": Labelling().record(),
-        "preprocessing": preprocessing(config["image_size"]),
-        "options": {"lr": 1e-5},
-        "split": {"by": "person", "digest": "abc", "train_ids": ["p"], "held_out_ids": ["q"]},
-        "family": {"anchor": "x", "head_init": "probe", "inputs": "y"},
-        "scores": {"accuracy": 0.5},
-        "made_from": [],
-        **changes,
-    }
-
-
 def saved(name="model/a_seed42_i0_epoch1.pt", shift=0.0, **changes):
     weights = backbone()
     state = {key: tensor + shift for key, tensor in weights.state_dict.items()}
-    save_checkpoint(Path(name), state, record(weights.config, **changes))
+    save_checkpoint(Path(name), state, checkpoint_record(weights.config, **changes))
     return Path(name)
 
 
@@ -79,7 +65,7 @@ def test_what_may_go_into_one_soup():
     first = read_checkpoint(saved())
     check_same_kind([first, read_checkpoint(saved("model/b.pt", shift=0.1))])
     for changes, message in (
-        ({"split": {**record(first.config)["split"], "digest": "def"}}, "different splits"),
+        ({"split": split_record(["q"], ["p"])}, "different splits"),
         ({"family": {"anchor": "x", "head_init": "probe", "inputs": "z"}}, "do not share a start"),
         ({"labelling": Labelling(age_limits=(29, 60)).record()}, "other age limits"),
         ({"preprocessing": preprocessing(32, mean=(0.5, 0.5, 0.5))}, "other preprocessing"),

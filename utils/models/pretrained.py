@@ -10,11 +10,11 @@ from utils.base.errors import InputError
 from utils.base.files import CACHE
 from utils.base.flags import START_FILE
 from utils.base.options import Options
-from utils.base.runtime import from_main
+from utils.base.runtime import main_first
 from utils.base.training_flags import RELEASE, each_index_has_a_start
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
-from utils.models.heads import head_file
-from utils.models.weights import HUB_NAMES, Weights, at_image_size, digest, read_archive, read_weights
+from utils.models.heads import head_file, read_head
+from utils.models.weights import HUB_NAMES, Weights, at_image_size, digest, read_weights
 
 
 def find_pretrained(options: Options) -> tuple[str, str]:
@@ -90,10 +90,11 @@ def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence
     weights = at_image_size(read_weights(source), first.config["image_size"])
     state_dict = dict(weights.state_dict)
     if first.family is not None:
-        head = head_file(first.family)
-        if not head.is_file():
-            raise InputError(f"--start-from needs the head that the sweep started from, and {head} is gone")
-        state_dict = {**weights.backbone(), **read_archive(head)}
+        head = read_head(first.family, first.labelling.num_classes, first.config["projection_dim"])
+        if head is None:
+            gone = head_file(first.family)
+            raise InputError(f"--start-from needs the head that the sweep started from, and {gone} is gone or damaged")
+        state_dict = {**weights.backbone(), **head}
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     if shapes != first.shapes:
         odd = min(dict(shapes.items() ^ first.shapes.items()))
@@ -103,5 +104,12 @@ def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence
         )
     meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
     path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
-    from_main(accelerator, lambda: path.is_file() or save_checkpoint(path, state_dict, meta))
-    return read_checkpoint(path)
+
+    def read() -> Checkpoint:
+        try:
+            return read_checkpoint(path)
+        except (InputError, FileNotFoundError):  # not there yet, or damaged
+            save_checkpoint(path, state_dict, meta)
+            return read_checkpoint(path)
+
+    return main_first(accelerator, read)

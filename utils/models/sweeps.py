@@ -1,17 +1,18 @@
 """A sweep: the fine-tuned checkpoints of one name over seeds and indices."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.base.errors import InputError
 from utils.base.files import locked, write_text
 from utils.base.flags import START_FILE
 from utils.base.options import Options
+from utils.base.records import Digest, Record
 from utils.models.checkpoints import DROPPED, Checkpoint, read_checkpoint
-from utils.models.weights import RECORD_FILE, read_record
+from utils.models.weights import RECORD_FILE, read_meta
 
 AGE_PREFIX = "Age_"  # of an age specialist's file
 
@@ -106,7 +107,7 @@ def model_files(model_location: Path) -> list[ModelFile]:
         raise InputError(f"model folder {model_location} does not exist: give --model-location")
     paths = sorted(Path(model_location).glob("*.pt"))
     others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
-    return [ModelFile(path, read_record(path)) for path in others]
+    return [ModelFile(path, read_meta(path)) for path in others]
 
 
 def is_release_file(path: Path) -> bool:
@@ -215,6 +216,14 @@ def find_sweep(
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
 
 
+class DroppedNote(Record):
+    """What is left of a checkpoint that `keep_top` removed."""
+
+    options: dict[str, Any]
+    scores: dict[str, Any] | None
+    digest: Digest
+
+
 def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
     """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
 
@@ -224,15 +233,15 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     """
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
-        metas = {one: read_checkpoint(one.path).meta for one in find_sweep(model_location, name).ingredients}
+        metas = {one: read_meta(one.path) for one in find_sweep(model_location, name).ingredients}
         ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
         scored = [one for one in ended if metas[one]["scores"] is not None]
         for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
-            note = {key: metas[one][key] for key in ("options", "scores", "digest")}
-            write_text(one.path.with_suffix(DROPPED), json.dumps(note, indent=1) + "\n")
+            note = DroppedNote(**{key: metas[one][key] for key in DroppedNote.model_fields})
+            write_text(one.path.with_suffix(DROPPED), note.model_dump_json(indent=1) + "\n")
             removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
         for path in removed:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return removed
 
 
