@@ -6,6 +6,9 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from typing import TextIO
 
 WAIT = 10.0  # seconds that the other processes leave to the first one, to say what all of them have met
 
@@ -32,9 +35,15 @@ def run_script(main) -> None:
 
     Any other exception is a defect of ours and keeps its traceback.
     """
-    _open_streams()
+    if sys.stdout is None:  # what is opened next would get its number
+        sys.exit("error: standard output is closed: send it to a file, or to /dev/null")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may not know all letters of a file's name
+    output = _Output(sys.stdout)
     try:
-        told, code = _outcome(main)
+        with redirect_stdout(output):
+            told, code = _outcome(main, output)
     finally:
         _end_loaders()
     if told:
@@ -45,27 +54,62 @@ def run_script(main) -> None:
         sys.exit(code)
 
 
-def _outcome(main) -> tuple[str, int | str | None]:
+class _Output:
+    """Standard output that keeps in mind when it took no more: `lost` is the error then."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.lost = stream, None
+
+    def write(self, text: str) -> int:
+        return self._try(self.stream.write, text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def _try(self, do: Callable, *arguments):
+        try:
+            return do(*arguments)
+        except OSError as error:
+            self.lost = error
+            raise
+
+    def loss(self) -> tuple[str, int] | None:
+        """What to say and the exit code when it took no more, else None."""
+        with suppress(OSError):
+            self.flush()
+        if self.lost is None:
+            return None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())  # Python tries once more when it ends
+        if isinstance(self.lost, BrokenPipeError):
+            return "", 128 + signal.SIGPIPE
+        return f"error: standard output: {self.lost.strerror}", 1
+
+
+def _outcome(main, output: _Output) -> tuple[str, int | str | None]:
     """What `main` comes to: a line to say, or none, and the exit code."""
+    told, code = "", 0
     try:
         main()
     except SystemExit as stop:
-        if stop.code:
-            return "", stop.code
+        code = stop.code
     except InputError as error:
-        return f"error: {one_line(error)}", 1
+        told, code = f"error: {one_line(error)}", 1
     except OSError as error:
-        return _lost_output() or (f"error: {one_line(error)}", 1)
+        told, code = output.loss() or (f"error: {one_line(error)}", 1)
     except RuntimeError as error:
         if (reason := _reason_outside(error)) is None:
             raise
-        return reason, 1
+        told, code = reason, 1
     except Interrupted as stop:
         number, message = stop.args
-        return "" if _is_one_more() else message, 128 + number
+        told, code = "" if _is_one_more() else message, 128 + number
     except KeyboardInterrupt:
-        return "" if _is_one_more() else "interrupted", 130
-    return _lost_output() or ("", 0)
+        told, code = "" if _is_one_more() else "interrupted", 130
+    lost = output.loss()
+    return (told, code) if code or lost is None else lost
 
 
 def _end_loaders() -> None:
@@ -79,26 +123,6 @@ def _end_loaders() -> None:
 def _is_one_more() -> bool:
     """Whether this process is not the first of several."""
     return int(os.environ.get("RANK", "0")) > 0
-
-
-def _open_streams() -> None:
-    """Make what is said fit the terminal, which may not know all letters of a file's name."""
-    if sys.stdout is None:  # what is opened next would get its number
-        sys.exit("error: standard output is closed: send it to a file, or to /dev/null")
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")
-
-
-def _lost_output() -> tuple[str, int] | None:
-    """What to say and the exit code when standard output takes no more, and None when it does."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
-        if isinstance(error, BrokenPipeError):
-            return "", 128 + signal.SIGPIPE
-        return f"error: standard output: {error.strerror}", 1
-    return None
 
 
 def _reason_outside(error: RuntimeError) -> str | None:
