@@ -172,7 +172,7 @@ def picture(path: Path):
     """(S, S, 3) uint8 of a photograph, or grey when it cannot be read."""
     import numpy as np
 
-    from utils.data.images import decode
+    from utils.data.decoding import decode
 
     try:
         return decode(path, PIXELS)

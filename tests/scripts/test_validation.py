@@ -203,6 +203,9 @@ def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
         Path(f"{name}.csv").write_text("ImageID,ans\n" + "".join(lines))
     with pytest.raises(InputError, match=r"truth\.csv has no column person"):
         summary.main(["--truth", "truth.csv"])
+    Path("truth.csv").write_text("ImageID,ans,person\na.jpg,3,p\nb.jpg,3,\n")
+    with pytest.raises(InputError, match=r"truth\.csv, line 3: the column person is blank"):
+        summary.main(["--truth", "truth.csv", "output/output_good.csv"])
     Path("truth.csv").write_text("ImageID,ans,person\na.jpg,3,p\nb.jpg,3,q\n")
     summary.main(["--truth", "truth.csv"])
     told = capsys.readouterr().out

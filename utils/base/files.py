@@ -91,16 +91,15 @@ def locked(path: str | Path) -> Iterator[None]:
 
 def open_own(path: Path) -> IO[bytes]:
     """Open a file to read it and to append to it, made if it is not there; what a link points at is not touched."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    number = None
     try:
-        file = open(path, "a+b", opener=lambda name, _: os.open(name, flags, 0o666))
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-        file.close()
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ESPIPE):
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-    raise InputError(f"{path} is a link, a folder or a pipe: remove it")
+    if number is None or not stat.S_ISREG(os.fstat(number).st_mode):
+        raise InputError(f"{path} is a link, a folder or a pipe: remove it")
+    return open(number, "a+b")
 
 
 def lock(file: IO) -> None:

@@ -22,7 +22,7 @@ class Record(BaseModel):
 
 
 def _plain_name(name: str) -> str:
-    if name != Path(name).name or "\0" in name:
+    if name != Path(name).name or "\0" in name or len(name.encode()) > 255:
         raise ValueError(f"{name!r} is no plain file name")
     return name
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT, sha256_of, write_text
-from utils.base.tables import open_table, write_table
+from utils.base.tables import open_table, tell_once, write_table
 from utils.data.labels import Labelling
 
 CLASS_IDS = {str(class_id): class_id for class_id in range(Labelling().num_classes)}
@@ -40,8 +40,8 @@ def sweep_of(path: Path) -> str | None:
     if record.is_file():
         try:
             if name := json.loads(record.read_text(encoding="utf-8")).get("sweep"):
-                return name
-        except (ValueError, AttributeError) as error:
+                return str(name)
+        except (ValueError, AttributeError, RecursionError) as error:
             raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
     for word in ("_seed", "_auto"):
         name, found, _ = path.stem.removeprefix("output_").partition(word)
@@ -50,17 +50,21 @@ def sweep_of(path: Path) -> str | None:
     return None
 
 
-def read_submission(path: Path) -> Submission:
+def read_submission(path: Path, filled: str = "ImageID") -> Submission:
     """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is a class id from 0
     to 17.
 
-    Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id (with its line),
-    and a doubled `ImageID`.
+    Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id and a blank cell
+    in the column `filled` (with its line), and a doubled `ImageID`.
     """
     columns, lines = open_table(path)
     key, ans = _positions(path, columns)
+    never_blank = columns.index(filled) if filled in columns else key
     rows, answers = [], []
     for line, row in lines:
+        row[key] = without_spaces(row[key], path)
+        if not row[never_blank].strip():
+            raise InputError(f"{path}, line {line}: the column {columns[never_blank]} is blank: fill it in")
         if row[ans] not in CLASS_IDS:
             raise InputError(
                 f"{path}, line {line}: ans {row[ans]!r} is no whole number from 0 to {len(CLASS_IDS) - 1}"
@@ -74,6 +78,14 @@ def read_submission(path: Path) -> Submission:
     if doubled:
         raise InputError(f"{path} lists {len(doubled)} images more than once, the first: {doubled[0]}")
     return Submission(path, columns, rows, ids, np.array(answers, np.int64))
+
+
+def without_spaces(image: str, path: Path) -> str:
+    """An `ImageID` without the spaces behind it, which the log tells of."""
+    short = image.rstrip(" \t")
+    if short != image:
+        tell_once(f"{path}: spaces behind an ImageID, such as {image!r}, are left out")
+    return short
 
 
 def _positions(path: Path, columns: list[str]) -> tuple[int, int]:

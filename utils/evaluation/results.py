@@ -105,12 +105,13 @@ def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict],
     """Rows of submissions against a CSV with the columns `ImageID,ans,person`, and a line for each but the first that
     says what it scores above the first.
 
-    Raises `InputError` for a truth without a column `person`, which intervals need, and a submission of other images.
+    Raises `InputError` for a truth without a column `person`, which intervals need, or with blank cells there, and a
+    submission of other images.
     """
-    labels = read_submission(truth)
+    labels = read_submission(truth, filled="person")
     if "person" not in labels.columns:
         raise InputError(f"{truth} has no column person: the right answers are ImageID,ans,person (info.csv has none)")
-    persons = np.array([row[labels.columns.index("person")] for row in labels.rows])
+    persons = np.array([row[labels.columns.index("person")].strip() for row in labels.rows])
     given = [read_submission(path) for path in submissions]
     preds = [one.answers[match(one, labels.ids, truth)] for one in given]
     rows = [

@@ -19,7 +19,7 @@ from utils.base.errors import InputError
 from utils.base.files import CACHE
 from utils.base.progress import ProgressBar
 from utils.base.runtime import linger, loader_workers
-from utils.data.images import decode
+from utils.data.decoding import decode
 from utils.data.unlabelled import TestImages
 from utils.evaluation.logit_cache import cache_key, load_shard, store_shard
 from utils.evaluation.prediction import SEARCH_BATCH
