@@ -80,7 +80,6 @@ def run(options: Options) -> Path | dict[str, Path]:
 
     # Runtime
     accelerator = runtime.start_runtime("inference", options.verbose)
-    workers = runtime.loader_workers(accelerator, options.workers)
     require_writable(options.output_dir, CACHE)
 
     # Models
@@ -93,7 +92,7 @@ def run(options: Options) -> Path | dict[str, Path]:
 
     # Loop
     members = [one for ensemble in ensembles.values() for one in ensemble.members]
-    logits = iter(shards.evaluate(accelerator, members, test, options.batch_size, workers))
+    logits = iter(shards.evaluate(accelerator, members, test, options.batch_size, options.workers))
 
     # Result
     written = {}

@@ -202,6 +202,7 @@ def check_ingredients(evaluator: Evaluator) -> list[str]:
 def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInputs, options: Options) -> SavedSoup:
     """Make a soup, save it, add its scores to the book, and write down how it was chosen."""
     from utils.base.files import write_text
+    from utils.base.runtime import from_main
     from utils.soups.doctor import diagnosis
     from utils.soups.nested import nested_gain
     from utils.soups.recipes import make_soup
@@ -218,8 +219,9 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     lines = decision_lines(evaluator, soup, gains, inputs.scored_on, disappoints)
     for line in lines:
         log.log(logging.INFO if line == disappoints else logging.DEBUG, line)
-    if recipe == "greedy" and held_out.accelerator.is_main_process:
-        write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", visible("\n".join(lines)) + "\n")
+    if recipe == "greedy":
+        told = files.LOGS / f"greedy_soup_log_{names.log_name()}.txt"
+        from_main(held_out.accelerator, lambda: write_text(told, visible("\n".join(lines)) + "\n"))
 
     nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
     for line in nested.lines if nested else ():

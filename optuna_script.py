@@ -86,25 +86,28 @@ def run(options: Options) -> optuna.Study:
 
     # Study
     space = search_space(options)
-    study = studies.open_study(
-        options.study_name,
-        studies.open_storage(options.storage or str(files.LOGS / "optuna" / f"{options.study_name}.journal")),
-        settings={"metric": options.metric, "held out": held_out_people(options), **space, **fixed},
-        startup_trials=min(10, max(3, options.n_trials // 4)),
-        warmup_epochs=max(1, options.epochs_limits[0] // 3),
-    )
-    studies.check_checkpoints(study, options.model_location)
+    address = options.storage or str(files.LOGS / "optuna" / f"{options.study_name}.journal")
+    settings = {"metric": options.metric, "held out": held_out_people(options), **space, **fixed}
+    with studies.naming(address):
+        study = studies.open_study(
+            options.study_name,
+            studies.open_storage(address),
+            settings,
+            startup_trials=min(10, max(3, options.n_trials // 4)),
+            warmup_epochs=max(1, options.epochs_limits[0] // 3),
+        )
+        studies.check_checkpoints(study, options.model_location)
 
-    # Trials
-    for taken in studies.take_up_again(study):
-        log.info("trial %d was left by a worker that is gone: taken up again", taken)
-    trials = Trials(study, space, common, train=finetune.run, count=options.n_trials)
-    while studies.counted(study) < options.n_trials:
-        study.optimize(trials.objective, n_trials=1)
+        # Trials
+        for taken in studies.take_up_again(study):
+            log.info("trial %d was left by a worker that is gone: taken up again", taken)
+        trials = Trials(study, space, common, train=finetune.run, count=options.n_trials)
+        while studies.counted(study) < options.n_trials:
+            study.optimize(trials.objective, n_trials=1)
 
-    # Result
-    show_study(accelerator, study, options)
-    tell_best(study, options)
+        # Result
+        show_study(accelerator, study, options)
+        tell_best(study, options)
     return study
 
 

@@ -152,6 +152,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     """Choose an ensemble of all checkpoints and write it; the rows score it on people that it was not chosen on."""
     import numpy as np
 
+    from utils.base.runtime import from_main
     from utils.ensembles import auto_ensemble, selection
     from utils.ensembles.candidates import ensemble_name, find_candidates, library_lines, read_library, sweeps_of
     from utils.evaluation import results
@@ -186,17 +187,17 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     rows = auto_ensemble.score_rows(name, people.view(model), choice.crossed)
     for row in rows:
         log.info(results.row_line(row, options.metric))
-    if accelerator.is_main_process:
-        scored = {"metric": options.metric, "people": people.who, "split": people.split.digest, "scores": rows}
-        path = auto_ensemble.write_ensemble(name, candidates, choice, scored)
-        log.info("saved %s", path)
-        if not options.sweep:
-            log.info("next: %s", inference_command(options, ensemble=path))
+    scored = {"metric": options.metric, "people": people.who, "split": people.split.digest, "scores": rows}
+    path = from_main(accelerator, lambda: auto_ensemble.write_ensemble(name, candidates, choice, scored))
+    log.info("saved %s", path)
+    if not options.sweep:
+        log.info("next: %s", inference_command(options, ensemble=path))
     return rows
 
 
 def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     """Score one model and what ensembles change, and show its mistakes; the single model's row comes first."""
+    from utils.base.runtime import from_main
     from utils.data.labels import ALL_ATTRIBUTES
     from utils.ensembles import members
     from utils.evaluation import results
@@ -239,12 +240,14 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     log.log(detail(options), "most often wrong: %s", mistakes.worst_rates(rates))
     for line in alarm_lines(held_out.labels, [logits.argmax(-1)], model.labelling.classes, options.metric):
         log.info(line)
-    if accelerator.is_main_process:
+
+    def write() -> None:
         if comparison.tuned:
             keep_age_weight(model, ages, comparison, people, options)
         write_report(model, logits, comparison, people, options)
-        if options.sweep:
-            return comparison.rows
+
+    from_main(accelerator, write)
+    if not options.sweep:
         ensemble = {"weighted_ensemble": options.weighted_ensemble} if ages else {}
         if others and not ages:
             ensemble = {"soft_voting": options.soft_voting, "soft_voting_rule": options.soft_voting_rule}

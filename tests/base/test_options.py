@@ -113,6 +113,11 @@ def test_options_are_read_only():
         (["--age-limits", "60,30"], "30,60"),
         (["--name", "../x"], "use letters"),
         (["--name", "Age_x"], "not beginning with Age_"),
+        (["--batch-size", str(10**18)], f"{10**18} is not at least 1 and at most 1048576"),
+        (["--gradient-accumulation-steps", str(10**9)], f"{10**9} is not at least 1 and at most 1048576"),
+        (["--epochs", str(10**9)], f"{10**9} is not at least 1 and at most 100000"),
+        (["--workers", str(10**5)], "100000 is not at least 0 and at most 1024"),
+        (["--i", str(10**30)], "is not at least 0 and at most 999999"),
     ],
 )
 def test_a_wrong_flag_or_value_is_named(argv, message, capsys):
@@ -120,6 +125,16 @@ def test_a_wrong_flag_or_value_is_named(argv, message, capsys):
         finetune.parser().parse(argv)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [(inference, "--batch-size"), (main, "--batch-size"), (optuna_script, "--batch-sizes"), (main, "--workers")],
+)
+def test_a_number_beyond_all_machines_is_refused_by_every_script(script, flag, capsys):
+    with pytest.raises(SystemExit):
+        script.parser().parse([flag, str(10**30)])
+    assert f"argument {flag}: {10**30} is not at least" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)

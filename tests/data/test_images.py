@@ -1,3 +1,4 @@
+import errno
 import logging
 import multiprocessing
 import os
@@ -129,3 +130,16 @@ def test_what_the_datasets_library_cannot_keep_is_named(place, tmp_path, monkeyp
     (tmp_path / "hub").write_bytes(b"")
     with pytest.raises(InputError, match=rf"cannot list .*, or remove what the library keeps in {tmp_path}/hub"):
         kept(place)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_photographs_are_decoded_where_nothing_can_be_locked(place, monkeypatch, code):
+    expected = kept(place).fingerprint()
+    shutil.rmtree(place[-1])
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", place[-1] / "datasets")  # none of it is there yet
+    assert kept(place).fingerprint() == expected

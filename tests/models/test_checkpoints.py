@@ -1,3 +1,4 @@
+import ast
 import logging
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_the_originals_files_are_read_with_a_warning(caplog, classes, attributes
     assert checkpoint.split is None
     assert checkpoint.preprocessing["mean"] == [0.56, 0.524, 0.501]
     assert "has no record" in caplog.text
+
+
+def test_equal_content_makes_equal_bytes_whatever_objects_it_is_made_of():
+    state = read_weights(saved("first.pt")).state_dict
+    meta = read_checkpoint(Path("first.pt")).meta
+    save_checkpoint(Path("one.pt"), state, meta)
+    again = ast.literal_eval(repr(meta))  # equal, and made of other objects, as after a run that was resumed
+    joined = torch.cat([tensor.flatten() for tensor in state.values()])
+    parts = joined.split([tensor.numel() for tensor in state.values()])
+    views = {name: part.view(state[name].shape) for name, part in zip(state, parts, strict=True)}
+    save_checkpoint(Path("two.pt"), views, again)
+    assert Path("one.pt").read_bytes() == Path("two.pt").read_bytes()
 
 
 def test_other_class_counts_and_missing_heads_are_errors():

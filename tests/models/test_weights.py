@@ -175,6 +175,15 @@ def test_a_damaged_file_is_one_error(tmp_path, content):
         read_weights(path)
 
 
+def test_a_compressed_archive_holds_the_same_weights(tmp_path):
+    torch.save(release_state(0), tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt") as whole, zipfile.ZipFile(tmp_path / "c.pt", "w") as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    expected, found = (read_weights(tmp_path / name).state_dict for name in ("m.pt", "c.pt"))
+    assert digest(found) == digest(expected)
+
+
 def test_a_cut_archive_a_foreign_zip_and_a_bare_tensor_are_one_error(tmp_path):
     torch.save(release_state(0), tmp_path / "m.pt")
     whole = (tmp_path / "m.pt").read_bytes()

@@ -29,6 +29,7 @@ DEFAULT_SPLIT = {"val_ratio": 0.2, "seed": 42, "by": "person"}
 SPLIT_BY = ("person", "image")
 SOFT_VOTING_RULES = ("minmax", "mean", "log")
 EVALUATION_BATCH = 64
+BATCH, WORKERS = number(int, 1, 2**20), number(int, 0, 1024)  # more than these no machine has room for
 START_FILE = "start.pt"  # what a soup that has a share of the start calls that ingredient
 
 
@@ -128,9 +129,7 @@ def add_labels(parser: Parser) -> None:
 
 def add_loader(parser: Parser, batch_help: str = "images per evaluation step") -> None:
     """How photographs are fed to models that are evaluated."""
-    parser.group("runtime").add_argument(
-        "--batch-size", type=number(int, 1), default=EVALUATION_BATCH, help=batch_help
-    )
+    parser.group("runtime").add_argument("--batch-size", type=BATCH, default=EVALUATION_BATCH, help=batch_help)
     add_workers(parser)
 
 
@@ -145,7 +144,7 @@ def add_cache(parser: Parser) -> None:
 def add_workers(parser: Parser) -> None:
     parser.group("runtime").add_argument(
         "--workers",
-        type=number(int, 0),
+        type=WORKERS,
         help="loader processes; 0 loads in the main process (default: by machine, 0 on a CPU)",
     )
 

@@ -1,8 +1,12 @@
 """The accelerate runtime: start-up, agreement between processes, loader processes."""
 
+import logging
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +14,15 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, get_cpu_distributed_information, set_seed
 from joblib import cpu_count
 
+from utils.base.errors import InputError
 from utils.base.terminal import start_log
 
+log = logging.getLogger(__name__)
+
 GRACE = 20  # seconds that a loader process goes on when it is told to stop
+SHARED_MEMORY = Path("/dev/shm")  # where torch puts the batches of loader processes; a container often has 64 MB
+PREFETCH = 2  # batches that each of them is ahead, torch's default
+LABELS = 2**16  # bytes of a batch, at most, that are no photographs
 
 
 def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **accelerator_options) -> Accelerator:
@@ -22,7 +32,7 @@ def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(non_blocking=True), **accelerator_options)
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and a container may have fewer
         torch.set_num_threads(min(torch.get_num_threads(), _cores()))
-    start_log(log_name, verbose, accelerator.is_main_process)
+    main_first(accelerator, lambda: start_log(log_name, verbose, accelerator.is_main_process))
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     set_seed(random_seed)
@@ -34,13 +44,33 @@ def _cores() -> int:
     return max(1, cpu_count() // get_cpu_distributed_information().local_world_size)
 
 
-def loader_workers(accelerator: Accelerator, asked: int | None) -> int:
-    """How many loader processes: as asked for, else on a GPU up to eight, and none on a CPU, where the model already
-    keeps all cores busy.
+def loader_workers(
+    accelerator: Accelerator, asked: int | None, photographs: int, sides: Sequence[int], most: int | None = None
+) -> int:
+    """How many loader processes, at `most` so many: as asked for, else on a GPU up to eight, and none on a CPU, where
+    the model already keeps all cores busy.
+
+    Their batches, of so many `photographs` with a square of each of these `sides`, travel through shared memory. Where
+    it has no room for all of them there are fewer.
     """
-    if asked is not None:
-        return asked
-    return 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+    if asked is None:
+        asked = 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+    wanted = asked if most is None else min(asked, most)
+    if not wanted or not SHARED_MEMORY.is_dir():
+        return wanted
+    batch = sum(3 * side**2 * photographs for side in sides) + LABELS
+    free = shutil.disk_usage(SHARED_MEMORY).free // get_cpu_distributed_information().local_world_size
+    possible = max(0, free // batch - 1) // PREFETCH  # one more batch is with the model
+    if possible < wanted:
+        _tell_lack(wanted, possible)
+    return min(wanted, possible)
+
+
+@cache  # a search asks for each candidate
+def _tell_lack(wanted: int, possible: int) -> None:
+    """Say that there is no room for as many loader processes as are wanted."""
+    told = "%s has room for the batches of %d loader processes and not of %d (docker run --shm-size=1g gives more)"
+    log.warning(told, SHARED_MEMORY, possible, wanted)
 
 
 def linger(worker: int = 0) -> None:
@@ -56,6 +86,31 @@ def all_agree(accelerator: Accelerator, condition: bool) -> bool:
 
 
 def from_main(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
-    """What `make()` returns on the main process, on every process: for files that may change meanwhile."""
-    value = [make() if accelerator.is_main_process else None]
-    return broadcast_object_list(value)[0] if accelerator.num_processes > 1 else value[0]
+    """What `make()` returns on the main process, on every process; for work that one does while the others wait.
+
+    What it raises there is raised on all of them, so that none waits for one that has ended.
+    """
+    if accelerator.num_processes == 1:
+        return make()
+    made = [None, None]
+    if accelerator.is_main_process:
+        try:
+            made[0] = make()
+        except Exception as error:
+            broadcast_object_list([None, error if isinstance(error, (InputError, OSError)) else SystemExit(1)])
+            raise
+    value, error = broadcast_object_list(made)
+    if error is not None:
+        raise error
+    return value
+
+
+def main_first(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
+    """What `make()` returns, called on the main process and then on the others, who find its work done."""
+    mine = []
+
+    def make_mine() -> None:
+        mine.append(make())
+
+    from_main(accelerator, make_mine)
+    return mine[0] if mine else make()

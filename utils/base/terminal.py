@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import NoReturn
 
 from utils.base.errors import visible
 from utils.base.files import LOGS, require_writable
@@ -35,7 +36,7 @@ def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     require_writable(path.parent)
     ours.setLevel(logging.DEBUG)
     terminal.setLevel(logging.DEBUG if verbose else logging.INFO)
-    file = logging.FileHandler(path, mode="w", encoding="utf-8", delay=True)  # a mistake told at once leaves no file
+    file = _LogFile(path, mode="w", encoding="utf-8", delay=True)  # a mistake told at once leaves no file
     file.setFormatter(_Visible("%(asctime)s %(message)s", "%H:%M:%S"))
     ours.addHandler(file)
     return path
@@ -59,7 +60,24 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
-class _AboveBars(logging.StreamHandler):
+class _Strict(logging.Handler):
+    """Raises what keeps a line from being written, where logging prints a traceback and goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> NoReturn:
+        raise
+
+
+class _LogFile(_Strict, logging.FileHandler):
+    """A log file, which an error names."""
+
+    def handleError(self, record: logging.LogRecord) -> NoReturn:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, os.path.relpath(self.baseFilename)) from error
+        raise
+
+
+class _AboveBars(_Strict, logging.StreamHandler):
     """Lines on a terminal come above its bars and not into them."""
 
     def emit(self, record: logging.LogRecord) -> None:

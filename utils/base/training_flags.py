@@ -13,6 +13,7 @@ from utils.base.options import Options, Parser, age_range, frozen_part, number, 
 LOSSES = {"CrossEntropyLoss": True, "ContrastiveLoss": False}  # whether it takes the labels of mixed photographs
 TRACKERS = ("wandb", "tensorboard")
 REPORT_TO = (*TRACKERS, "csv", "none")
+EPOCHS = number(int, 1, 100_000)
 RELEASE = "ViT-B/32"  # --model: the model-soups release, one file model_{i}.pt for each index
 
 
@@ -61,13 +62,15 @@ def add_searched(parser: Parser) -> None:
     """What one run chooses and `optuna_script.py` searches: which ingredient, and how it is trained."""
     what, optimisation = parser.group("what"), parser.group("optimisation")
     what.add_argument("--name", type=run_name, default="finetune_cp", help="name of the sweep")
-    what.add_argument("--i", type=number(int, 0), default=0, help="index of the pretrained ingredient model_{i}.pt")
+    what.add_argument(
+        "--i", type=number(int, 0, 999_999), default=0, help="index of the pretrained ingredient model_{i}.pt"
+    )
     what.add_argument(
         "--random-seed", type=number(int, 0, 2**32 - 1), default=42, help="seed of order and augmentation"
     )
     optimisation.add_argument("--lr", type=number(float, 0, above=True), default=1e-5, help="peak learning rate")
-    optimisation.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the training images")
-    optimisation.add_argument("--batch-size", type=number(int, 1), default=64, help="images per step and process")
+    optimisation.add_argument("--epochs", type=EPOCHS, default=20, help="passes over the training images")
+    optimisation.add_argument("--batch-size", type=flags.BATCH, default=64, help="images per step and process")
     optimisation.add_argument("--wd", type=number(float, 0), default=0.1, help="AdamW weight decay")
     parser.group("augmentation").add_argument(
         "--aug-strength", type=number(float, 0, 3), default=1.0, help="scale of the augmentation; 0 leaves it out"
@@ -129,9 +132,7 @@ def _add_optimisation(parser: Parser) -> None:
     group.add_argument(
         "--warmup-length", type=number(int, 0), default=500, help="warm-up steps, at most a tenth of all steps"
     )
-    group.add_argument(
-        "--gradient-accumulation-steps", type=number(int, 1), default=1, help="batches per optimizer step"
-    )
+    group.add_argument("--gradient-accumulation-steps", type=flags.BATCH, default=1, help="batches per optimizer step")
     group.add_argument(
         "--layer-decay", type=number(float, 0, 1, above=True), default=1.0,
         help="learning rate of each layer as a part of the next one's",
@@ -279,13 +280,13 @@ def add_search_space(parser: Parser) -> None:
     for name, kind, limits, what in (
         ("lr", positive, (1e-6, 1e-4), "peak learning rate, searched on a logarithmic scale"),
         ("wd", number(float, 0), (0.0, 0.3), "AdamW weight decay"),
-        ("epochs", number(int, 1), (5, 20), "passes over the training images"),
+        ("epochs", EPOCHS, (5, 20), "passes over the training images"),
         ("aug-strength", number(float, 0, 3), (0.0, 2.0), "scale of the augmentation"),
         ("label-smoothing", ratio_of_labels, (0.0, 0.2), "label smoothing of the cross entropy"),
     ):
         group.add_argument(f"--{name}-limits", type=kind, nargs=2, metavar=("LOW", "HIGH"), default=limits, help=what)
     group.add_argument(
-        "--batch-sizes", type=number(int, 1), nargs="+", metavar="N", default=(32, 64, 128), help="images per step"
+        "--batch-sizes", type=flags.BATCH, nargs="+", metavar="N", default=(32, 64, 128), help="images per step"
     )
     group.add_argument(
         "--indices",

@@ -19,7 +19,7 @@ from joblib import cpu_count
 
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
-from utils.base.files import atomic, locked
+from utils.base.files import NO_LOCKS, atomic, locked
 from utils.base.progress import ProgressBar
 from utils.data.decoding import check_complete, decode
 
@@ -229,6 +229,9 @@ def image_folder(folder: Path, files: Sequence[str]):
             dataset = dataset.cast_column("image", datasets.Image(decode=False))
             listed = [image["path"] for image in dataset["image"]]
         except (ValueError, TypeError, LookupError, OSError, datasets.exceptions.DatasetGenerationError) as error:
+            if getattr(error, "errno", None) in NO_LOCKS:  # where the library keeps what it lists
+                listed = datasets.Dataset.from_dict({"image": paths})
+                return listed.cast_column("image", datasets.Image(decode=False))
             reason = error
             continue
         if listed == paths:

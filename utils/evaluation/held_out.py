@@ -14,7 +14,7 @@ from utils.base.digests import digest_of
 from utils.base.errors import Diverged, InputError
 from utils.base.files import CACHE, LOGS
 from utils.base.options import Options
-from utils.base.runtime import from_main
+from utils.base.runtime import from_main, main_first
 from utils.data.images import SomeSquares, cache_squares, cached_squares
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
@@ -41,14 +41,17 @@ def decoded(
     it is asked for.
     """
     folder, files = photographs.folder, photographs.files
-    with accelerator.main_process_first():
-        progress = accelerator.is_local_main_process
+    progress = accelerator.is_local_main_process
+
+    def read():
         if rows is None:
             return cache_squares(folder, list(files), size, CACHE, progress, keep)
         whole = cached_squares(folder, list(files), size, CACHE, keep)
         if whole is not None:
             return whole
         return SomeSquares(cache_squares(folder, list(files[rows]), size, CACHE, progress, keep), rows)
+
+    return main_first(accelerator, read)
 
 
 class HeldOut:

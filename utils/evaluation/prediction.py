@@ -47,7 +47,9 @@ def predict(
     loader = torch.utils.data.DataLoader(
         Rows(squares, rows),
         batch_sampler=mine,
-        num_workers=min(loader_workers(accelerator, workers), len(mine) // 8),
+        num_workers=loader_workers(
+            accelerator, workers, min(batch_size, len(rows)), [preprocessing["size"]], most=len(mine) // 8
+        ),
         worker_init_fn=linger,
         pin_memory=accelerator.device.type == "cuda",
     )

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from utils.base.errors import InputError
 from utils.base.files import CACHE
 from utils.base.progress import ProgressBar
-from utils.base.runtime import linger
+from utils.base.runtime import linger, loader_workers
 from utils.data.decoding import decode
 from utils.data.unlabelled import TestImages
 from utils.evaluation.logit_cache import cache_key, load_shard, store_shard
@@ -101,7 +101,7 @@ def evaluate(
     checkpoints: Sequence[Checkpoint],
     test: TestImages,
     batch_size: int,
-    workers: int,
+    workers: int | None,
 ) -> list[ShardedLogits]:
     """The logits of each model, evaluated where they are not kept yet; every process takes its part of the shards.
 
@@ -117,10 +117,7 @@ def evaluate(
     mine = {k: models for k, models in lacking.items() if k % accelerator.num_processes == accelerator.process_index}
     if mine:
         _predict(accelerator, checkpoints, kept, mine, test, batch_size, workers)
-    try:
-        accelerator.wait_for_everyone()
-    except RuntimeError as error:  # another process has stopped, and says why
-        raise SystemExit(1) from error
+    accelerator.wait_for_everyone()
     return kept
 
 
@@ -138,7 +135,7 @@ def _predict(
     missing: dict[int, list[int]],
     test: TestImages,
     batch_size: int,
-    workers: int,
+    workers: int | None,
 ) -> None:
     """Evaluate for each shard the models that it is `missing`, and keep their logits."""
     asked = [checkpoints[k] for k in sorted({k for models in missing.values() for k in models})]
@@ -148,7 +145,9 @@ def _predict(
     loader = torch.utils.data.DataLoader(
         Decoded(test.folder, sizes, test.skip_bad),
         batch_sampler=_batches(test, missing, batch_size),
-        num_workers=min(workers, len(missing)),
+        num_workers=loader_workers(
+            accelerator, workers, min(batch_size, max(test.shard_sizes)), sizes, most=len(missing)
+        ),
         worker_init_fn=linger,
         pin_memory=accelerator.device.type == "cuda",
     )

@@ -1,6 +1,7 @@
 """Our checkpoint files: names, records, digests, and which of them are ingredients."""
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -88,8 +89,21 @@ def flipped(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def as_saved(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors as a checkpoint holds them: float32, in main memory."""
-    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state_dict.items()}
+    """The tensors as a checkpoint holds them: float32, in main memory, none of them a part of a larger one."""
+    saved = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state_dict.items()}
+    is_part = {name: tensor.untyped_storage().nbytes() > tensor.nbytes for name, tensor in saved.items()}
+    return {name: tensor.clone() if is_part[name] else tensor for name, tensor in saved.items()}
+
+
+def _as_if_new(value: object) -> object:
+    """A record in which each text is one object wherever it stands, and nothing else is; pickle writes an object that
+    it has met before in another way than an equal one, and a run that was resumed has read some of them from a file.
+    """
+    if isinstance(value, dict):
+        return {_as_if_new(key): _as_if_new(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_if_new, value))
+    return sys.intern(value) if type(value) is str else value
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +112,10 @@ def versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict) -> str:
-    """Write a float32 `state_dict` and its record atomically; returns the digest, which the record keeps."""
+    """Write a float32 `state_dict` and its record atomically; returns the digest, which the record keeps.
+
+    Equal content makes equal bytes.
+    """
     state_dict = as_saved(state_dict)
     meta = {
         "format": FORMAT,
@@ -106,7 +123,7 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
         "digest": digest(state_dict),
         "versions": versions(),
     }
-    save_archive(path, {"state_dict": state_dict, "meta": meta})
+    save_archive(path, _as_if_new({"state_dict": state_dict, "meta": meta}))
     return meta["digest"]
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import LOGS
-from utils.base.runtime import all_agree
+from utils.base.runtime import all_agree, from_main
 from utils.data.labels import Labelling, prompts
 from utils.models.weights import Weights, read_kept_archive, save_archive
 
@@ -68,14 +68,16 @@ def sweep_head(
     head = read_head(family, num_classes, dim)
     if not all_agree(accelerator, head is not None):
         features, labels, persons = training_features() if family["head_init"] == "probe" else (None, None, None)
-        if accelerator.is_main_process:
+
+        def make() -> None:
             weight, bias = {
                 "random": lambda: random_head(num_classes, dim),
                 "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
                 "probe": lambda: probe_head(features, labels, persons, labelling),
             }[family["head_init"]]()
             save_archive(head_file(family), {"classification_head.weight": weight, "classification_head.bias": bias})
-        accelerator.wait_for_everyone()
+
+        from_main(accelerator, make)
         head = read_head(family, num_classes, dim)
     if head is None:
         raise InputError(f"{head_file(family)} is gone: run the same command again")

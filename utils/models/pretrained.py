@@ -10,6 +10,7 @@ from utils.base.errors import InputError
 from utils.base.files import CACHE
 from utils.base.flags import START_FILE
 from utils.base.options import Options
+from utils.base.runtime import main_first
 from utils.base.training_flags import RELEASE, each_index_has_a_start
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.heads import head_file, read_head
@@ -108,9 +109,12 @@ def read_soup_start(
         )
     meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
     path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
-    with accelerator.main_process_first():
+
+    def read() -> Checkpoint:
         try:
             return read_checkpoint(path)
         except (InputError, FileNotFoundError):  # not there yet, or damaged
             save_checkpoint(path, state_dict, meta)
             return read_checkpoint(path)
+
+    return main_first(accelerator, read)

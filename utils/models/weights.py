@@ -156,14 +156,17 @@ def _is_own(content: dict) -> bool:
 
 
 def read_archive(path: Path) -> dict:
-    """Memory-map a `torch.save` archive as a dict; a pickle that wants to run code is refused and not run."""
+    """A `torch.save` archive as a dict, memory-mapped; a pickle that wants to run code is refused and not run.
+
+    A compressed archive, as some programs pack them anew, is read into memory.
+    """
     if not path.stat().st_size:
         raise InputError(f"{path} is empty: download or make it again")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_mappable(path))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} was refused: it is a pickle that holds more than tensors, or is damaged") from error
-    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, OSError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, zipfile.BadZipFile, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is what mapping a cut archive raises
             raise
         reason = (
@@ -175,6 +178,14 @@ def read_archive(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state_dict")
     return content
+
+
+def _is_mappable(path: Path) -> bool:
+    """Whether the tensors lie in a file as they are: in a zip archive, none of them compressed."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def read_kept_archive(path: Path) -> dict:

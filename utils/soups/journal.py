@@ -26,7 +26,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, accelerator: Accelerator):
-        self.path, self.writes = Path(path), accelerator.is_main_process
+        self.path, self.accelerator = Path(path), accelerator
         self._decisions = from_main(accelerator, self._read_and_tell)
 
     def find(self, digest: str, best: Fraction) -> dict | None:
@@ -37,8 +37,9 @@ class Journal:
         """Write a decision down: a dict of plain values, among them `digest` and `best`, both as text."""
         key = entry["digest"], entry["best"]
         self._decisions[key] = entry
-        if not self.writes:
-            return
+        from_main(self.accelerator, lambda: self._write(key, entry))
+
+    def _write(self, key: tuple[str, str], entry: dict) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open_own(self.path) as file:
             lock(file)

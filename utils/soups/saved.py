@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.base.runtime import from_main
 from utils.evaluation.scores import Gain
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.soups.evaluator import Evaluator
@@ -26,10 +27,12 @@ def save_soup(evaluator: Evaluator, soup: Soup, path: Path, people: str) -> Chec
     `people` says in words whom it was scored on.
     """
     held_out, mixture = evaluator.held_out, soup.mixture
-    if held_out.accelerator.is_main_process:
+
+    def save() -> None:
         how = {"recipe": soup.recipe, "metric": evaluator.metric_name, "weights": mixture.record()}
         scores = {"people": people, **held_out.score(soup.logits).record()}
         meta = soup_meta(mixture.members, mixture.shares, how, scores)
         held_out.keep(save_checkpoint(path, mixture.state_dict(), meta), soup.logits)
-    held_out.accelerator.wait_for_everyone()
+
+    from_main(held_out.accelerator, save)
     return read_checkpoint(path)

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from utils.base.options import Options
+from utils.base.runtime import from_main
 from utils.data.augmentation import EpochSampler, LabelledSquares
 from utils.evaluation.alarms import alarm_lines
 from utils.models.checkpoints import save_checkpoint
@@ -85,12 +86,15 @@ class Job:
     def save_epoch(self, progress: Progress) -> None:
         """Write the history, and with `--save-every` the checkpoint of this epoch."""
         row = progress.history[-1]
-        if not self.accelerator.is_main_process:
-            return
-        if self.options.report_to != "none":
-            save_history(self.files.final.stem, progress.history)
-        if row["epoch"] in self.files.saved_epochs[:-1]:
-            save_checkpoint(self.files.of_epoch(row["epoch"]), saved_tensors(self.shown), self.meta(row, row["epoch"]))
+        epoch = row["epoch"]
+
+        def write() -> None:
+            if self.options.report_to != "none":
+                save_history(self.files.final.stem, progress.history)
+            if epoch in self.files.saved_epochs[:-1]:
+                save_checkpoint(self.files.of_epoch(epoch), saved_tensors(self.shown), self.meta(row, epoch))
+
+        from_main(self.accelerator, write)
 
     def save(self, progress: Progress, logits: np.ndarray | None) -> dict:
         """Write the final checkpoint and what belongs to it; returns the row of the epoch whose weights it holds.
@@ -109,7 +113,8 @@ class Job:
             classes = held_out.labelling.classes
             for line in alarm_lines(held_out.labels, [logits.argmax(-1)], classes, options.metric):
                 log.info(line)
-        if self.accelerator.is_main_process:
+
+        def write() -> None:
             state_dict = saved_tensors(self.shown)
             if logits is not None:
                 held_out.keep(digest(state_dict), logits)
@@ -120,7 +125,8 @@ class Job:
                 log.debug("curves of the epochs: %s", draw_history(self.files.final.stem, progress.history))
             save_checkpoint(self.files.final, state_dict, self.meta(row, options.epochs))  # with it the run is done
             self.files.state.unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
+
+        from_main(self.accelerator, write)
         return row
 
     def meta(self, row: dict, epoch: int) -> dict:

@@ -18,6 +18,7 @@ from torch import nn
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.base.records import Count, Record, check_record
+from utils.base.runtime import from_main
 from utils.models.weights import read_kept_archive, save_archive
 from utils.training.recorded_options import differences
 
@@ -98,11 +99,13 @@ class State:
         """Replace the state on disk; all processes call it."""
         total = torch.as_tensor(progress.total_loss, device=self.accelerator.device)
         total = self.accelerator.reduce(total, "mean").item()
-        if self.accelerator.is_main_process:
+
+        def write() -> None:
             parts = {name: part.state_dict() for name, part in self.parts.items()}
             content = {"record": self.record, "progress": {**vars(progress), "total_loss": total}, "parts": parts}
             save_archive(self.path, content)
-        self.accelerator.wait_for_everyone()
+
+        from_main(self.accelerator, write)
 
     def load(self, stored: dict | None) -> Progress:
         """Take up what `read_state` read; without it begin anew."""

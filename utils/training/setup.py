@@ -14,7 +14,7 @@ from transformers import get_cosine_schedule_with_warmup
 from utils.base.errors import InputError, NoRoom
 from utils.base.files import LOGS
 from utils.base.options import Options
-from utils.base.runtime import linger, loader_workers, start_runtime
+from utils.base.runtime import from_main, linger, loader_workers, start_runtime
 from utils.base.training_flags import TRACKERS
 from utils.data.augmentation import EpochSampler
 from utils.evaluation.prediction import predict
@@ -55,8 +55,9 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     train_set = dataset.train_set(task, options)
     train_count, held_out_count = len(train_set), len(task.held_out.rows)
     log.info("%d photographs to train on, %d held out (split %s)", train_count, held_out_count, task.split.digest)
-    if options.save_img and accelerator.is_main_process:
-        log.info("augmented photographs: %s", save_augmented(train_set, task.labelling, files.final.stem))
+    if options.save_img:
+        sheet = from_main(accelerator, lambda: save_augmented(train_set, task.labelling, files.final.stem))
+        log.info("augmented photographs: %s", sheet)
 
     # Model and loss
     num_classes, head = task.labelling.num_classes, task.head(accelerator)
@@ -76,7 +77,8 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
 
     # Batches
     batch_size = fitting_batch_size(accelerator, bare, options)
-    workers = loader_workers(accelerator, options.workers)
+    photographs = min(batch_size, len(train_set))
+    workers = loader_workers(accelerator, options.workers, photographs, [task.preprocessing["size"]])
     per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
     dataset.check_steps(train_set, per_step, per_step // options.batch_size)
     drawn_by = dataset.sampling_weights(train_set, options)

@@ -4,52 +4,102 @@ import json
 import logging
 import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalRedisBackend
+from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from utils.base.errors import InputError
+from utils.base.errors import InputError, one_line
 from utils.base.files import is_alive
 from utils.training.recorded_options import differences
 from utils.training.resume_state import state_file
 
 log = logging.getLogger(__name__)
 
-
 HEARTBEAT = 60  # seconds between signs of life in a database; after two of them missed a trial is taken up again
 PLOTTED = 4  # hyperparameters in the contour plot, which has the square of that many panels
-
-
 INTERRUPTED = "interrupted"  # the mark of a trial that a signal stopped
 LOCK_GRACE = 10  # seconds after which the lock of a worker that was killed while it wrote is taken away
 
 
+class JournalLock:
+    """The lock of a journal file: a file beside it that only one worker can create.
+
+    Optuna's own two wait for ever on a link that leads nowhere, such as the lock that Optuna makes on a machine where
+    the journal has another path. Here whatever stays for `LOCK_GRACE` seconds is the lock of a killed worker.
+    """
+
+    def __init__(self, journal: Path):
+        self.path = journal.with_name(f"{journal.name}.lock")
+
+    def acquire(self) -> bool:
+        seen, since = None, 0.0
+        while True:
+            try:
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                return True
+            except FileExistsError:
+                there = self._look()
+            if there != seen:
+                seen, since = there, time.monotonic()
+            elif there and time.monotonic() - since > LOCK_GRACE:
+                self.release()
+                log.warning("%s is removed: a killed worker left it", self.path)
+            time.sleep(0.01)
+
+    def release(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _look(self) -> tuple[int, int] | None:
+        """What tells this lock from the next one, or None when it is gone."""
+        try:
+            stat = os.lstat(self.path)
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+
 def open_storage(address: str) -> BaseStorage:
     """A journal file for a path, a database or Redis for a URL. Raises `InputError` when it cannot be reached."""
-    if "://" not in address:
-        try:
-            journal = Path(address).resolve()  # optuna waits for ever on a killed worker's lock beside a relative path
-            journal.parent.mkdir(parents=True, exist_ok=True)
-            lock = JournalFileSymlinkLock(str(journal), grace_period=LOCK_GRACE)
-            _cut_unfinished(journal, lock)
-            return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"--storage {address} is no journal file that can be opened: {error}") from error
+    public = without_password(address)
     try:
-        if address.startswith("redis"):
-            return JournalStorage(JournalRedisBackend(address))
-        return RDBStorage(
-            address, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback()
-        )
-    except Exception as error:  # each database driver has exceptions of its own
-        raise InputError(f"--storage {_without_password(address)} cannot be reached: {error}") from error
+        if "://" not in address:
+            storage = JournalStorage(_journal_file(Path(address).resolve()))
+        elif address.startswith("redis"):
+            storage = JournalStorage(JournalRedisBackend(address))
+        else:
+            storage = RDBStorage(
+                address,
+                heartbeat_interval=HEARTBEAT,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+    except Exception as error:  # each database driver has exceptions of its own, and so has each damage of a journal
+        what = "cannot be reached" if "://" in address else "is no journal file that can be opened"
+        if "table schema" in str(error):
+            what = "was made by another version of Optuna (choose another --storage, or change the version)"
+        raise InputError(f"--storage {public} {what}: {one_line(error)}") from error
+    storage.url = public  # a database's without its password
+    return storage
 
 
-def _cut_unfinished(journal: Path, lock: JournalFileSymlinkLock) -> None:
+def _journal_file(journal: Path) -> JournalFileBackend:
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if journal.exists() and not journal.is_file():
+        raise InputError("it is no regular file")
+    lock = JournalLock(journal)
+    _cut_unfinished(journal, lock)
+    return JournalFileBackend(str(journal), lock_obj=lock)
+
+
+def _cut_unfinished(journal: Path, lock: JournalLock) -> None:
     """Remove the last line when a worker was killed in the middle of it; Optuna would write the next one behind it."""
     if not journal.is_file() or journal.read_bytes()[-1:] in (b"", b"\n"):
         return
@@ -64,16 +114,28 @@ def _cut_unfinished(journal: Path, lock: JournalFileSymlinkLock) -> None:
         lock.release()
 
 
-def _without_password(address: str) -> str:
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def without_password(address: str) -> str:
+    """A storage as it may be shown."""
+    scheme, mark, rest = address.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+@contextmanager
+def naming(address: str) -> Iterator[None]:
+    """Turn what a database says while the block runs into one error that names it."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"--storage {without_password(address)} does not work as a study's: {cause}") from error
 
 
 def open_study(name: str, storage: BaseStorage, settings: dict, startup_trials: int, warmup_epochs: int):
     """The study of this name, made or gone on with; `settings` must be those that it was begun with.
 
     A trial is pruned when its score after an epoch is below the median of the others' at that epoch, not before
-    `startup_trials` have ended and not in the first `warmup_epochs`.
+    `startup_trials` have ended and not in the first `warmup_epochs`. Raises `InputError` for a study of another
+    program.
     """
     study = optuna.create_study(
         storage=storage,
@@ -84,11 +146,33 @@ def open_study(name: str, storage: BaseStorage, settings: dict, startup_trials: 
         pruner=optuna.pruners.MedianPruner(startup_trials, warmup_epochs),
     )
     begun = study.user_attrs.get("settings")
+    if foreign := _what_is_foreign(study, begun):
+        raise InputError(
+            f"study {name} in {getattr(storage, 'url', 'this storage')} {foreign}: choose another --study-name or "
+            "--storage"
+        )
     if begun is None:
         study.set_user_attr("settings", json.dumps(settings))
     elif different := differences(json.loads(begun), settings):
         raise InputError(f"study {name} was begun with other settings ({different}): choose another --study-name")
     return study
+
+
+def _what_is_foreign(study: optuna.Study, begun: object) -> str:
+    """What tells, in words, that a study is not one of ours; empty when nothing does. `begun` are its settings."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(study.directions) > 1:
+        return f"has {len(study.directions)} objectives, and here there is one score"
+    if study.direction != StudyDirection.MAXIMIZE:
+        return "minimises, and here a score is maximised"
+    if not all(isinstance(trial.user_attrs.get("checkpoint"), str) for trial in complete):
+        return "has trials of another program"
+    if begun is None:
+        return "has trials and no settings of this program" if study.get_trials(deepcopy=False) else ""
+    try:
+        return "" if isinstance(json.loads(begun), dict) else "has settings of another program"
+    except (ValueError, TypeError, RecursionError):
+        return "has damaged settings"
 
 
 def worker() -> str:
@@ -106,9 +190,10 @@ def take_up_again(study: optuna.Study) -> list[int]:
     optuna.storages.fail_stale_trials(study)  # does nothing where there is no heartbeat
     taken = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        host, _, pid = trial.user_attrs.get("worker", " ").partition(" ")
+        host, _, pid = str(trial.user_attrs.get("worker", "")).partition(" ")
         nameless = not host and (datetime.now() - trial.datetime_start).total_seconds() > HEARTBEAT  # killed at once
-        dead = host == socket.gethostname() and (int(pid) == os.getpid() or not is_alive(int(pid)))
+        here = host == socket.gethostname() and pid.isdecimal()
+        dead = here and (int(pid) == os.getpid() or not is_alive(int(pid)))
         if nameless or dead:
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
