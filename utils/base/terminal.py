@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
 
 from utils.base.errors import visible
 from utils.base.files import LOGS, require_writable
@@ -61,20 +60,21 @@ class _Visible(logging.Formatter):
 
 
 class _Strict(logging.Handler):
-    """Raises what keeps a line from being written, where logging prints a traceback and goes on."""
+    """Raises a disk or an output that takes no more, where logging prints a traceback and goes on."""
 
-    def handleError(self, record: logging.LogRecord) -> NoReturn:
-        raise
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, self.place()) from error
+        super().handleError(record)
+
+    def place(self) -> str | None:
+        """The file that an error names."""
 
 
 class _LogFile(_Strict, logging.FileHandler):
-    """A log file, which an error names."""
-
-    def handleError(self, record: logging.LogRecord) -> NoReturn:
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, os.path.relpath(self.baseFilename)) from error
-        raise
+    def place(self) -> str:
+        return os.path.relpath(self.baseFilename)
 
 
 class _AboveBars(_Strict, logging.StreamHandler):
