@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from utils.base import training_flags
-from utils.base.errors import InputError, run_script
+from utils.base.errors import run_script
 from utils.base.options import Options, Parser
 
 if TYPE_CHECKING:
@@ -36,18 +36,6 @@ def parser() -> Parser:
     return training_flags.finetune_parser(__doc__, "finetune.py")
 
 
-def check(options: Options) -> None:
-    """Raise `InputError` for options that contradict each other."""
-    mixing = next((flag for flag in ("mixup", "half_cutmix") if getattr(options, flag)), None)
-    scored = {"--keep best": options.keep == "best", "--patience": options.patience, "--keep-top": options.keep_top}
-    if not options.val_ratio and any(scored.values()):
-        asked = next(flag for flag, given in scored.items() if given)
-        raise InputError(f"{asked} goes by held-out scores, and --val-ratio 0 leaves nobody to score on")
-    if mixing and not training_flags.takes_mixed_labels(options.loss_fn):
-        flag = mixing.replace("_", "-")
-        raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out --{flag}")
-
-
 def run(
     options: Options,
     attributes: tuple[str, ...] = ("mask", "gender", "age"),
@@ -60,7 +48,10 @@ def run(
     `after_epoch` sees each epoch's held-out scores before anything of that epoch is saved, and may raise to end the
     run (a tuner does); a resumed run shows it the earlier epochs first.
     """
-    # torch and what builds on it take seconds to import, and --help should not wait for them
+    from utils.training import preflight
+
+    preflight.check_run(options)
+    # torch and what builds on it take seconds to import, and neither --help nor a mistake should wait for them
     from utils.base.files import CACHE, LOGS, PICTURES, require_writable
     from utils.data.labels import Labelling
     from utils.models.checkpoints import differences
@@ -71,7 +62,6 @@ def run(
     from utils.training.task import read_task
 
     # Runtime
-    check(options)
     asked, options = options, options_of_index(options)
     drawn = differences(asked.plain, options.plain)
     options = records.fast_dev_run_options(options, prefix)
@@ -199,7 +189,11 @@ def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: floa
 
 def run_each(options: Options, run_one: Callable[[Options], object]) -> None:
     """Do all `--runs`, one after the other; the first that fails ends them."""
+    from utils.training import preflight
+
     runs = training_flags.each_run(options)
+    for one in runs:
+        preflight.check_run(one)
     for number, one in enumerate(runs, start=1):
         if len(runs) > 1 and int(os.environ.get("RANK", "0")) == 0:
             print(f"== run {number} of {len(runs)}: {one.name}_seed{one.random_seed}_i{one.i}", flush=True)

@@ -103,6 +103,21 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def fitted(stem: str) -> str:
+    """The stem of a file name; one that is too long is cut, and a digest of the whole stands for what is gone.
+
+    Every name that is joined of others goes through here, since the names of two sweeps may be long, and seeds many.
+    """
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    mark = f"_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+    return stem.encode()[: LONGEST_STEM - len(mark)].decode(errors="ignore") + mark
+
+
+# A file system takes 255 bytes. Of these up to 78 are for what `atomic` puts around a name (a host's name has at most
+# 64), and 34 for what scripts do, as `everyone_individual_results_` and `.jsonl`; the rest is for a flip or a bias.
+LONGEST_STEM = 130
+LONGEST_RUN_NAME = 80  # with `Age_` before it, and seed, index and epoch behind it, it is no longer than a stem
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
 CACHE = Path("cache")  # decoded photographs, safe to delete
 OUTPUT = Path("output")  # submissions

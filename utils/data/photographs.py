@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
+from utils.base.flags import data_folder
 from utils.base.tables import read_dicts
 from utils.data.images import SUFFIXES
 from utils.data.labels import GENDERS, MASKS, STEM_MASKS, Labelling, age_group, parse_age, parse_person
@@ -88,9 +89,7 @@ def read_photographs(data_location: Path, relabel: Path | None = None) -> Photog
 
 def training_folder(data_location: Path) -> Path:
     """The folder of person folders: `train/images`, `images` or the location itself, the first that is there."""
-    location = Path(data_location)
-    if not location.is_dir():
-        raise InputError(f"data folder {location} does not exist: give --data-location")
+    location = data_folder(data_location)
     for candidate in (location / "train" / "images", location / "images", location):
         if candidate.is_dir():
             return candidate

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 
 from utils.base.errors import InputError
+from utils.base.flags import RECORD_FILE
 from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, preprocessing
 from utils.models.clip import CLIPClassifier, build
-from utils.models.weights import RECORD_FILE, digest, read_weights, save_archive
+from utils.models.weights import digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
 
 FORMAT = 1
-DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
 

@@ -13,12 +13,12 @@ from torch import nn
 
 from utils.base.errors import InputError
 from utils.base.files import atomic, require_writable
-from utils.base.flags import RECIPES, Recipe
+from utils.base.flags import RECIPES, RECORD_FILE, Recipe
 from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
-from utils.models.weights import HEAD, HEAD_FILE, RECORD_FILE, digest, read_weights
+from utils.models.weights import HEAD, HEAD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
 

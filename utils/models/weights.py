@@ -18,11 +18,12 @@ import torch
 
 from utils.base.errors import InputError
 from utils.base.files import atomic
+from utils.base.flags import RECORD_FILE
 from utils.models.clip import CONFIG_KEYS, resize_positions
+from utils.models.starts import HUB_NAMES
 
 HEAD = "classification_head."
-HEAD_FILE, RECORD_FILE = "classification_head.safetensors", "soup.json"  # beside the tower in an exported folder
-HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
+HEAD_FILE = "classification_head.safetensors"  # beside the tower in an exported folder
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_TOWER = re.compile(  # in OpenAI's and in the hub's names; the scalars come with OpenAI's TorchScript archives
     r"positional_embedding|text_projection(\.weight)?|logit_scale|token_embedding\.weight|ln_final\.(weight|bias)"
