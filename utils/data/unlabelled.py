@@ -18,7 +18,8 @@ from utils.base.errors import InputError
 from utils.base.flags import data_folder
 from utils.base.tables import FORMATS, blocks, open_table, write_table
 from utils.data.images import SUFFIXES, check_complete, decode
-from utils.data.submissions import CLASS_IDS, answered, answered_columns, write_record
+from utils.data.origins import write_record
+from utils.data.submissions import CLASS_IDS, answered, answered_columns
 
 log = logging.getLogger(__name__)
 

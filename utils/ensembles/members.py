@@ -55,7 +55,9 @@ class Ensemble:
         """What is told beside a submission: whose it is, and how it was made."""
         members = [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in self.members]
         sweeps = filter(None, (sweep_of(one.meta) for one in self.members))
-        return {"sweep": next(sweeps, None), "members": members, "how": self.how, "versions": versions()}
+        labelling = self.members[0].labelling.record()
+        told = {"sweep": next(sweeps, None), "labelling": labelling, "members": members, "how": self.how}
+        return told | {"versions": versions()}
 
     @property
     def to_probs(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -41,7 +41,11 @@ def _of_scored_weights(path: Path, row: dict) -> bool:
 
 
 def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[Path, str] | None:
-    """The file that scores best by `metric` on held-out people, and why in one sentence; None when none was scored."""
+    """The file to hand in, and why in one sentence; None when none was scored.
+
+    It is the auto ensemble, unless by `metric` the intervals of held-out people set it below the best; without one it
+    is the file that scores best.
+    """
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
     if not scored:
         return None
@@ -49,7 +53,14 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     title, persons = METRICS[metric].title, best["persons"]
     why = f"the {way} has the best {title} on {persons} held-out people, {with_interval(best, metric)}"
     interval = f"{metric}_interval"
-    near = [row for _, _, row in scored if row is not best and row[interval][1] >= best[interval][0]]
+    low = best[interval][0]
+    near = [one for one in scored if one[2] is not best and one[2][interval][1] >= low]
+    for other, file, row in near:
+        if other == AUTO_ENSEMBLE:
+            return file, (
+                f"the {other} did best on new people where that was measured; here {why}, against "
+                f"{with_interval(row, metric)}, and {persons} people cannot tell these apart"
+            )
     if near:
         others = len(scored) - 1
         count = "all others" if len(near) == others else f"{len(near)} of {others} others"
