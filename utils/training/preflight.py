@@ -45,11 +45,18 @@ def check_name_is_free(options: Options) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The arguments are those that training.sh gives finetune.py for all of its runs."""
+    """The arguments are those that training.sh gives finetune.py; `--runs` only where something is to be trained."""
     options = training_flags.finetune_parser("", "finetune.py").parse(argv)
-    if options.runs and options.model_location.is_dir() and not options.overwrite:
+    if options.data_location.is_dir():  # which the demo has yet to draw
+        flags.check_files(options)
+    if not options.runs:
+        return
+    check_tools(options)
+    find_pretrained(options.replace(i=options.runs[0][1]))
+    if options.model_location.is_dir() and not options.overwrite:
         check_name_is_free(options)
 
 
-if __name__ == "__main__":
+def tell() -> None:
+    """`main` as a script, for training.sh."""
     run_script(main)

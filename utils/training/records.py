@@ -18,6 +18,7 @@ from utils.base.options import Options
 from utils.models.checkpoints import as_saved, read_checkpoint
 from utils.models.exports import push_to_hub
 from utils.models.sweeps import DROPPED, keep_top
+from utils.training.grid import run_stem
 from utils.training.index_options import saved_epochs
 from utils.training.parameters import without_age_head
 from utils.training.recorded_options import differences
@@ -38,7 +39,7 @@ class RunFiles:
 
     @property
     def stem(self) -> str:
-        return f"{self.prefix}{self.options.name}_seed{self.options.random_seed}_i{self.options.i}"
+        return run_stem(self.options, self.prefix)
 
     def of_epoch(self, epoch: int) -> Path:
         return self.options.model_location / f"{self.stem}_epoch{epoch}.pt"
