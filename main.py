@@ -216,6 +216,7 @@ def check_ingredients(evaluator: Evaluator) -> list[str]:
 def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInputs, options: Options) -> SavedSoup:
     """Make a soup, save it, add its scores to the book, and write down how it was chosen."""
     from utils.base.files import write_text
+    from utils.soups.by_macro_f1 import other_choice
     from utils.soups.doctor import diagnosis
     from utils.soups.nested import nested_gain
     from utils.soups.recipes import make_soup
@@ -232,6 +233,8 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     lines = decision_lines(evaluator, soup, gains, inputs.scored_on, disappoints)
     for line in lines:
         log.log(logging.INFO if line == disappoints else logging.DEBUG, line)
+    if recipe == "greedy" and evaluator.metric_name == "accuracy" and len(evaluator.ingredients) > 1:
+        log.info(other_choice(evaluator, soup))
     if recipe == "greedy" and held_out.accelerator.is_main_process:
         write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
 

@@ -55,7 +55,7 @@ class ProgressBar(tqdm):
             super().display(msg, pos)
         elif elapsed >= MINUTE and self.total:
             place = f"{self.n} of {self.total}" if self.unit == "image" else f"{self.unit} {self.n} of {self.total}"
-            log.info("%s", ", ".join(filter(None, (f"{self.desc}{place}", left(to_do), for_all))))
+            log.info("%s", ", ".join(filter(None, (f"{self.desc.removesuffix(': ')}: {place}", left(to_do), for_all))))
 
     def close(self) -> None:
         """Overrides tqdm's, which would end the lines with a carriage return."""
