@@ -25,7 +25,7 @@ from utils.evaluation.scores import score
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import build
-from utils.soups.recipes import recipe_function
+from utils.soups.recipes import Soup, recipe_function
 
 NAME = "finetune_cp_seed42"
 
@@ -132,6 +132,39 @@ def test_a_second_call_evaluates_nothing(souped, faces, pretrained, monkeypatch,
     arguments = ("--recipe", *searches, "--metric", "macro_f1", "--start-from", pretrained / "model_0.pt")
     assert soup(faces, *arguments) == souped[1]
     assert {path: path.read_bytes() for path in Path("logs/journals").iterdir()} == journals
+
+
+@pytest.mark.parametrize("order", ["as searched", "another"])
+def test_the_published_choice_says_what_macro_f1_would_choose_and_saves_none_of_it(
+    souped, faces, order, monkeypatch, tmp_path, capsys
+):
+    shutil.copytree(souped[0], tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    if order == "another":  # a search that keeps its first and best model only, whatever else would raise the score
+        monkeypatch.setattr("utils.soups.recipes.make_soup", lambda evaluator, _: single_model(evaluator))
+    soup(faces, "--greedy-soup")
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("macro-F1 would have chosen"))
+    by_accuracy, by_macro_f1 = saved(Path(), "greedy"), saved(souped[0], "greedy")
+    assert by_accuracy.meta["options"]["metric"] == "accuracy"
+    if by_accuracy.digest == by_macro_f1.digest:
+        assert told == "macro-F1 would have chosen the same soup"
+    else:
+        own = by_accuracy.meta["scores"]["macro_f1"]
+        assert told == (
+            f"macro-F1 would have chosen a soup of {len(by_macro_f1.meta['made_from'])}, with macro-F1 "
+            f"{reached(souped, 'greedy'):.4f}, where this one has {own:.4f}: --metric macro_f1 makes it, in place of "
+            "this one"
+        )
+    soup(faces, "--greedy-soup", "--metric", "macro_f1")
+    assert "would have chosen" not in capsys.readouterr().out
+
+
+def single_model(evaluator):
+    """The soup of the worst ingredient."""
+    evaluator.begin("greedy")
+    worst = evaluator.order[-1]
+    mixture = Mixture.of([evaluator.ingredients[worst]])
+    return Soup("greedy", mixture, evaluator.logits[worst], [], 0, "", 0.0)
 
 
 def test_a_lost_logit_cache_costs_an_evaluation_and_changes_nothing(souped, faces, monkeypatch, tmp_path):
