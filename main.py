@@ -216,7 +216,6 @@ def check_ingredients(evaluator: Evaluator) -> list[str]:
 def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInputs, options: Options) -> SavedSoup:
     """Make a soup, save it, add its scores to the book, and write down how it was chosen."""
     from utils.base.files import write_text
-    from utils.soups.by_macro_f1 import other_choice
     from utils.soups.doctor import diagnosis
     from utils.soups.nested import nested_gain
     from utils.soups.recipes import make_soup
@@ -233,8 +232,6 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     lines = decision_lines(evaluator, soup, gains, inputs.scored_on, disappoints)
     for line in lines:
         log.log(logging.INFO if line == disappoints else logging.DEBUG, line)
-    if recipe == "greedy" and evaluator.metric_name == "accuracy" and len(evaluator.ingredients) > 1:
-        log.info(other_choice(evaluator, soup))
     if recipe == "greedy" and held_out.accelerator.is_main_process:
         write_text(files.LOGS / f"greedy_soup_log_{names.log_name()}.txt", "\n".join(lines) + "\n")
 
@@ -301,9 +298,15 @@ def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
 
 
 def saved_line(soups: list[SavedSoup], evaluator: Evaluator) -> str:
-    """Where the soups are, in words."""
+    """Where the soups are, in words; of a greedy soup by accuracy also what macro-F1 would have chosen."""
+    from utils.soups.by_macro_f1 import other_choice
+
     path = best_soup(soups, evaluator).checkpoint.path
-    return str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}, the best one is {path}"
+    where = str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}, the best one is {path}"
+    greedy = next((one.soup for one in soups if one.soup.recipe == "greedy"), None)
+    if greedy is None or evaluator.metric_name != "accuracy" or len(evaluator.ingredients) == 1:
+        return where
+    return f"{where}; {other_choice(evaluator, greedy)}"
 
 
 def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:

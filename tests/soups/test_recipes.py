@@ -143,17 +143,16 @@ def test_the_published_choice_says_what_macro_f1_would_choose_and_saves_none_of_
     if order == "another":  # a search that keeps its first and best model only, whatever else would raise the score
         monkeypatch.setattr("utils.soups.recipes.make_soup", lambda evaluator, _: single_model(evaluator))
     soup(faces, "--greedy-soup")
-    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("macro-F1 would have chosen"))
+    (told,) = re.findall(r"^saved model/\S+\.pt; (macro-F1 would have .*)$", capsys.readouterr().out, re.MULTILINE)
     by_accuracy, by_macro_f1 = saved(Path(), "greedy"), saved(souped[0], "greedy")
     assert by_accuracy.meta["options"]["metric"] == "accuracy"
     if by_accuracy.digest == by_macro_f1.digest:
-        assert told == "macro-F1 would have chosen the same soup"
+        assert told == "macro-F1 would have chosen the same greedy soup"
     else:
-        own = by_accuracy.meta["scores"]["macro_f1"]
+        count, own = len(by_macro_f1.meta["made_from"]), by_accuracy.meta["scores"]["macro_f1"]
         assert told == (
-            f"macro-F1 would have chosen a soup of {len(by_macro_f1.meta['made_from'])}, with macro-F1 "
-            f"{reached(souped, 'greedy'):.4f}, where this one has {own:.4f}: --metric macro_f1 makes it, in place of "
-            "this one"
+            f"macro-F1 would have chosen a greedy soup of {count}, with macro-F1 {reached(souped, 'greedy'):.4f} "
+            f"instead of {own:.4f}: --metric macro_f1 makes it, in place of this one"
         )
     soup(faces, "--greedy-soup", "--metric", "macro_f1")
     assert "would have chosen" not in capsys.readouterr().out

@@ -103,15 +103,17 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def fitted(stem: str) -> str:
-    """The stem of a file name; one that is too long is cut, and a digest of the whole stands for what is gone.
+def fitted(stem: str, behind: str = "") -> str:
+    """The stem of a file name and what stands `behind` it; a stem that is too long is cut, and a digest of it stands
+    for what is gone.
 
     Every name that is joined of others goes through here, since the names of two sweeps may be long, and seeds many.
     """
-    if len(stem.encode()) <= LONGEST_STEM:
-        return stem
-    mark = f"_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
-    return stem.encode()[: LONGEST_STEM - len(mark)].decode(errors="ignore") + mark
+    room = LONGEST_STEM - len(behind.encode())
+    if len(stem.encode()) > room:
+        mark = f"_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+        stem = stem.encode()[: room - len(mark)].decode(errors="ignore") + mark
+    return stem + behind
 
 
 # A file system takes 255 bytes. Of these up to 78 are for what `atomic` puts around a name (a host's name has at most

@@ -151,7 +151,7 @@ class Sweep:
 
     def soup_file(self, model_location: Path, kind: str) -> Path:
         name, seeds, epochs, count = self._parts()
-        stem = fitted(f"{name}_seed{seeds}_epoch{epochs}_{_joined(kind)}soup_num{count}")
+        stem = fitted(f"{name}_seed{seeds}_epoch{epochs}", f"_{_joined(kind)}soup_num{count}")
         return model_location / f"{stem}.pt"
 
     def log_name(self) -> str:
@@ -173,7 +173,7 @@ class NamedFiles:
     name: str
 
     def soup_file(self, model_location: Path, kind: str) -> Path:
-        return model_location / f"{fitted(f'{self.name}_{_joined(kind)}soup_num{len(self.paths)}')}.pt"
+        return model_location / f"{fitted(self.name, f'_{_joined(kind)}soup_num{len(self.paths)}')}.pt"
 
     def log_name(self) -> str:
         return fitted(f"{self.name}_num{len(self.paths)}")
@@ -330,7 +330,10 @@ def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool 
         there = ", ".join(file.path.name for file in files) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
     models = [file for file in files if not file.is_age_specialist]
-    for choice in ([file for file in models if file.recipe == "greedy"], models):
+    greedy = [file for file in models if file.recipe == "greedy"]
+    if by_name and not all(file.place for file in models):  # one may be a greedy soup that was renamed
+        models = greedy
+    for choice in (greedy, models):
         if len(choice) == 1:
             return choice[0].path
         if choice:

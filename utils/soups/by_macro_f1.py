@@ -15,9 +15,9 @@ def other_choice(evaluator: Evaluator, chosen: Soup) -> str:
     other.begin("greedy")
     mixture, title = greedy(other), METRICS[OTHER].title
     if mixture.digest == chosen.mixture.digest:
-        return f"{title} would have chosen the same soup"
+        return f"{title} would have chosen the same greedy soup"
     best = max(step.score for step in other.steps if step.accepted)
     return (
-        f"{title} would have chosen a soup of {len(mixture.members)}, with {title} {float(best):.4f}, where this one "
-        f"has {float(other.score(chosen.logits)):.4f}: --metric {OTHER} makes it, in place of this one"
+        f"{title} would have chosen a greedy soup of {len(mixture.members)}, with {title} {float(best):.4f} instead "
+        f"of {float(other.score(chosen.logits)):.4f}: --metric {OTHER} makes it, in place of this one"
     )
