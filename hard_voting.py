@@ -106,7 +106,7 @@ def run(options: Options) -> Path:
     output = options.output or vote_file(options.sweep and options.sweep.name)
     paths = find_inputs(options, output)
     class_ids = submissions.ANY_CLASS_IDS if options.mode == "class" else submissions.CLASS_IDS
-    given = [submissions.read_submission(path, class_ids) for path in paths]
+    given = [submissions.read_submission(path, class_ids=class_ids) for path in paths]
     classes = votes.classes_of_vote(given, options.mode)
     answers = submissions.align(given)  # (F, N)
     if not (options.csv or options.weights):  # files that one names count as often as they are named
@@ -183,7 +183,7 @@ def picture(path: Path):
     """(S, S, 3) uint8 of a photograph, or grey when it cannot be read."""
     import numpy as np
 
-    from utils.data.images import decode
+    from utils.data.decoding import decode
 
     try:
         return decode(path, PIXELS)

@@ -278,7 +278,8 @@ def write_results(
     written = book.write("everyone_" if options.val_ratio is None else "", log_name, options.metric)
     if inputs.sweep and options.val_ratio is not None:
         best = evaluator.ingredients[evaluator.order[0]].path.name
-        Manifest(inputs.sweep, options.metric, best, book.soups(), list(map(str, written))).write()
+        scores = list(map(str, written))
+        Manifest(name=inputs.sweep, metric=options.metric, best=best, soups=book.soups(), scores=scores).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
         written.append(write_text(files.LOGS / f"recipes_{log_name}.txt", "\n".join([*report, table]) + "\n"))

@@ -38,11 +38,11 @@ OPEN = """
 import sys, time
 from pathlib import Path
 import numpy, torch, accelerate, datasets
-from utils.data import read_photographs
-from utils.images import cached_squares
+from utils.data.images import cached_squares
+from utils.data.photographs import read_photographs
 begin = time.perf_counter()
 photographs = read_photographs(Path(sys.argv[1]))
-squares = cached_squares(photographs.folder, photographs.files, int(sys.argv[2]), Path("cache"))
+squares = cached_squares(photographs.folder, list(photographs.files), int(sys.argv[2]), Path("cache"))
 squares.fingerprint()
 print(len(squares), time.perf_counter() - begin)
 """

@@ -32,7 +32,7 @@ import main as soup_script
 from utils.base import flags
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number
-from utils.data.images import decode
+from utils.data.decoding import FORMATS, decode
 from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
 from utils.data.preprocessing import normalised, preprocessing
@@ -80,7 +80,7 @@ def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]
         for start in range(0, len(rows), BATCH):
             squares = []
             for row in rows[start : start + BATCH]:
-                image = Image.open(photographs.folder / photographs.files[row]).convert("RGB")
+                image = Image.open(photographs.folder / photographs.files[row], formats=FORMATS).convert("RGB")
                 pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
                 squares.append(((pixels - mean) / std).transpose(2, 0, 1))
             with torch.inference_mode():

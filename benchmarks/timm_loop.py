@@ -20,6 +20,7 @@ from timm.scheduler import create_scheduler_v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.data.decoding import FORMATS
 from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
 from utils.data.splits import make_split
@@ -36,7 +37,7 @@ class Images(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int):
-        return self.transform(Image.open(self.paths[index]).convert("RGB")), int(self.labels[index])
+        return self.transform(Image.open(self.paths[index], formats=FORMATS).convert("RGB")), int(self.labels[index])
 
 
 def main() -> None:

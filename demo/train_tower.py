@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.faces import MASKS, STEMS, Person, draw, people
 from utils.data.augmentation import pipeline
-from utils.data.images import squash
+from utils.data.decoding import squash
 from utils.data.preprocessing import normalised
 from utils.models.checkpoints import save_checkpoint
 from utils.models.clip import CLIPClassifier

@@ -41,7 +41,7 @@ def draw_faces(axes, files: list[Path]) -> None:
     for k, (axis, person) in enumerate(zip(axes, sorted(rows_of), strict=False)):
         row = rows_of[person][k % 7]  # another of the person's seven photographs each time
         right = answers[row] == truth.answers[row]
-        axis.imshow(Image.open(Path("data/eval/images") / truth.ids[row]))
+        axis.imshow(Image.open(Path("data/eval/images") / truth.ids[row], formats=("JPEG",)))
         told = names[answers[row]].replace("not_worn", "no mask").replace(", ", "\n")
         axis.set_title(told if right else f"{told}\n(wrong)", fontsize=8, color="#0072b2" if right else "#d55e00")
         axis.axis("off")
@@ -76,7 +76,7 @@ def main() -> None:
     draw_scores(left, held_out, f"{held_out[0]['persons']} held-out people: they chose the soup")
     draw_scores(right, tested, f"{tested[0]['persons']} other people: they chose nothing")
     figure.savefig(HERE / "demo_result.png", dpi=100)
-    with Image.open(HERE / "demo_result.png") as picture:  # a palette keeps it small
+    with Image.open(HERE / "demo_result.png", formats=("PNG",)) as picture:  # a palette keeps it small
         small = picture.convert("RGB").quantize(256)
     small.save(HERE / "demo_result.png", optimize=True)
 

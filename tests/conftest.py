@@ -20,6 +20,9 @@ import finetune_age
 import inference
 import main
 import validation
+from utils.base.digests import digest_of
+from utils.data.labels import Labelling
+from utils.data.preprocessing import preprocessing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs two processes
@@ -129,6 +132,28 @@ def release_state(seed: int, num_classes: int = 1000, prefix: str = "") -> dict:
     state["classification_head.weight"] = torch.randn(num_classes, DIM, generator=generator)
     state["classification_head.bias"] = torch.randn(num_classes, generator=generator)
     return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def split_record(train: list[str], held_out: list[str]) -> dict:
+    """What a checkpoint keeps of a split of these people."""
+    digest = digest_of(["person", train, held_out])
+    named = {"train_ids": train, "held_out_ids": held_out}
+    return {"by": "person", "seed": 42, "val_ratio": 0.2, "digest": digest, **named}
+
+
+def checkpoint_record(config: dict, **changes) -> dict:
+    """The record of a fine-tuned checkpoint, with some `changes`."""
+    return {
+        "model": config,
+        "labelling": Labelling().record(),
+        "preprocessing": preprocessing(config["image_size"]),
+        "options": {"lr": 1e-5},
+        "split": split_record(["p"], ["q"]),
+        "family": {"anchor": "x", "head_init": "probe", "inputs": "y"},
+        "scores": {"accuracy": 0.5},
+        "made_from": [],
+        **changes,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import subprocess
@@ -9,7 +10,16 @@ import torch
 from conftest import REPOSITORY
 
 from utils.base.errors import InputError, one_line
-from utils.base.files import LONGEST_STEM, atomic, fitted, require_writable, write_text
+from utils.base.files import (
+    LONGEST_STEM,
+    TEMPORARY_BYTES,
+    atomic,
+    fitted,
+    identity,
+    locked,
+    require_writable,
+    write_text,
+)
 from utils.evaluation.logit_cache import store_logits
 from utils.models.weights import save_archive
 
@@ -103,3 +113,97 @@ def test_a_loader_process_failing_is_one_line():
     told += "  File x\nutils.base.errors.InputError: cannot decode image a.jpg"
     assert one_line(InputError(told)) == "cannot decode image a.jpg"
     assert one_line(FileNotFoundError(2, "No such file", "x.txt")) == "No such file: x.txt"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    done, names = [], {}
+    plain_fsync, plain_replace = os.fsync, os.replace
+
+    def fsync(number):
+        done.append(("flush", os.readlink(f"/proc/self/fd/{number}")))
+        plain_fsync(number)
+
+    def replace(source, target):
+        names["temporary"] = str(source)
+        done.append(("rename", str(target)))
+        plain_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    path = tmp_path / "x.txt"
+    write_text(path, "text")
+    assert done == [("flush", names["temporary"]), ("rename", str(path)), ("flush", str(tmp_path))]
+    done.clear()
+    store_logits(tmp_path, "key", np.zeros((2, 18)), np.arange(2))  # verified whenever it is read
+    assert done == [("rename", str(tmp_path / "key.npz"))]
+
+
+def test_links_that_were_laid_beforehand_are_not_followed(tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.write_text("theirs")
+    seen = []
+    with atomic(tmp_path / "x.txt") as temporary:
+        seen.append(temporary.name)
+        temporary.write_text("mine")
+    (tmp_path / seen[0]).symlink_to(outside)
+    write_text(tmp_path / "x.txt", "mine again")
+    (tmp_path / "x.lock").symlink_to(outside)
+    with (
+        pytest.raises(InputError, match=r"x\.lock is a link, a folder or a pipe: remove it"),
+        locked(tmp_path / "x.lock"),
+    ):
+        pass
+    assert outside.read_text() == "theirs"
+    assert (tmp_path / "x.txt").read_text() == "mine again"
+
+
+@pytest.mark.parametrize("stray", ["junk", "9" * 30, "", "1.2"])
+def test_a_stray_file_that_looks_like_a_temporary_one_stops_nobody(tmp_path, stray):
+    with atomic(tmp_path / "x.txt") as temporary:
+        begin = temporary.name.removesuffix(f"{os.getpid()}.tmp")
+    (tmp_path / f"{begin}{stray}.tmp").touch()
+    write_text(tmp_path / "x.txt", "text")
+    assert sorted(os.listdir(tmp_path)) == sorted([f"{begin}{stray}.tmp", "x.txt"])
+
+
+def test_a_temporary_name_is_hardly_longer_than_the_final_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "a-host-in-a-cluster." * 5)
+    name = "n" * (255 - TEMPORARY_BYTES)
+    write_text(tmp_path / name, "text")
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_stops_no_work(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(tmp_path / "x.lock"):
+        write_text(tmp_path / "x.txt", "text")
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_kill_while_a_folder_is_tried_leaves_nothing(tmp_path):
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from utils.base import files\n"
+        "plain = files.tempfile.TemporaryFile\n"
+        "def opened(**how):\n"
+        "    file = plain(**how); file.write(b'1'); file.flush(); os.kill(os.getpid(), 9)\n"
+        "files.tempfile.TemporaryFile = opened\n"
+        "files.require_writable(sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(REPOSITORY), str(tmp_path / "folder")], check=False)
+    assert os.listdir(tmp_path / "folder") == []
+
+
+def test_a_folder_or_file_that_changes_is_another_one(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("aaaa")
+    before, folder = identity(path), identity(tmp_path)
+    stat = path.stat()
+    path.write_text("bbbb")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # of the same length and time
+    assert identity(path) != before
+    assert identity(tmp_path) != folder

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -126,9 +127,50 @@ def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
     caplog.clear()
     assert members.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
     assert "tuned for other weights" in caplog.text
-    path.write_text(json.dumps({"weight": "heavy"}))
-    with pytest.raises(InputError, match="cannot be read"):
-        members.load_age_weight(model, [age])
+    whole = json.loads(path.read_text())
+    for weight in ("0.5", True, None, [1], -3, 1e9, float("nan"), float("inf"), 10**400):
+        path.write_text(json.dumps({**whole, "weight": weight}))
+        with pytest.raises(InputError, match=r"WE_Age_m.json is no tuned weight \(weight: input should be"):
+            members.load_age_weight(model, [age])
+
+
+MEMBER = {"name": "a", "file": "a.pt", "digest": "ab", "kind": "single", "flip": False, "weight": 0.75}
+CHOSEN = {
+    "members": [MEMBER, {**MEMBER, "digest": "cd", "weight": 0.25}],
+    "temperature": 1.5,
+    "bias": [0.0] * 18,
+    "bias_rule": "none",
+    "people": "held-out people",
+    "split": "ef",
+    "scores": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"members": []}, "members: "),
+        ({"members": {"a": 1}}, "members: "),
+        *(({"members": [{**MEMBER, "weight": 1.0, **odd}]}, f"members.0.{next(iter(odd))}: ") for odd in (
+            {"file": "/etc/passwd"}, {"file": "../a.pt"}, {"digest": 5}, {"flip": "no"}, {"weight": float("nan")},
+            {"weight": float("inf")}, {"weight": 10**400}, {"weight": "1"}, {"weight": -5}, {"weight": 0},
+        )),
+        ({"members": [{**MEMBER, "weight": 0.5}, {**MEMBER, "weight": 0.5}]}, "members: a member is there twice"),
+        ({"members": [MEMBER]}, "members: the weights do not add up to 1"),
+        *(({"temperature": value}, "temperature: ") for value in (1e-320, 0, -1, float("nan"), 1e9, "1")),
+        *(({"bias": value}, "bias") for value in ([0.0] * 17, [1e308] * 18, [float("nan")] * 18, None, "x")),
+        ({"scores": [{"kind": "x"}]}, "scores.0.model: "),
+    ],
+)  # fmt: skip
+def test_a_chosen_ensemble_is_read_only_if_it_can_be_one(changes, told):
+    path = Path("ensemble_x_auto.json")
+    path.write_text(json.dumps(CHOSEN))
+    Path("model").mkdir()
+    Path("model/a.pt").touch()
+    assert members.read_auto_file(path, Path("model")).chosen.temperature == 1.5
+    path.write_text(json.dumps({**CHOSEN, **changes}))
+    with pytest.raises(InputError, match=rf"^ensemble_x_auto.json is no chosen ensemble \({told}"):
+        members.read_auto_file(path, Path("model"))
 
 
 def test_a_weight_tuned_with_one_age_specialist_is_not_that_of_several():

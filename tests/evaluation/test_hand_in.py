@@ -12,6 +12,9 @@ from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOU
 KNOWN = {"people": "held-out people", "split": "s", "images": 70, "persons": 10}
 
 
+WHOLE = {"name": "s", "metric": "accuracy", "best": "a.pt", "soups": {"greedy": "g.pt"}, "scores": ["logs/x.jsonl"]}
+
+
 def row(kind, model, score, low, high, **more):
     """A row of scores whose macro-F1 is `score` between `low` and `high`."""
     scores = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "macro_f1": score, "macro_f1_interval": [low, high]}
@@ -22,7 +25,7 @@ def sweep(rows, submissions):
     """A manifest whose scores are these rows."""
     Path("logs").mkdir(exist_ok=True)
     Path("logs/rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    manifest = Manifest("s", "macro_f1", "a.pt", {"greedy": "g.pt"}, ["logs/rows.jsonl"])
+    manifest = Manifest(**{**WHOLE, "metric": "macro_f1", "scores": ["logs/rows.jsonl"]})
     for way, file in submissions.items():
         path = Path(file)
         path.parent.mkdir(exist_ok=True)
@@ -32,7 +35,7 @@ def sweep(rows, submissions):
 
 
 def test_a_manifest_reads_back_and_a_damaged_one_is_named():
-    written = Manifest("s", "accuracy", "a.pt", {"greedy": "g.pt"}, ["logs/x.jsonl"], {SOUP: "o.csv"})
+    written = Manifest(**WHOLE, submissions={SOUP: "o.csv"})
     path = written.write()
     assert path == Path("logs/sweep_s.json")
     assert read_manifest("s") == written
@@ -46,7 +49,7 @@ def test_a_manifest_reads_back_and_a_damaged_one_is_named():
     ]
     for content in damaged:
         path.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=r"sweep_s\.json is no manifest of a sweep"):
+        with pytest.raises(InputError, match=r"sweep_s\.json is (no|the) manifest of a sweep"):
             read_manifest("s")
     with pytest.raises(InputError, match=r"no scores of a sweep t in .*\(there are: s\): run main.py --greedy-soup"):
         read_manifest("t")
@@ -54,7 +57,7 @@ def test_a_manifest_reads_back_and_a_damaged_one_is_named():
 
 def test_a_sweep_without_a_greedy_soup_says_what_to_run():
     with pytest.raises(InputError, match=r"run main\.py --greedy-soup --name s"):
-        _ = Manifest("s", "accuracy", "a.pt", {"uniform": "u.pt"}, ["rows.jsonl"]).soup
+        _ = Manifest(**{**WHOLE, "soups": {"uniform": "u.pt"}}).soup
 
 
 def test_the_best_on_held_out_people_is_handed_in():

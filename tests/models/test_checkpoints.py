@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import release_state
+from conftest import checkpoint_record, release_state, split_record
 
 from utils.base.errors import InputError
 from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
 from utils.models.checkpoints import check_same_kind, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.sweeps import find_checkpoint, find_sweep
-from utils.models.weights import digest, read_weights
+from utils.models.weights import digest, read_weights, save_archive
 
 
 def backbone():
@@ -18,24 +18,10 @@ def backbone():
     return read_weights("release.pt")
 
 
-def record(config, **changes):
-    return {
-        "model": config,
-        "labelling": Labelling().record(),
-        "preprocessing": preprocessing(config["image_size"]),
-        "options": {"lr": 1e-5},
-        "split": {"by": "person", "digest": "abc", "train_ids": ["p"], "held_out_ids": ["q"]},
-        "family": {"anchor": "x", "head_init": "probe", "inputs": "y"},
-        "scores": {"accuracy": 0.5},
-        "made_from": [],
-        **changes,
-    }
-
-
 def saved(name="model/a_seed42_i0_epoch1.pt", shift=0.0, **changes):
     weights = backbone()
     state = {key: tensor + shift for key, tensor in weights.state_dict.items()}
-    save_checkpoint(Path(name), state, record(weights.config, **changes))
+    save_checkpoint(Path(name), state, checkpoint_record(weights.config, **changes))
     return Path(name)
 
 
@@ -79,7 +65,7 @@ def test_what_may_go_into_one_soup():
     first = read_checkpoint(saved())
     check_same_kind([first, read_checkpoint(saved("model/b.pt", shift=0.1))])
     for changes, message in (
-        ({"split": {**record(first.config)["split"], "digest": "def"}}, "different splits"),
+        ({"split": split_record(["q"], ["p"])}, "different splits"),
         ({"family": {"anchor": "x", "head_init": "probe", "inputs": "z"}}, "do not share a start"),
         ({"labelling": Labelling(age_limits=(29, 60)).record()}, "other age limits"),
         ({"preprocessing": preprocessing(32, mean=(0.5, 0.5, 0.5))}, "other preprocessing"),
@@ -172,3 +158,81 @@ def test_the_checkpoint_for_inference():
         assert find_checkpoint(name, Path("model")).stem == "a_seed42_i1_epoch20"
     with pytest.raises(InputError, match="no checkpoint nothing"):
         find_checkpoint("nothing", Path("model"))
+
+
+def edited(path, change):
+    """The file with its content changed, written anew as torch writes it."""
+    content = torch.load(path, weights_only=True)
+    change(content)
+    save_archive(path, content)
+    return path
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+
+
+def test_weights_that_are_not_those_of_the_record_are_refused():
+    head = "classification_head.bias"
+    for change in (
+        flip_a_bit,
+        lambda path: edited(path, lambda content: content["state_dict"][head].add_(1)),
+        lambda path: edited(path, lambda content: content["state_dict"].pop(head)),
+        lambda path: edited(path, lambda content: content["state_dict"].update(more=torch.zeros(3))),
+        lambda path: edited(path, lambda content: content["state_dict"].update({head: torch.zeros(18).half()})),
+        lambda path: edited(path, lambda content: content["state_dict"].update({head: torch.zeros(3, 6)})),
+        lambda path: edited(path, lambda content: content["meta"].update(digest="0" * 64)),
+    ):
+        path = saved()
+        read_checkpoint(path)  # which remembers the digest of the file as it was
+        change(path)
+        with pytest.raises(
+            InputError, match=r"model/a_seed42_i0_epoch1.pt is damaged or was edited: its weights have"
+        ):
+            read_checkpoint(path)
+        with pytest.raises(InputError, match="is damaged or was edited"):
+            read_weights(path)  # as the start of another run
+
+
+def test_a_checkpoint_that_is_replaced_while_others_read_it_is_noticed():
+    checkpoint = read_checkpoint(saved())
+    other = saved("model/other.pt", shift=0.5)
+    assert checkpoint.state_dict()
+    other.replace(checkpoint.path)
+    with pytest.raises(InputError, match=r"a_seed42_i0_epoch1.pt was replaced while this ran: run the same command"):
+        checkpoint.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((("meta", key), "x") for key in ("labelling", "preprocessing", "options", "split", "family", "made_from")),
+        *((("meta", key), None) for key in ("model", "labelling", "preprocessing", "options", "made_from", "digest")),
+        (("meta", "labelling", "age_limits"), [60, 30]),
+        (("meta", "labelling", "age_limits"), [30]),
+        (("meta", "labelling", "attributes"), ["evil"]),
+        (("meta", "labelling", "attributes"), []),
+        (("meta", "labelling", "classes"), ["one"]),
+        (("meta", "split", "held_out_ids"), []),
+        (("meta", "split", "train_ids"), None),
+        (("meta", "split", "by"), "evil"),
+        (("meta", "options", "random_seed"), -1),
+        (("meta", "made_from"), [{"name": "a.pt"}]),
+        (("state_dict",), [1, 2]),
+        (("state_dict",), None),
+        (("state_dict",), {"classification_head.weight": 5}),
+        (("state_dict", "more"), "x"),
+        (("state_dict", 7), torch.zeros(2)),
+    ],
+)
+def test_a_damaged_record_is_one_error_that_names_the_file(place, value):
+    def change(content):
+        for key in place[:-1]:
+            content = content[key]
+        content[place[-1]] = value
+
+    path = edited(saved(), change)
+    with pytest.raises(InputError, match=r"^model/a_seed42_i0_epoch1.pt (has a|is) (damaged|record of)"):
+        read_checkpoint(path)

@@ -1,14 +1,24 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from conftest import release_state
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from utils.base.errors import InputError
 from utils.data.labels import Labelling, prompts
-from utils.models.heads import CLIP_TEMPERATURE, head_family, probe_head, random_head, zeroshot_head
-from utils.models.weights import Weights, read_weights
+from utils.models.heads import (
+    CLIP_TEMPERATURE,
+    head_family,
+    head_file,
+    probe_head,
+    random_head,
+    sweep_head,
+    zeroshot_head,
+)
+from utils.models.weights import Weights, read_weights, save_archive
 
 
 @pytest.fixture
@@ -124,3 +134,36 @@ def test_probe_of_one_class_only():
     weight, bias = probe_head(separable_features(labels), labels, np.arange(12), Labelling(("age",)))
     assert weight.shape == (3, 8)
     assert bias.argmax() == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:500],
+        lambda content: content[: len(content) // 2] + b"\1" + content[len(content) // 2 + 1 :],
+        lambda content: bytes(len(content)),
+    ],
+)
+def test_a_damaged_head_is_made_anew(damage, caplog):
+    torch.save(release_state(0), "release.pt")
+    anchor, accelerator = read_weights("release.pt"), Accelerator(cpu=True)
+    family = head_family(anchor, Labelling(), "random", "split", np.arange(18), "photographs")
+    made = sweep_head(accelerator, anchor, family, Labelling(), training_features=None)
+    head = {name: tensor.clone() for name, tensor in made.items()}  # those made are mapped from the file
+    whole = head_file(family).read_bytes()
+    head_file(family).write_bytes(damage(whole))
+    with caplog.at_level("INFO"):
+        again = sweep_head(accelerator, anchor, family, Labelling(), training_features=None)
+    assert f"{head_file(family)} is damaged" in caplog.text
+    assert all(torch.equal(again[name], head[name]) for name in head)
+    assert head_file(family).read_bytes() == whole
+
+
+def test_a_head_of_other_classes_is_made_anew():
+    torch.save(release_state(0), "release.pt")
+    anchor, accelerator = read_weights("release.pt"), Accelerator(cpu=True)
+    family = head_family(anchor, Labelling(), "random", "split", np.arange(18), "photographs")
+    save_archive(head_file(family), {"classification_head.weight": torch.zeros(3, 16)})
+    head = sweep_head(accelerator, anchor, family, Labelling(), training_features=None)
+    assert head["classification_head.weight"].shape == (18, 16)

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from utils.data.images import thumbnail
+from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import with_interval

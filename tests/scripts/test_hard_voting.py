@@ -11,7 +11,7 @@ from PIL import Image
 import hard_voting
 from utils.base import pictures
 from utils.base.errors import InputError
-from utils.data.images import decode
+from utils.data.decoding import decode
 from utils.data.labels import Labelling
 from utils.data.origins import write_record
 from utils.ensembles.votes import class_votes
@@ -158,7 +158,7 @@ def test_the_record_tells_of_which_classes_a_file_is(tmp_path):
 def sweep_of_three(corrected, weight):
     """The manifest of a sweep whose soup, soup with an age specialist and soft vote wait for the vote."""
     Path("logs").mkdir(exist_ok=True)
-    manifest = Manifest("s", "macro_f1", "a.pt", {"greedy": "g.pt"}, ["logs/rows.jsonl"])
+    manifest = Manifest(name="s", metric="macro_f1", best="a.pt", soups={"greedy": "g.pt"}, scores=["logs/rows.jsonl"])
     answers = {SOUP: ("g", [1, 7, 4], {}), WEIGHTED: ("gx", corrected, {"age weight": weight})}
     for way, (models, given, how) in {**answers, SOFT_VOTE: ("ga", [1, 8, 5], {})}.items():
         path = Path(save(Path("output") / f"output_{way.replace(' ', '')}.csv", given))
@@ -265,6 +265,7 @@ BAD_FILES = {
     "probabilities": (b"ImageID,p0,p1\na,1,0\n", r"bad.csv has no column ans \(ImageID,p0,p1\)"),
     "no ImageID": (b"id,ans\na,1\n", r"bad.csv has no column ImageID \(id,ans\)"),
     "two columns ans": (b"ImageID,ans,ans\na,1,2\n", "bad.csv has 2 columns ans"),
+    "no id": (b"ImageID,ans\na,1\n ,2\nc,0\n", r"bad.csv, line 3: the column ImageID is blank"),
     "other columns": (b"ImageID,x,ans\na,0,1\nb,0,1\nc,0,1\n", "bad.csv has the columns ImageID,x,ans, but good.csv"),
 }
 
@@ -276,6 +277,13 @@ def test_a_bad_file_is_named_and_nothing_is_written(content, message, tmp_path):
     with pytest.raises(InputError, match=message):
         hard_voting.main(["good.csv", "bad.csv"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "good.csv"]
+
+
+def test_a_vote_reads_past_pandas_index_and_spaces_behind_ids(tmp_path):
+    (tmp_path / "good.csv").write_text(GOOD)
+    (tmp_path / "pandas.csv").write_text(",ImageID,ans\n2,b ,2\n0,a,1\n1,c,3\n,,\n")
+    hard_voting.main(["pandas.csv", "good.csv", "--output", "vote.csv"])
+    assert (tmp_path / "vote.csv").read_text() == "ImageID,ans\nb,2\na,1\nc,3\n"
 
 
 @pytest.mark.parametrize(

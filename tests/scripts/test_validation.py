@@ -203,7 +203,9 @@ def test_the_summary_of_one_sweep_lists_no_file_of_another(capsys):
     known = {"people": "held-out people", "split": "s", "digest": "d", "images": 2, "persons": 2}
     Path("logs/rows.jsonl").write_text(json.dumps({"kind": "ingredient", "model": "m.pt", **known, **scores}) + "\n")
     for name in ("one", "three"):  # inference.py has written no submissions of them with --sweep
-        Manifest(name, "macro_f1", "m.pt", {"greedy": "g.pt"}, ["logs/rows.jsonl"]).write()
+        Manifest(
+            name=name, metric="macro_f1", best="m.pt", soups={"greedy": "g.pt"}, scores=["logs/rows.jsonl"]
+        ).write()
     summary.main(["--name", "one", "--truth", "truth.csv"])
     told = capsys.readouterr().out
     assert "output_one_seed1_i0_epoch2.csv" in told
@@ -225,6 +227,9 @@ def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
         Path(f"{name}.csv").write_text("ImageID,ans\n" + "".join(lines))
     with pytest.raises(InputError, match=r"truth\.csv has no column person"):
         summary.main(["--truth", "truth.csv"])
+    Path("truth.csv").write_text("ImageID,ans,person\na.jpg,3,p\nb.jpg,3,\n")
+    with pytest.raises(InputError, match=r"truth\.csv, line 3: the column person is blank"):
+        summary.main(["--truth", "truth.csv", "output/output_good.csv"])
     Path("truth.csv").write_text("ImageID,ans,person\na.jpg,3,p\nb.jpg,3,q\n")
     summary.main(["--truth", "truth.csv"])
     told = capsys.readouterr().out

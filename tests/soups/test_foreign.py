@@ -120,6 +120,10 @@ def test_files_that_do_not_belong_together_are_one_clear_error(zoo):
         ("file,label\n", "lists no images"),
         ("file,label\nimages/cat/0.png,cat\nimages/cat/0.png,cat\n", "lists 1 images twice"),
         ("file,label\nimages/cat/99.png,cat\n", "lists images/cat/99.png, which is not there"),
+        (
+            "file,label,person\nimages/cat/0.png,cat,a\nimages/emu/0.png,emu, \n",
+            "line 3: images/emu/0.png has no person",
+        ),
     ],
 )
 def test_a_csv_that_does_not_fit_is_named(zoo, text, message):
@@ -172,10 +176,10 @@ def test_a_folder_that_was_changed_by_hand_is_noticed(zoo):
     soup(Path("nowhere"), *zoo, "--uniform-soup", "--export", "hub")
     path = "hub/classification_head.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
-    with pytest.raises(InputError, match=r"hub has other weights than its soup.json tells of"):
+    with pytest.raises(InputError, match=r"hub is damaged or was edited: its weights have the digest"):
         soup(Path("nowhere"), "--ingredients", "hub", "--score-on", "images", "--eval-individual-models")
     Path("hub/soup.json").write_text("{")
-    with pytest.raises(InputError, match=r"hub/soup.json is damaged"):
+    with pytest.raises(InputError, match=r"hub/soup.json is no record of an exported soup \(Invalid JSON"):
         soup(Path("nowhere"), "--ingredients", "hub", "--score-on", "images", "--eval-individual-models")
 
 
@@ -215,6 +219,8 @@ def test_labels_are_read_strictly(zoo):
             read_labelled_images(labels_csv(f"{cat},2", f"{emu},{odd}"))
     with pytest.raises(InputError, match="the class numbers 0 to 2"):
         read_labelled_images(labels_csv(f"{cat},0", f"{emu},{10**25}")).head_classes(3)
+    with pytest.raises(InputError, match="have a label 2147483648, and the checkpoints' head"):
+        read_labelled_images(labels_csv(f"{cat} ,0", f"{emu},{'9' * 5000}")).head_classes(3)
     absolute = read_labelled_images(labels_csv(f"{Path(cat).resolve()},0", f"./{emu},2"))
     results = soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--eval-individual-models")
     assert {scores["images"] for scores in results.values()} == {len(absolute)} == {2}

@@ -16,7 +16,7 @@ from PIL import Image
 from utils.base.errors import InputError
 from utils.base.flags import RECIPES
 from utils.base.options import Options
-from utils.data.images import decode
+from utils.data.decoding import decode
 from utils.data.labels import STEM_MASKS, parse_person
 from utils.data.photographs import read_photographs
 from utils.data.splits import person_folds, recorded_split

@@ -3,13 +3,11 @@
 import hashlib
 import json
 
-import numpy as np
-
 
 def digest_of(content, digits: int = 16) -> str:
     """The first hex digits, 64 at most, of the SHA-256 of plain values (or an array of them), written as JSON.
 
     The order of a dict's keys counts.
     """
-    plain = content.tolist() if isinstance(content, np.ndarray) else content
+    plain = content.tolist() if hasattr(content, "tolist") else content
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:digits]

@@ -1,49 +1,85 @@
 """Files that appear whole or not at all."""
 
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
+import re
 import socket
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
+
+log = logging.getLogger(__name__)
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # of file systems without flock
+NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of those that cannot flush a folder
+TEMPORARY_BYTES = 24  # that a temporary file's name is longer than the final one, at most
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it is moved into place when the block ends well, removed when it fails.
+def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """Yield a new, empty file beside `path`; it is moved into place when the block ends well, removed when it fails.
 
-    What a killed process left behind for the same `path` on this machine is removed first. A full disk, a quota or a
-    file-size limit is raised as an `OSError` that names `path`.
+    It is on the disk before it is moved, so that a power cut leaves the old file or the whole new one; not so with
+    `durable` off, for what is verified whenever it is read. What a killed process left behind for the same `path` on
+    this machine is removed first. A full disk, a quota or a file-size limit is raised as an `OSError` that names
+    `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    host = socket.gethostname()
-    for stale in path.parent.glob(f".{path.name}.{host}.*.tmp"):
-        if not is_alive(int(stale.name.split(".")[-2])):
+    begin = f".{path.name}.{digest_of(socket.gethostname(), 8)}."
+    for stale in path.parent.iterdir():
+        pid = stale.name.removeprefix(begin).removesuffix(".tmp")
+        if stale.name == f"{begin}{pid}.tmp" and re.fullmatch(r"\d{1,9}", pid) and not _is_of_another(int(pid)):
             stale.unlink(missing_ok=True)
-    temporary = path.parent / f".{path.name}.{host}.{os.getpid()}.tmp"
+    temporary = path.parent / f"{begin}{os.getpid()}.tmp"
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield temporary
+        if durable:
+            flush_to_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            flush_to_disk(path.parent)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror or error}; nothing was written", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
+    finally:
+        os.close(number)
+
+
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Keep other processes that want the same lock waiting while the block runs; a kill frees it, too."""
+    """Keep other processes that want the same lock waiting while the block runs; a kill frees it, too.
+
+    Where the file system has no locks the block runs all the same, and the log says so: a lock saves double work, and
+    no result depends on it.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with open_own(path) as file:
+            lock(file)
             if not _is_open(path, file):  # who held it has removed it meanwhile, and others may have made a new one
                 continue
             try:
@@ -53,11 +89,55 @@ def locked(path: str | Path) -> Iterator[None]:
             return
 
 
+def open_own(path: Path) -> IO[bytes]:
+    """Open a file to read it and to append to it, made if it is not there; what a link points at is not touched."""
+    number = None
+    try:
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+    if number is None or not stat.S_ISREG(os.fstat(number).st_mode):
+        raise InputError(f"{path} is a link, a folder or a pipe: remove it")
+    return open(number, "a+b")
+
+
+def lock(file: IO) -> None:
+    """Wait for the lock of an open file, which is freed when it is closed, also by a kill."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.debug("%s: the file system has no locks (%s): going on without", file.name, error.strerror)
+
+
 def _is_open(path: Path, file: IO) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def identity(path: Path) -> list[tuple[str, int, int, int, int]]:
+    """What tells whether a file, or the files of a folder, were replaced or changed: names, places on the disk,
+    lengths, and times of change.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = ((one.name, one.stat()) for one in files)
+    return [(name, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) for name, now in stats]
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes; raises `InputError` for a longer one, a pipe or a device."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes into must not keep us waiting
+    with open(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise InputError(f"{path} is no file: remove it")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{path} is longer than {most // 2**20} MiB, which no such file is: remove it")
+    return content
 
 
 def sha256_of(path: Path) -> str:
@@ -81,15 +161,17 @@ def write_json_lines(path: str | Path, rows: list[dict]) -> Path:
 def require_writable(*folders: str | Path) -> None:
     """Create each folder and write a byte into it, so that a run fails in its first second and not after its last."""
     for folder in map(Path, folders):
-        probe = folder / f".writable.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"1")
+            with tempfile.TemporaryFile(dir=folder) as probe:  # it has no name, so that a kill leaves nothing
+                probe.write(b"1")
         except OSError as error:
             raise InputError(f"cannot write into {folder} ({error.strerror}): choose another folder") from error
-        finally:
-            if folder.is_dir():
-                probe.unlink(missing_ok=True)
+
+
+def _is_of_another(pid: int) -> bool:
+    """Whether another process of this number runs on this machine."""
+    return pid != os.getpid() and is_alive(pid)
 
 
 def is_alive(pid: int) -> bool:
@@ -116,8 +198,8 @@ def fitted(stem: str, behind: str = "") -> str:
     return stem + behind
 
 
-# A file system takes 255 bytes. Of these up to 78 are for what `atomic` puts around a name (a host's name has at most
-# 64), and 34 for what scripts do, as `everyone_individual_results_` and `.jsonl`; the rest is for a flip or a bias.
+# A file system takes 255 bytes, of which `atomic` wants TEMPORARY_BYTES and scripts up to 34, as for
+# `everyone_individual_results_` and `.jsonl`; older systems for a disk or a page in a browser take fewer.
 LONGEST_STEM = 130
 LONGEST_RUN_NAME = 80  # with `Age_` before it, and seed, index and epoch behind it, it is no longer than a stem
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run

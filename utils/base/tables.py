@@ -1,41 +1,63 @@
 """Tables on disk, CSV or Parquet by the file's suffix, read and written as streams of rows."""
 
 import csv
+import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 
 from utils.base.errors import InputError
 from utils.base.files import atomic
 
+log = logging.getLogger(__name__)
+
+
 FORMATS = (".csv", ".parquet")
 BLOCK = 4096  # rows of a Parquet file in memory at once
+LONGEST_LINE = 2**24  # characters of a CSV file
+NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)*|__index_level_\d+__")  # what pandas calls an index, or leaves it without
 
 
 def open_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The columns of a table, and its rows as text, each with its line (of a Parquet file its row, from 1).
 
-    Rows are read when they are asked for. Raises `InputError` for a file that is missing, empty or in another format,
-    and, when it comes to it, for a row of another length than the header's.
+    Rows are read when they are asked for. Blank rows, as a spreadsheet leaves them at the end, and columns without a
+    name, such as pandas' index, are left out. Raises `InputError` for a file that is missing, empty or in another
+    format, and, when it comes to it, for a row of another length than the header's.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file")
     lines = (_parquet_lines if path.suffix == ".parquet" else _csv_lines)(path)
-    _, columns = next(lines, (0, []))
-    if not columns:
-        raise InputError(f"{path} is empty")
-    return columns, lines
+    _, header = next(lines, (0, []))
+    columns = [name.strip() for name in header]
+    named = [k for k, name in enumerate(columns) if not NAMELESS.fullmatch(name)]
+    if not named:
+        raise InputError(f"{path} is empty, or its columns have no names")
+    if len(named) == len(columns):
+        return columns, lines
+    tell_once(f"{path}: columns without a name, such as pandas' index, are left out")
+    return [columns[k] for k in named], ((number, [row[k] for k in named]) for number, row in lines)
+
+
+@cache
+def tell_once(line: str) -> None:
+    """Warn of what is read otherwise than it stands there; files are read more than once."""
+    log.warning(line)
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The header and the rows that are not empty."""
+    """The header and the rows that are not blank."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(iter(lambda: file.readline(LONGEST_LINE), ""))
         try:
             columns = next(reader, [])
             yield 1, columns
-            for row in filter(None, reader):
+            for row in reader:
+                if not any(map(str.strip, row)):
+                    continue
                 if len(row) != len(columns):
                     raise InputError(
                         f"{path}, line {reader.line_num}: {len(row)} fields, expected the header's {len(columns)}"
@@ -60,8 +82,10 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             rows = chain.from_iterable(zip(*block, strict=True) for block in columns)
             for number, row in enumerate(rows, start=1):
                 yield number, ["" if one is None else str(one) for one in row]
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no Parquet file ({error}): write it anew, or give a CSV file") from error
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, ValueError, ArithmeticError, LookupError) as error:  # also of dates, time zones
+        raise InputError(f"{path} is no Parquet file that can be read ({error}): write it anew, or as CSV") from error
 
 
 def read_dicts(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

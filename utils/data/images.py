@@ -1,133 +1,95 @@
-"""Photographs as uint8 squares: checked, decoded once, and kept in a memory-mapped cache.
+"""Photographs as uint8 squares: decoded once, and kept in a memory-mapped cache that is verified when it is read.
 
-A square is (size, size, 3) uint8, RGB. `SquareImages` and `FileImages` are indexed by position; each square has a
+A square is (size, size, 3) uint8, RGB. `FileImages` and `SquareImages` are indexed by position; each square has a
 SHA-256, so that any selection of photographs has a `fingerprint` without decoding it again.
 """
 
 import hashlib
-import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from joblib import cpu_count
-from PIL import Image, ImageOps
 
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import atomic, locked
 from utils.base.progress import ProgressBar
+from utils.data.decoding import check_complete, decode
 
 log = logging.getLogger(__name__)
 
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 BLOCK = 256  # photographs decoded ahead of the writer
-JPEG_END, PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 
 
-def check_complete(path: Path) -> None:
-    """Raise `InputError` when an image file does not end as its format must, for example after a broken download.
+class FileImages:
+    """Photographs decoded each time they are asked for; `digests` has one SHA-256, 32 bytes, for each square."""
 
-    Only the last bytes are read. A file with something behind its end marker (some cameras append a preview) is
-    decoded to be sure.
-    """
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - len(PNG_END)))
-            tail = file.read()
-    except OSError as error:
-        raise InputError(f"cannot read image {path}: {error.strerror}") from error
-    if tail.endswith((JPEG_END, PNG_END)):
-        return
-    content = path.read_bytes()
-    if JPEG_END not in content and PNG_END not in content:
-        raise InputError(f"image {path} is cut short (no end marker): replace or remove it")
-    decode(path, 8)
-
-
-def decode(path: Path, size: int) -> np.ndarray:
-    """Decode one image file, turned upright and squashed to a square.
-
-    Bicubic with antialiasing, CLIP's own resampling. A JPEG more than four times as large is decoded at a half, a
-    quarter or an eighth of its size, never below twice that of the square. Raises `InputError` with the path when it
-    cannot be decoded.
-    """
-    with _naming(path), Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))
-        return squash(image, size)
-
-
-def thumbnail(path: Path, side: int) -> tuple[bytes, tuple[int, int]]:
-    """An image file as a small JPEG without metadata, upright and in its own proportions, its longer side `side`
-    pixels at most; and its width and height. Raises `InputError` with the path when it cannot be decoded.
-    """
-    with _naming(path), Image.open(path) as image:
-        image.draft(None, (2 * side, 2 * side))
-        small = ImageOps.exif_transpose(image).convert("RGB")
-        small.thumbnail((side, side), Image.Resampling.BICUBIC)
-        small.info.clear()
-        content = io.BytesIO()
-        small.save(content, "jpeg", quality=80)
-    return content.getvalue(), small.size
-
-
-def squash(image: Image.Image, size: int) -> np.ndarray:
-    """A PIL image as a (size, size, 3) uint8 RGB square."""
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    return np.array(upright.resize((size, size), Image.Resampling.BICUBIC))
-
-
-class Squares:
-    """What both kinds have in common; `digest_file` holds one SHA-256 (32 bytes) for each square."""
-
-    def __init__(self, count: int, size: int, digest_file: Path):
-        self.shape, self.digest_file = (count, size, size, 3), digest_file
+    def __init__(self, folder: Path, files: Sequence[str], size: int, digests: bytes = b""):
+        self.folder, self.files, self.size, self.digests = folder, files, size, digests
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return decode(self.folder / self.files[row], self.size)
 
     def fingerprint(self, rows: np.ndarray | None = None) -> str:
         """64 hex digits over the squares at `rows`, in this order, or over all."""
-        digests = np.fromfile(self.digest_file, np.uint8).reshape(-1, 32)
+        digests = np.frombuffer(self.digests, np.uint8).reshape(-1, 32)
         return hashlib.sha256((digests if rows is None else digests[rows]).tobytes()).hexdigest()
 
 
-class SquareImages(Squares):
-    """Squares in a memory-mapped file, opened on first use in each process, so that the object travels to loader
-    processes as a few strings.
+class SquareImages(FileImages):
+    """Squares in a memory-mapped file, opened on first use in each process.
+
+    There each square is compared with its SHA-256 when it is read for the first time. One that differs is decoded from
+    its photograph again, and put back. Raises `InputError` when the photograph no longer gives that square.
     """
 
-    def __init__(self, path: Path, count: int, size: int):
-        super().__init__(count, size, _digest_file(path))
-        self.path = path
+    def __init__(self, path: Path, folder: Path, files: Sequence[str], size: int, digests: bytes):
+        super().__init__(folder, files, size, digests)
+        self.path, self.told = path, False
 
-    def __getitem__(self, index) -> np.ndarray:
-        return np.array(self._squares[index])
+    def __getitem__(self, row: int) -> np.ndarray:
+        square = np.array(self._squares[row])
+        if not self._verified[row]:
+            if not self._fits(row, square):
+                square = self._again(row)
+            self._verified[row] = True
+        return square
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "_squares"}
+        return {name: value for name, value in vars(self).items() if name not in ("_squares", "_verified")}
 
     @cached_property
     def _squares(self) -> np.memmap:
-        return np.memmap(self.path, np.uint8, mode="r", shape=self.shape)
+        return np.memmap(self.path, np.uint8, mode="r", shape=(len(self), self.size, self.size, 3))
 
+    @cached_property
+    def _verified(self) -> np.ndarray:
+        return np.zeros(len(self), bool)
 
-class FileImages(Squares):
-    """The same interface without a cache: a photograph is decoded each time it is asked for."""
+    def _fits(self, row: int, square: np.ndarray) -> bool:
+        return hashlib.sha256(square).digest() == self.digests[32 * row : 32 * (row + 1)]
 
-    def __init__(self, folder: Path, files: Sequence[str], size: int, digest_file: Path | None = None):
-        super().__init__(len(files), size, digest_file)
-        self.folder, self.files = folder, files
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return decode(self.folder / self.files[index], self.shape[1])
+    def _again(self, row: int) -> np.ndarray:
+        square, photograph = super().__getitem__(row), self.folder / self.files[row]
+        if not self._fits(row, square):
+            raise InputError(f"{self.path} is damaged, and {photograph} now gives other pixels: remove the former")
+        level, self.told = logging.DEBUG if self.told else logging.WARNING, True  # a whole file may be damaged
+        log.log(level, "%s is damaged: %s and others that are damaged are decoded again", self.path, photograph)
+        with suppress(OSError), open(os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW), "wb") as file:
+            file.seek(row * square.nbytes)
+            file.write(square)
+        return square
 
 
 class SomeSquares:
@@ -135,7 +97,7 @@ class SomeSquares:
     `rows[k]`, and `rows` is sorted.
     """
 
-    def __init__(self, squares: Squares, rows: np.ndarray):
+    def __init__(self, squares: FileImages, rows: np.ndarray):
         self.squares, self.rows = squares, rows
 
     def __getitem__(self, row: int) -> np.ndarray:
@@ -146,10 +108,15 @@ class SomeSquares:
 
 
 def _cache_file(folder: Path, files: Sequence[str], size: int, cache: Path) -> Path:
-    """Named by every file's name, length and modification time, so that a changed photograph makes a new one."""
+    """Named by every file's name, length and times of change, so that a changed photograph makes a new one.
+
+    Whoever replaces a file may set its modification time, but not the time of the last change of its status.
+    """
     root = str(folder.resolve())
     stats = [os.stat(os.path.join(root, name)) for name in files]
-    listing = [[str(name), stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)]
+    listing = [
+        [str(name), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in zip(files, stats, strict=True)
+    ]
     return Path(cache) / "squares" / f"{digest_of([root, size, listing])}_{len(files)}x{size}.u8"
 
 
@@ -157,22 +124,34 @@ def _digest_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def cached_squares(folder: Path, files: Sequence[str], size: int, cache: Path, keep: bool = True) -> Squares | None:
+def _read_digests(path: Path, count: int) -> bytes | None:
+    """The SHA-256 of `count` squares; None when they are not there or differ from their own, which stands behind."""
+    length = 32 * count
+    if not path.is_file() or path.stat().st_size != length + 32:
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content[:length]).digest() == content[length:]:
+        return content[:length]
+    log.warning("%s is damaged: the photographs are decoded again", path)
+    return None
+
+
+def cached_squares(folder: Path, files: Sequence[str], size: int, cache: Path, keep: bool = True) -> FileImages | None:
     """What `cache_squares` kept of these very files, or None."""
     path, count = _cache_file(folder, files, size, cache), len(files)
-    digest_file = _digest_file(path)
-    if not (digest_file.is_file() and digest_file.stat().st_size == 32 * count):
+    digests = _read_digests(_digest_file(path), count)
+    if digests is None:
         return None
     if not keep:
-        return FileImages(folder, files, size, digest_file)
+        return FileImages(folder, files, size, digests)
     if path.is_file() and path.stat().st_size == count * size * size * 3:
-        return SquareImages(path, count, size)
+        return SquareImages(path, folder, files, size, digests)
     return None
 
 
 def cache_squares(
     folder: Path, files: Sequence[str], size: int, cache: Path, progress: bool = True, keep: bool = True
-) -> Squares:
+) -> FileImages:
     """Decode `files` (relative to `folder`) once for all runs, scripts and processes that use this `size`.
 
     The cache file is written to a temporary name and moved into place, by one process while others that want the same
@@ -216,6 +195,7 @@ def _decode_all(folder: Path, files: Sequence[str], size: int, path: Path, progr
                     if keep:
                         file.write(square)
                 bar.update(len(block))
+        digests.append(hashlib.sha256(b"".join(digests)).digest())
         if not keep:
             file.write(b"".join(digests))
     if keep:
@@ -229,32 +209,32 @@ def image_folder(folder: Path, files: Sequence[str]):
     their paths.
 
     Given a folder alone the library takes words like `test` in a path for split names and drops the rest in silence;
-    given the files, with their special characters escaped, it takes them all, which is checked.
+    given the files, with their special characters escaped, it takes them all, which is checked. What it keeps of an
+    earlier call and cannot read, or reads as something else, it makes anew.
     """
     import datasets
 
     datasets.disable_progress_bars()
     paths = [os.path.normpath(folder.resolve() / name) for name in files]
     escaped = [path.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for path in paths]
-    try:
-        dataset = datasets.load_dataset(
-            "imagefolder", data_files={"photographs": escaped}, split="photographs", drop_labels=True
-        )
-    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
-        raise InputError(f"the datasets library cannot list {folder} ({error}): move it to a plainer path") from error
-    dataset = dataset.cast_column("image", datasets.Image(decode=False))
-    listed = [image["path"] for image in dataset["image"]]
-    if listed != paths:
-        raise InputError(f"the datasets library lists {len(listed)} of the {len(paths)} images in {folder}")
-    return dataset
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn Pillow's many ways of failing into one error that names the file."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged metadata raises struct.error, TypeError, AttributeError and more
-        raise InputError(f"cannot decode image {path} ({error}): replace or remove it") from error
+    for download_mode in ("reuse_dataset_if_exists", "force_redownload"):
+        try:
+            dataset = datasets.load_dataset(
+                "imagefolder",
+                data_files={"photographs": escaped},
+                split="photographs",
+                drop_labels=True,
+                download_mode=download_mode,
+            )
+            dataset = dataset.cast_column("image", datasets.Image(decode=False))
+            listed = [image["path"] for image in dataset["image"]]
+        except (ValueError, TypeError, LookupError, OSError, datasets.exceptions.DatasetGenerationError) as error:
+            reason = error
+            continue
+        if listed == paths:
+            return dataset
+        reason = f"it lists {len(listed)} of {len(paths)} images"
+    raise InputError(
+        f"the datasets library cannot list {folder} ({reason}): move it to a plainer path, or remove what the library "
+        f"keeps in {datasets.config.HF_DATASETS_CACHE}"
+    )

@@ -10,10 +10,10 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
-from utils.data.images import SUFFIXES
+from utils.data.decoding import SUFFIXES, hidden
 from utils.data.labels import Classes, Labelling
 
-NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"(\d+)(\.0*)?")
+NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"0*(\d+)(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_labelled_images(location: Path) -> LabelledImages:
 
 def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...]]:
     """(file, class, file) of all images, an image's person being itself; and the classes."""
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not hidden(path.name))
     if all(name.isdecimal() for name in classes) and classes != [str(k) for k in range(len(classes))]:
         raise InputError(
             f"the sub-folders of {folder} ({', '.join(classes[:3])} ...) could be class numbers or names in sorted "
@@ -107,7 +107,7 @@ def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str,
     rows = []
     for target, name in enumerate(classes):
         images = (path.relative_to(folder) for path in sorted((folder / name).rglob("*")))
-        shown = (one for one in images if not any(part.startswith(".") for part in one.parts))
+        shown = (one for one in images if not any(map(hidden, one.parts)))
         rows += [(str(one), target, str(one)) for one in shown if one.suffix.lower() in SUFFIXES]
     if not rows:
         raise InputError(f"no images in the sub-folders of {folder}: expected one sub-folder per class")
@@ -122,12 +122,15 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
     if not numbered:
         raise InputError(f"{path} lists no images")
     rows, lines = zip(*numbered, strict=True)
-    files = [os.path.normpath(line["file"]) for line in lines]
-    persons = [line.get("person", file) for line, file in zip(lines, files, strict=True)]
+    files = [os.path.normpath(line["file"].rstrip(" \t")) for line in lines]
+    persons = [line.get("person", file).strip() for line, file in zip(lines, files, strict=True)]
+    for row, file, person in zip(rows, files, persons, strict=True):
+        if not person:
+            raise InputError(f"{path} line {row}: {file} has no person: fill the column in, or leave it out")
     labels = [line["label"].strip() for line in lines]
     ids = [CLASS_ID.fullmatch(label) for label in labels]
     if all(ids):
-        targets, names = [min(int(one[1]), 2**31) for one in ids], None  # no head has so many classes
+        targets, names = [int(one[1]) if len(one[1]) < 10 else 2**31 for one in ids], None  # no head has so many
     else:
         numbers = any(map(NUMBER.fullmatch, labels))
         for row, label, class_id in zip(rows, labels, ids, strict=True):

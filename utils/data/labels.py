@@ -31,22 +31,24 @@ class Person:
 
 
 def parse_person(folder: str) -> Person:
-    """Read a person's folder name; raises `InputError` with the name when it does not follow the layout."""
+    """Read a person's folder name, whatever the case of its gender; raises `InputError` with the name when it does not
+    follow the layout.
+    """
     parts = folder.split("_")
     if len(parts) != 4 or not all(parts):
         raise InputError(
             f"person folder {folder!r} is not of the form id_gender_race_age, for example 000001_male_Asian_25"
         )
     person_id, gender, _, age = parts
-    if gender not in GENDERS:
+    if gender.lower() not in GENDERS:
         raise InputError(f"person folder {folder!r}: gender {gender!r} is none of {', '.join(GENDERS)}")
-    return Person(folder, person_id, GENDERS.index(gender), parse_age(age, f"person folder {folder!r}"))
+    return Person(folder, person_id, GENDERS.index(gender.lower()), parse_age(age, f"person folder {folder!r}"))
 
 
 def parse_age(text: str, where: str) -> int:
     """A whole number of years from 0 to 150; raises `InputError` that begins with `where`."""
-    if not (text.isascii() and text.isdigit()) or int(text) > 150:
-        raise InputError(f"{where}: age {text!r} is no whole number of years from 0 to 150")
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) > 150:
+        raise InputError(f"{where}: age {text[:20]!r} is no whole number of years from 0 to 150")
     return int(text)
 
 

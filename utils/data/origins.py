@@ -5,12 +5,32 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field
 
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT, sha256_of, write_text
+from utils.base.records import Record, read_record
 from utils.data.labels import Classes, Labelling, labelling_from_record
 
 OF_A_SWEEP = re.compile(r"output_(.+?)_(seed[\d-]+_(\w+_)?epoch\d.*|auto(_flip|_nobias)*)")  # as the scripts name it
+
+
+class Member(Record):
+    """A model that a submission was made with."""
+
+    digest: str
+
+
+class SubmissionRecord(Record):
+    """What lies beside a submission, as far as somebody reads it: whose it is, and how it was made."""
+
+    sweep: str | None = None
+    sha256: str | None = None
+    labelling: dict[str, Any] | None = None
+    members: list[Member] = Field([])
+    how: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -31,39 +51,33 @@ def write_record(submission: Path, record: dict) -> Path:
     return write_text(record_file(submission), json.dumps(content, indent=2) + "\n")
 
 
-def read_record(submission: Path) -> dict:
+def record_of(submission: Path) -> SubmissionRecord:
     """What `write_record` told; nothing without a record. Raises `InputError` for a damaged one."""
     path = record_file(submission)
     if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError("it holds no object")
-        return record
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no record of a submission ({error}): remove it") from error
+        return SubmissionRecord()
+    return read_record(path, SubmissionRecord, "record of a submission", "remove it")
 
 
 def origin_of(submission: Path) -> Origin | None:
     """What is known of a submission; None without a record, and with one of another file's content."""
-    record = read_record(submission)
-    if "members" not in record or record.get("sha256") != sha256_of(submission):
+    record = record_of(submission)
+    if not record.members or record.sha256 != sha256_of(submission):
         return None
     try:
-        classes = labelling_from_record(record["labelling"]) if "labelling" in record else Labelling()
-        counted = record["members"][:1] if record["how"].get("age weight") == 0 else record["members"]
-        return Origin(classes, frozenset(one["digest"] for one in counted))
-    except (KeyError, TypeError, AttributeError) as error:
+        classes = labelling_from_record(record.labelling) if record.labelling else Labelling()
+    except (KeyError, TypeError) as error:
         raise InputError(f"{record_file(submission)} is no record of a submission ({error}): remove it") from error
+    counted = record.members[:1] if record.how.get("age weight") == 0 else record.members
+    return Origin(classes, frozenset(one.digest for one in counted))
 
 
 def sweep_of(submission: Path) -> str | None:
     """The sweep that a submission comes from: its record tells, or in one without a record its name, as the scripts
     write it; None when nothing tells.
     """
-    if name := read_record(submission).get("sweep"):
-        return str(name)
+    if name := record_of(submission).sweep:
+        return name
     named = OF_A_SWEEP.fullmatch(submission.stem)
     return named[1] if named and named[1] != "all" else None
 

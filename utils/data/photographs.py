@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.flags import data_folder
-from utils.base.tables import read_dicts
-from utils.data.images import SUFFIXES
-from utils.data.labels import GENDERS, MASKS, STEM_MASKS, Labelling, age_group, parse_age, parse_person
+from utils.base.tables import read_dicts, tell_once
+from utils.data.decoding import SUFFIXES, hidden
+from utils.data.labels import GENDERS, MASKS, STEM_MASKS, Labelling, Person, age_group, parse_age, parse_person
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,10 @@ log = logging.getLogger(__name__)
 class Photographs:
     """Labelled photographs in sorted order; all arrays have one entry per photograph.
 
-    `ids` are `person/file-stem`, `persons` the folder names; `masks` and `genders` index `labels.MASKS` and
-    `labels.GENDERS`, `ages` are years. `strata` numbers each photograph's mask x gender x age group by its file and
-    folder name with the fixed limits 30 and 60, before any relabelling, so that nothing moves anybody across the
-    split.
+    `ids` are `folder/file-stem`; `persons` name each person by a folder, of several folders of one id by the first.
+    `masks` and `genders` index `labels.MASKS` and `labels.GENDERS`, `ages` are years. `strata` numbers each
+    photograph's mask x gender x age group by its file and folder name with the fixed limits 30 and 60, before any
+    relabelling, so that nothing moves anybody across the split.
     """
 
     folder: Path
@@ -39,6 +40,11 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def folders(self) -> np.ndarray:
+        """(N,) the person folder of each photograph, by which records of splits name it."""
+        return np.array([one.partition("/")[0] for one in self.ids.tolist()])
+
     def labels(self, labelling: Labelling) -> np.ndarray:
         """(N,) int64 class ids under `labelling`."""
         ages = age_group(self.ages, labelling.age_limits)
@@ -48,16 +54,16 @@ class Photographs:
 def read_photographs(data_location: Path, relabel: Path | None = None) -> Photographs:
     """List and label every training photograph below `data_location` (the root, `train` or `train/images`).
 
-    Dot files and unknown names are skipped and counted in the log. `relabel` (default: a `relabel.csv` beside the
-    `images` folder, if there is one) corrects labels. Raises `InputError` for a missing folder, a person folder that
-    does not parse, and an empty result.
+    Dot files and unknown names are skipped and counted in the log; folders of one id are one person. `relabel`
+    (default: a `relabel.csv` beside the `images` folder, if there is one) corrects labels. Raises `InputError` for a
+    missing folder, a person folder that does not parse, and an empty result.
     """
     folder = training_folder(data_location)
-    skipped = Counter()
+    skipped = defaultdict(list)
     rows = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or not entry.is_dir():
-            skipped["dot files" if entry.name.startswith(".") else "files beside the person folders"] += 1
+        if hidden(entry.name) or not entry.is_dir():
+            skipped["dot files" if hidden(entry.name) else "files beside the person folders"].append(entry.name)
             continue
         try:
             person = parse_person(entry.name)
@@ -67,24 +73,45 @@ def read_photographs(data_location: Path, relabel: Path | None = None) -> Photog
     if not rows:
         raise InputError(f"no photographs in {folder}: expected id_gender_race_age/mask1.jpg and so on")
     if skipped:
-        log.info("skipped in %s: %s", folder, ", ".join(f"{n} {what}" for what, n in sorted(skipped.items())))
+        counts = [f"{len(names)} {what}" for what, names in sorted(skipped.items())]
+        example = f" such as {skipped['unknown names'][0]!r}" if "unknown names" in skipped else ""
+        log.info("skipped in %s: %s%s", folder, ", ".join(counts), example)
+        log.debug("skipped: %s", dict(skipped))
     people = [person for person, _ in rows]
-    stems = [Path(name).stem for _, name in rows]
+    stems = [Path(name).stem.lower() for _, name in rows]
+    person_of = _person_of_folders(people)
     genders, ages = (np.array([getattr(person, key) for person in people]) for key in ("gender", "age"))
     masks = np.array([STEM_MASKS[stem] for stem in stems])
     photographs = Photographs(
         folder=folder,
         files=np.array([f"{person.folder}/{name}" for person, name in rows]),
         ids=np.array([f"{person.folder}/{stem}" for person, stem in zip(people, stems, strict=True)]),
-        persons=np.array([person.folder for person in people]),
+        persons=np.array([person_of[person.folder] for person in people]),
         strata=Labelling().encode(mask=masks, gender=genders, age=age_group(ages, Labelling().age_limits)),
         masks=masks,
         genders=genders,
         ages=ages,
     )
     default = folder.parent / "relabel.csv"
-    relabel = relabel or (default if default.is_file() else None)
+    relabel = relabel or (default if os.path.lexists(default) else None)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
+
+
+def _person_of_folders(people: Iterable[Person]) -> dict[str, str]:
+    """The first folder of the same id for each folder, in sorted order; the log names ids that have several."""
+    folders = defaultdict(dict)
+    for person in people:
+        folders[person.id][person.folder] = None
+    several = [f"{name} ({', '.join(some)})" for name, some in folders.items() if len(some) > 1]
+    if several:
+        log.warning(
+            "%d ids have several folders and count as one person each (relabel.csv corrects what differs): %s%s",
+            len(several),
+            "; ".join(several[:5]),
+            "; ..." if len(several) > 5 else "",
+        )
+        log.debug("ids with several folders: %s", "; ".join(several))
+    return {folder: next(iter(some)) for some in folders.values() for folder in some}
 
 
 def training_folder(data_location: Path) -> Path:
@@ -96,65 +123,82 @@ def training_folder(data_location: Path) -> Path:
     raise AssertionError("the location itself is a folder")
 
 
-def _photograph_names(folder: Path, skipped: Counter) -> list[str]:
-    """Names of a person's photographs, sorted."""
+def _photograph_names(folder: Path, skipped: dict[str, list[str]]) -> list[str]:
+    """Names of a person's photographs, sorted by what they are in lower case."""
     names = {}
     for name in sorted(os.listdir(folder)):
-        stem, suffix = os.path.splitext(name)
-        if name.startswith(".") or stem not in STEM_MASKS or suffix.lower() not in SUFFIXES:
-            skipped["dot files" if name.startswith(".") else "unknown names"] += 1
+        stem, suffix = os.path.splitext(name.lower())
+        if hidden(name) or stem not in STEM_MASKS or suffix not in SUFFIXES:
+            skipped["dot files" if hidden(name) else "unknown names"].append(f"{folder.name}/{name}")
             continue
         if stem in names:
             raise InputError(f"{folder} holds both {names[stem]} and {name}: keep one of them")
         names[stem] = name
-    return list(names.values())
+    return [names[stem] for stem in sorted(names)]
 
 
 def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     """Correct labels from a CSV with the columns `id,attribute,value`.
 
-    `id` is a person's folder name or leading id (then all seven photographs change) or `person/file-stem`; `attribute`
-    is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute or
-    value is an `InputError` that names the line.
+    `id` is a person's folder name or leading id (then all seven photographs change) or `person/file-stem`, which
+    counts more than what is said of the person; `attribute` is mask (`worn`, `incorrect`, `not_worn`), gender (`male`,
+    `female`) or age (years). An unknown id, attribute or value is an `InputError` that names the line, two different
+    values of one photograph one that names both lines.
     """
     header, lines = read_dicts(path)
     if header != ["id", "attribute", "value"]:
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value")
-    columns = {name: getattr(photographs, name).copy() for name in ("masks", "genders", "ages")}
-    changed = Counter()
+    exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
+    given = defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
     for number, line in lines:
-        where = f"{path} line {number}"
-        rows = _matching_rows(photographs, line["id"], where)
-        name, value = _relabel_value(line["attribute"], line["value"], where)
-        changed[line["attribute"]] += int((columns[name][rows] != value).sum())
-        columns[name][rows] = value
-    counts = ", ".join(f"{n} of {attribute}" for attribute, n in sorted(changed.items())) or "nothing"
+        where, name, attribute = f"{path} line {number}", line["id"].strip(" \t"), line["attribute"]
+        if name not in exact and name in zeros_lost:
+            tell_once(f"{path}: ids without their leading zeros are read with them")
+        rows = exact.get(name) or zeros_lost.get(name, [])
+        _check_found(sorted(set(photographs.folders[rows])), name, where)
+        value, said = _relabel_value(attribute, line["value"], where), given[attribute, "/" in name]
+        for row in rows:
+            earlier, other = said.setdefault(row, (number, value))
+            if other != value:
+                raise InputError(
+                    f"{path} lines {earlier} and {number} give {photographs.ids[row]} two values of {attribute}: "
+                    "remove one of them"
+                )
+    columns = {attribute: getattr(photographs, f"{attribute}s").copy() for attribute, _ in given}
+    for (attribute, _), said in sorted(given.items()):  # of single photographs last
+        columns[attribute][list(said)] = [value for _, value in said.values()]
+    changed = {one: (values != getattr(photographs, f"{one}s")).sum() for one, values in sorted(columns.items())}
+    counts = ", ".join(f"{n} of {attribute}" for attribute, n in changed.items()) or "nothing"
     log.info("relabelled from %s: %s", path, counts)
-    return replace(photographs, **columns)
+    return replace(photographs, **{f"{attribute}s": values for attribute, values in columns.items()})
 
 
-def _matching_rows(photographs: Photographs, identifier: str, where: str) -> np.ndarray:
-    """(N,) bool: the photographs that `identifier` means."""
-    person, slash, stem = identifier.partition("/")
-    folders = {name for name in np.unique(photographs.persons) if person in (name, name.split("_")[0])}
+def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:
+    """The photographs that each name of a person, and of a photograph, means; spreadsheets lose leading `zeros`."""
+    rows_of = defaultdict(list)
+    for row, identifier in enumerate(photographs.ids.tolist()):
+        folder, _, stem = identifier.partition("/")
+        for name in (folder, folder.partition("_")[0]):
+            short = name if zeros else name.lstrip("0") or "0"
+            rows_of[short].append(row)
+            rows_of[f"{short}/{stem}"].append(row)
+    return dict(rows_of)
+
+
+def _check_found(folders: list[str], name: str, where: str) -> None:
+    if not folders:
+        raise InputError(f"{where}: no photograph has the id {name!r}")
     if len(folders) > 1:
-        raise InputError(f"{where}: id {person!r} fits {', '.join(sorted(folders))}: give the folder's whole name")
-    rows = np.isin(photographs.persons, list(folders))
-    if slash:
-        rows &= photographs.ids == f"{next(iter(folders), person)}/{stem}"
-    if not rows.any():
-        raise InputError(f"{where}: no photograph has the id {identifier!r}")
-    return rows
+        raise InputError(f"{where}: id {name!r} fits {', '.join(folders)}: give the folder's whole name")
 
 
-def _relabel_value(attribute: str, value: str, where: str) -> tuple[str, int]:
-    """The `Photographs` field that `attribute` names, and the value to put there."""
+def _relabel_value(attribute: str, value: str, where: str) -> int:
+    """What a `value` is in the field of `Photographs` that `attribute` names."""
     if attribute == "age":
-        return "ages", parse_age(value, where)
-    names = {"mask": ("masks", MASKS), "gender": ("genders", GENDERS)}
+        return parse_age(value, where)
+    names = {"mask": MASKS, "gender": GENDERS}
     if attribute not in names:
         raise InputError(f"{where}: attribute {attribute!r} is none of mask, gender, age")
-    field_name, allowed = names[attribute]
-    if value not in allowed:
-        raise InputError(f"{where}: {attribute} {value!r} is none of {', '.join(allowed)}")
-    return field_name, allowed.index(value)
+    if value.lower() not in names[attribute]:
+        raise InputError(f"{where}: {attribute} {value!r} is none of {', '.join(names[attribute])}")
+    return names[attribute].index(value.lower())

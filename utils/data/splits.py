@@ -1,5 +1,6 @@
 """Who is held out: a split by person, stratified by gender x age, the same in every script."""
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from utils.base.errors import InputError
 from utils.base.flags import DEFAULT_SPLIT
 from utils.base.options import RECORDED, Options
 from utils.data.photographs import Photographs
+
+log = logging.getLogger(__name__)
+
 
 FOLDS = 5  # of people, wherever something is chosen across them
 
@@ -23,7 +27,7 @@ class Split:
     val_ratio: float
     train: np.ndarray
     held_out: np.ndarray
-    train_ids: tuple[str, ...]  # persons, or photographs when by == "image", sorted
+    train_ids: tuple[str, ...]  # all folders of the persons, or photographs when by == "image", sorted
     held_out_ids: tuple[str, ...]
 
     @property
@@ -51,8 +55,10 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
     stratum of a single person is no error. Raises `InputError` when either side would be empty.
     """
     unit_of = photographs.persons if by == "person" else photographs.ids
-    units, first = np.unique(unit_of, return_index=True)
-    strata = photographs.strata[first] if by == "image" else photographs.strata[first] % 6  # gender x age
+    by_id = np.argsort(photographs.ids, kind="stable")  # of a person's folders the first tells the stratum
+    units, first = np.unique(unit_of[by_id], return_index=True)
+    strata = photographs.strata[by_id[first]]
+    strata = strata if by == "image" else strata % 6  # gender x age
     rng = np.random.default_rng([seed, len(units)])
     order = np.argsort(strata + rng.random(len(units)), kind="stable")
     marks = np.floor(np.arange(len(units) + 1) * val_ratio + rng.random())
@@ -62,16 +68,21 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
             f"--val-ratio {val_ratio} of {len(units)} {by}s leaves one side of the split empty: "
             f"use at least {math.ceil(1 / val_ratio)} {by}s or another ratio"
         )
-    is_held_out = np.isin(unit_of, held_out_units)
+    is_held_out, names = np.isin(unit_of, held_out_units), _recorded_names(photographs, by)
     return Split(
         by=by,
         seed=seed,
         val_ratio=val_ratio,
         train=np.flatnonzero(~is_held_out),
         held_out=np.flatnonzero(is_held_out),
-        train_ids=tuple(map(str, units[~np.isin(units, held_out_units)])),
-        held_out_ids=tuple(map(str, held_out_units)),
+        train_ids=tuple(map(str, np.unique(names[~is_held_out]))),
+        held_out_ids=tuple(map(str, np.unique(names[is_held_out]))),
     )
+
+
+def _recorded_names(photographs: Photographs, by: str) -> np.ndarray:
+    """(N,) the name by which the record of a split tells each photograph's side."""
+    return photographs.folders if by == "person" else photographs.ids
 
 
 def evaluation_split(photographs: Photographs, options: Options, checkpoints: list) -> tuple[Split, str]:
@@ -83,7 +94,7 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
     """
     if options.val_ratio is None:
         positions = np.arange(len(photographs))
-        people = tuple(map(str, np.unique(photographs.persons)))
+        people = tuple(map(str, np.unique(photographs.folders)))
         return Split("person", 0, 1.0, positions[:0], positions, (), people), "everyone, training people included"
     recorded = next((checkpoint.split for checkpoint in checkpoints if checkpoint.split is not None), None)
     asked = {"val_ratio": options.val_ratio, "seed": options.split_seed, "by": options.split_by}
@@ -104,21 +115,30 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
 def recorded_split(photographs: Photographs, record: dict) -> Split:
     """The split that a checkpoint's `record` tells of; photographs of people it does not name are on neither side.
 
-    Raises `InputError` when people it holds out are not among the photographs.
+    Nobody is held out who was trained on in another folder of the same id, as in records of times when folders were
+    people. Raises `InputError` when people it holds out are not among the photographs.
     """
-    unit_of = photographs.persons if record["by"] == "person" else photographs.ids
-    absent = sorted(set(record["held_out_ids"]) - set(unit_of.tolist()))
+    names = _recorded_names(photographs, record["by"])
+    absent = sorted(set(record["held_out_ids"]) - set(names.tolist()))
     if absent:
         raise InputError(
             f"{photographs.folder} lacks {len(absent)} of the {len(record['held_out_ids'])} {record['by']}s held out "
             f"in training (such as {absent[0]}): name the photographs it was trained with, --data-location"
         )
+    trained, held_out = (np.isin(names, record[side]) for side in ("train_ids", "held_out_ids"))
+    if record["by"] == "person":
+        both = np.intersect1d(photographs.persons[trained], photographs.persons[held_out])
+        held_out &= ~np.isin(photographs.persons, both)
+        if len(both):
+            log.warning(
+                "%d people held out were trained on in other folders (such as %s): left out", len(both), both[0]
+            )
     return Split(
         by=record["by"],
         seed=record["seed"],
         val_ratio=record["val_ratio"],
-        train=np.flatnonzero(np.isin(unit_of, record["train_ids"])),
-        held_out=np.flatnonzero(np.isin(unit_of, record["held_out_ids"])),
+        train=np.flatnonzero(trained),
+        held_out=np.flatnonzero(held_out),
         train_ids=tuple(record["train_ids"]),
         held_out_ids=tuple(record["held_out_ids"]),
     )
@@ -149,8 +169,9 @@ def check_unseen(split: Split, record: dict | None, photographs: Photographs, mo
     """
     if record is None:
         return
+    trained = np.isin(_recorded_names(photographs, record["by"]), record["train_ids"])
     unit_of = photographs.persons if record["by"] == "person" else photographs.ids
-    seen = np.intersect1d(np.unique(unit_of[split.held_out]), record["train_ids"])
+    seen = np.intersect1d(unit_of[split.held_out], unit_of[trained])
     if len(seen) and not record["held_out_ids"]:
         raise InputError(f"{model} was trained on everyone (--val-ratio 0): nobody is left to score it on")
     if len(seen):

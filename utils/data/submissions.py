@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT
-from utils.base.tables import open_table, write_table
+from utils.base.tables import open_table, tell_once, write_table
 from utils.data.labels import Labelling
 
 CLASS_IDS = {str(class_id): class_id for class_id in range(Labelling().num_classes)}
@@ -32,17 +32,21 @@ def find_submissions(folder: Path = OUTPUT) -> list[Path]:
     return [path for path in sorted(folder.glob("output_*.csv")) if not path.name.endswith("_probs.csv")]
 
 
-def read_submission(path: Path, class_ids: dict[str, int] = CLASS_IDS) -> Submission:
+def read_submission(path: Path, filled: str = "ImageID", class_ids: dict[str, int] = CLASS_IDS) -> Submission:
     """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is one of `class_ids`,
     by default from 0 to 17.
 
-    Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id (with its line),
-    and a doubled `ImageID`.
+    Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id and a blank cell
+    in the column `filled` (with its line), and a doubled `ImageID`.
     """
     columns, lines = open_table(path)
     key, ans = _positions(path, columns)
+    never_blank = columns.index(filled) if filled in columns else key
     rows, answers = [], []
     for line, row in lines:
+        row[key] = without_spaces(row[key], path)
+        if not row[never_blank].strip():
+            raise InputError(f"{path}, line {line}: the column {columns[never_blank]} is blank: fill it in")
         if row[ans] not in class_ids:
             raise InputError(
                 f"{path}, line {line}: ans {row[ans]!r} is no whole number from 0 to {len(class_ids) - 1}"
@@ -56,6 +60,14 @@ def read_submission(path: Path, class_ids: dict[str, int] = CLASS_IDS) -> Submis
     if doubled:
         raise InputError(f"{path} lists {len(doubled)} images more than once, the first: {doubled[0]}")
     return Submission(path, columns, rows, ids, np.array(answers, np.int64))
+
+
+def without_spaces(image: str, path: Path) -> str:
+    """An `ImageID` without the spaces behind it, which the log tells of."""
+    short = image.rstrip(" \t")
+    if short != image:
+        tell_once(f"{path}: spaces behind an ImageID, such as {image!r}, are left out")
+    return short
 
 
 def _positions(path: Path, columns: list[str]) -> tuple[int, int]:

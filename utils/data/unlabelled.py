@@ -17,9 +17,9 @@ from tqdm import tqdm
 from utils.base.errors import InputError
 from utils.base.flags import data_folder
 from utils.base.tables import FORMATS, blocks, open_table, write_table
-from utils.data.images import SUFFIXES, check_complete, decode
+from utils.data.decoding import SUFFIXES, check_complete, decode, hidden
 from utils.data.origins import write_record
-from utils.data.submissions import CLASS_IDS, answered, answered_columns
+from utils.data.submissions import CLASS_IDS, answered, answered_columns, without_spaces
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,12 @@ class TestImages:
     def _rows(self) -> Iterator[list[str]]:
         """The rows of the list, read anew."""
         if isinstance(self.source, list):
-            return ([name] for name in self.source)
+            yield from ([name] for name in self.source)
+            return
         _, lines = open_table(self.source)
-        return (row for _, row in lines)
+        for _, row in lines:
+            row[self.key] = without_spaces(row[self.key], self.source)
+            yield row
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -98,7 +101,7 @@ def read_test_images(data_location: Path, answer_bad: int | None = None, progres
     """
     location = data_folder(data_location)
     places = [folder / f"info{suffix}" for folder in (location / "eval", location) for suffix in FORMATS]
-    info = next((path for path in places if path.is_file()), None)
+    info = next(filter(os.path.lexists, places), None)
     if info:
         columns, _ = open_table(info)
         if columns.count("ImageID") != 1:
@@ -124,6 +127,8 @@ def _checked(test: TestImages, progress: bool) -> TestImages:
     names = tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False)
     for files in blocks(names, SHARD):
         for name in files:
+            if not name:
+                raise InputError(f"{test.source} has no ImageID in row {len(hashes) + 1}: fill it in")
             if "\0" in name or not _encodes(name):
                 raise InputError(f"{test.folder} has the file name {name!r}, which is no UTF-8 text: rename it")
             hashes.append(_hash(name))
@@ -164,9 +169,10 @@ def _look(folder: Path, files: list[str]) -> list[tuple]:
 
 def _encodes(name: str) -> bool:
     try:
-        return bool(name.encode())
+        name.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _digest(seen: list[tuple]) -> str:
@@ -217,7 +223,7 @@ def _answered_rows(
 
 
 def _why_unreadable(path: Path) -> str:
-    if not path.is_file():
+    if not path.exists():
         return f"image {path} is not there"
     try:
         decode(path, 8)
@@ -230,4 +236,4 @@ def _image_names(folder: Path) -> list[str]:
     """Sorted paths of the images below a folder, hidden ones left out."""
     images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     relative = (path.relative_to(folder) for path in images)
-    return sorted(str(path) for path in relative if not any(part.startswith(".") for part in path.parts))
+    return sorted(str(path) for path in relative if not any(map(hidden, path.parts)))

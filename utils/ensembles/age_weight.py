@@ -7,9 +7,10 @@ from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.data.splits import FOLDS
 from utils.ensembles.combining import age_corrected
+from utils.evaluation.kept import HEAVIEST_AGE
 from utils.evaluation.scores import confusion_matrix
 
-AGE_WEIGHTS = np.linspace(0, 2, 41)  # 0 leaves the age specialist out
+AGE_WEIGHTS = np.linspace(0, HEAVIEST_AGE, 41)  # 0 leaves the age specialist out
 
 
 def tune_age_weight(

@@ -9,9 +9,9 @@ from utils.base.files import write_text
 from utils.data.labels import Labelling
 from utils.ensembles.calibration import NO_BIAS
 from utils.ensembles.candidates import Candidate
-from utils.ensembles.members import ensemble_file
 from utils.ensembles.selection import Choice, CrossFit, Library
 from utils.evaluation.held_out import HeldOut
+from utils.evaluation.kept import ensemble_file
 from utils.evaluation.scores import paired_gain
 
 NUM_CLASSES = Labelling().num_classes

@@ -11,9 +11,9 @@ import numpy as np
 
 from utils.base.metrics import METRICS
 from utils.data.splits import cross_folds
+from utils.evaluation.kept import COLDEST, HOTTEST
 from utils.evaluation.scores import confusion_matrix, log_softmax
 
-COLDEST, HOTTEST = 0.02, 50.0
 TAUS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)  # below 0: away from rare classes, for models trained to favour them
 SHRINKS = (0.25, 0.5, 1.0)
 VALUES = np.linspace(-1.5, 1.5, 13)  # nats that one class may gain or lose

@@ -7,7 +7,6 @@ the ensemble that `validation.py --ensemble auto` chose. Weights and ensembles l
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.base.files import LOGS, fitted, write_text
+from utils.base.files import fitted, write_text
 from utils.base.options import Options
+from utils.base.records import read_record
 from utils.data.labels import Labelling
 from utils.ensembles.calibration import Calibration
 from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
+from utils.evaluation.kept import ChosenEnsemble, TunedWeight, ensemble_file, read_chosen
 from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, SOFT_VOTE, SOUP, WEIGHTED, Manifest
 from utils.models.checkpoints import Checkpoint, check_members, flipped, read_checkpoint, versions
 from utils.models.sweeps import find_checkpoint, find_specialists, sweep_of
@@ -67,12 +68,10 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class AutoFile:
-    """What `auto_ensemble.write_ensemble` kept; `members` are (file, digest, whether mirrored)."""
+    """The file of an auto ensemble and what it holds."""
 
     path: Path
-    members: list[tuple[str, str, bool]]
-    weights: list[float]
-    calibration: Calibration
+    chosen: ChosenEnsemble
 
 
 @dataclass(frozen=True)
@@ -140,33 +139,18 @@ def way_to_validate(sweep: Manifest, model_location: Path) -> Way:
     return replace(ways[SOFT_VOTE], ages=ages)
 
 
-def ensemble_file(name: str) -> Path:
-    """Where the weights of an ensemble are kept."""
-    return LOGS / f"ensemble_{name}.json"
-
-
 def read_auto_file(path: Path, model_location: Path) -> AutoFile:
     """Raises `InputError` for a file that is no auto ensemble, and for a member that is not in the model folder."""
     if not path.is_file():
         raise InputError(f"--ensemble {path} does not exist: validation.py --ensemble auto writes one")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        weights = [float(one["weight"]) for one in content["members"]]
-        members = [(str(one["file"]), str(one["digest"]), bool(one["flip"])) for one in content["members"]]
-        calibration = Calibration(float(content["temperature"]), np.array(content["bias"], np.float64))
-        finite = all(map(math.isfinite, [*weights, calibration.temperature, *calibration.bias]))
-        if not (members and finite and calibration.bias.shape == (NUM_CLASSES,) and calibration.temperature > 0):
-            raise ValueError("members, temperature or bias out of range")
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise InputError(f"{path} is no chosen ensemble ({why}): validation.py --ensemble auto writes one") from error
-    for name, *_ in members:
-        if not (model_location / name).is_file():
+    chosen = read_chosen(path)
+    for one in chosen.members:
+        if not (model_location / one.file).is_file():
             raise InputError(
-                f"{path} needs {model_location / name}, which is not there: give --model-location, or choose anew "
+                f"{path} needs {model_location / one.file}, which is not there: give --model-location, or choose anew "
                 "with validation.py --ensemble auto"
             )
-    return AutoFile(path, members, weights, calibration)
+    return AutoFile(path, chosen)
 
 
 def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint], list[Checkpoint]]:
@@ -177,17 +161,18 @@ def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint]
     others now than when it was chosen.
     """
     if way.auto:
-        paths = [options.model_location / file for file, *_ in way.auto.members]
-        flips = [flip for *_, flip in way.auto.members]
+        chosen = way.auto.chosen.members
+        paths, flips = [options.model_location / one.file for one in chosen], [one.flip for one in chosen]
     else:
+        chosen = ()
         paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.ages, *way.others)]
         flips = [options.flip] * len(paths)
     models = [read_checkpoint(path, options.mean, options.std) for path in paths]
-    for model, (_, digest, _) in zip(models, way.auto.members if way.auto else (), strict=False):
-        if model.digest != digest:
+    for model, one in zip(models, chosen, strict=False):
+        if model.digest != one.digest:
             raise InputError(
                 f"{model.path} has other weights than {way.auto.path} was chosen with ({model.digest[:12]}, not "
-                f"{digest[:12]}): choose anew with validation.py --ensemble auto"
+                f"{one.digest[:12]}): choose anew with validation.py --ensemble auto"
             )
     model, *rest = (flipped(one) if flip else one for one, flip in zip(models, flips, strict=True))
     if way.auto:
@@ -214,11 +199,12 @@ def read_ensemble(way: Way, options: Options) -> Ensemble:
 
 
 def _auto_ensemble(auto: AutoFile, members: list[Checkpoint], with_bias: bool) -> Ensemble:
-    calibration = auto.calibration if with_bias else auto.calibration.without_bias()
+    calibration = Calibration(auto.chosen.temperature, np.array(auto.chosen.bias))
+    calibration = calibration if with_bias else calibration.without_bias()
     name = auto.path.stem.removeprefix("ensemble_") + ("" if with_bias else "_nobias")
-    labellings = [member.labelling for member in members]
-    combine = partial(calibrated_mean, labellings=labellings, weights=auto.weights, calibration=calibration)
-    how = {"weights": auto.weights, "temperature": calibration.temperature, "bias": calibration.bias.tolist()}
+    labellings, weights = [member.labelling for member in members], [one.weight for one in auto.chosen.members]
+    combine = partial(calibrated_mean, labellings=labellings, weights=weights, calibration=calibration)
+    how = {"weights": weights, "temperature": calibration.temperature, "bias": calibration.bias.tolist()}
     return Ensemble(name, members, combine, how=how)
 
 
@@ -272,11 +258,8 @@ def load_age_weight(model: Checkpoint, ages: Sequence[Checkpoint]) -> float:
         log.warning("no weight tuned for these models (%s): 1.0 is taken; validation.py tunes it", path)
         return 1.0
     asked = _identities(model, ages)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        tuned_for, weight = {key: content[key] for key in asked}, float(content["weight"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): remove it, or run validation.py again") from error
+    tuned = read_record(path, TunedWeight, "tuned weight", "remove it, or run validation.py again").model_dump()
+    tuned_for, weight = {key: tuned.get(key) for key in asked}, tuned["weight"]
     if tuned_for != asked:
         log.warning("%s was tuned for other weights of these names: 1.0 is taken; run validation.py again", path)
         return 1.0

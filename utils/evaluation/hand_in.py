@@ -1,11 +1,10 @@
 """Which submission of a sweep to hand in, by what the people say who are held out."""
 
-import json
 from pathlib import Path
 
-from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
+from utils.data.origins import record_of
 from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
@@ -31,13 +30,8 @@ def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
 
 def _of_scored_weights(path: Path, row: dict) -> bool:
     """Whether the model that a row scores is, with the very same weights, one of those that made a submission."""
-    record = path.with_name(f"{path.name}.json")
-    if "digest" not in row or not record.is_file():
-        return True
-    try:
-        return row["digest"] in [one["digest"] for one in json.loads(record.read_text(encoding="utf-8"))["members"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
+    members = record_of(path).members
+    return not members or row.get("digest", members[0].digest) in [one.digest for one in members]
 
 
 def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[Path, str] | None:

@@ -169,8 +169,11 @@ class PartialLogits:
 
     def __init__(self, held_out: HeldOut, mixture: Mixture):
         self.held_out, self.mixture = held_out, mixture
-        stored = from_main(held_out.accelerator, lambda: load_logits(held_out.folder, held_out.key(mixture.digest)))
         shape = len(held_out.rows), held_out.labelling.num_classes
+        stored = from_main(
+            held_out.accelerator,
+            lambda: load_logits(held_out.folder, held_out.key(mixture.digest), held_out.ids, shape[1]),
+        )
         self.logits = np.full(shape, np.nan, np.float32) if stored is None else stored
         self._model, self._kept_at, self._unkept = None, time.monotonic(), False
 

@@ -4,46 +4,41 @@ main.py writes it; inference.py and hard_voting.py add the submissions. Files ar
 folder, those of scores and submissions by their paths.
 """
 
-import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
 
 from utils.base.errors import InputError
 from utils.base.files import LOGS, sha256_of, write_text
 from utils.base.metrics import METRICS
+from utils.base.records import FileName, Record, read_record
 
 BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE = "best single", "soup", "soup + age specialist", "soft vote"
 AUTO_ENSEMBLE, HARD_VOTE = "auto ensemble", "hard vote"
 VOTERS = (SOUP, WEIGHTED, SOFT_VOTE)  # whose submissions hard_voting.py --sweep lets vote
 
 
-@dataclass
-class Manifest:
+class Manifest(Record):
     """`metric` chose the soups. `best` is the best single model, `soups` are files by recipe. `scores` are the files
     with the rows of ingredients and of soups, `submissions` files by how they were made, and `sha256` their digests.
     """
 
-    name: str
-    metric: str
-    best: str
-    soups: dict[str, str]
-    scores: list[str]
-    submissions: dict[str, str] = field(default_factory=dict)
-    sha256: dict[str, str] = field(default_factory=dict)
+    model_config = ConfigDict(frozen=False)
 
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for what a damaged file would make of it."""
-        strings = [self.name, self.best, *self.scores]
-        for named in (self.soups, self.submissions, self.sha256):
-            strings += [*named.keys(), *named.values()]
-        if not self.scores or self.metric not in METRICS or not all(isinstance(one, str) for one in strings):
-            raise ValueError("its values are not those of a sweep")
+    name: str
+    metric: Literal[tuple(METRICS)]
+    best: FileName
+    soups: dict[str, FileName]
+    scores: Annotated[list[str], Field(min_length=1)]
+    submissions: dict[str, str] = Field(default_factory=dict)
+    sha256: dict[str, str] = Field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
 
     def write(self) -> Path:
-        return write_text(manifest_file(self.name), json.dumps(asdict(self), indent=2) + "\n")
+        return write_text(manifest_file(self.name), self.model_dump_json(indent=2) + "\n")
 
     def add(self, way: str, path: Path) -> None:
         """Note a submission that has just been written."""
@@ -76,10 +71,8 @@ def read_manifest(name: str) -> Manifest:
         raise InputError(
             f"no scores of a sweep {name} in {LOGS.resolve()} (there are: {there}): run main.py --greedy-soup first"
         )
-    try:
-        read = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        if read.name != name:
-            raise ValueError(f"it is of a sweep {read.name}")
-        return read
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no manifest of a sweep ({error}): remove it and run main.py again") from error
+    remedy = "remove it and run main.py again"
+    read = read_record(path, Manifest, "manifest of a sweep", remedy)
+    if read.name != name:
+        raise InputError(f"{path} is the manifest of a sweep {read.name}: {remedy}")
+    return read

@@ -1,10 +1,8 @@
 """Rows of scores: where they are kept, how they read, what they look like.
 
-A row is a dict of plain values, `ROW`: `people` says in words who was scored, `split` and `digest` are those of the
-people and of the model's weights, `images` and `persons` count.
+A row is a dict of plain values, as `kept.KeptRow` describes them.
 """
 
-import json
 import logging
 from pathlib import Path
 
@@ -13,14 +11,13 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.files import LOGS, write_json_lines
 from utils.base.metrics import METRICS, shown_metrics
+from utils.base.records import read_records
 from utils.data.submissions import CLASS_IDS, match, read_submission
+from utils.evaluation.kept import KeptRow, ensemble_file, read_chosen
 from utils.evaluation.manifest import Manifest
 from utils.evaluation.scores import Gain, paired_gain, score_row
 
 log = logging.getLogger(__name__)
-
-
-ROW = ("kind", "model", "people", "split", "digest", "images", "persons", "accuracy", "macro_f1")
 
 
 def file_of(what: str, name: str) -> Path:
@@ -32,14 +29,8 @@ def read_rows(path: Path) -> list[dict]:
     """The rows of one file; raises `InputError` when it is not what the scripts write."""
     if not path.is_file():
         raise InputError(f"the scores {path} are gone: run main.py again")
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        lacking = sorted({name for row in rows for name in ROW if name not in row})
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is no file of scores ({error}): remove it and run main.py again") from error
-    if lacking:
-        raise InputError(f"{path} has rows without {', '.join(lacking)}: remove it and run main.py again")
-    return rows
+    rows = read_records(path, KeptRow, "file of scores", "remove it and run main.py again")
+    return [row.model_dump() for row in rows]
 
 
 def with_earlier(path: Path, rows: list[dict]) -> list[dict]:
@@ -73,18 +64,17 @@ def latest_rows(manifest: Manifest) -> list[dict]:
 
 def _auto_ensemble_rows(name: str, models: list[dict]) -> list[dict]:
     """What `validation.py --ensemble auto` said of these very weights on the people of `models`."""
-    path = LOGS / f"ensemble_{name}_auto.json"
+    path = ensemble_file(f"{name}_auto")
     if not path.is_file():
         return []
-    try:
-        chosen = json.loads(path.read_text(encoding="utf-8"))
-        digests = {one["file"]: one["digest"] for one in chosen["members"]}
-        same = all(chosen[key] == models[0][key] for key in ("people", "split"))
-        same &= all(digests.get(row["model"], row["digest"]) == row["digest"] for row in models)
-        biased = any(chosen["bias"])  # what inference.py does with it
-        return [{**row, "applied": row["kind"].endswith("bias") == biased} for row in chosen["scores"]] if same else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no chosen ensemble ({error}): remove it") from error
+    chosen = read_chosen(path)
+    digests = {one.file: one.digest for one in chosen.members}
+    same = (chosen.people, chosen.split) == (models[0]["people"], models[0]["split"])
+    if not same or any(digests.get(row["model"], row["digest"]) != row["digest"] for row in models):
+        return []
+    biased = any(chosen.bias)  # what inference.py does with it
+    rows = [row.model_dump() for row in chosen.scores]
+    return [{**row, "applied": row["kind"].endswith("bias") == biased} for row in rows]
 
 
 def row_line(row: dict, metric: str = "macro_f1") -> str:
@@ -115,12 +105,13 @@ def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict],
     """Rows of submissions against a CSV with the columns `ImageID,ans,person`, and a line for each but the first that
     says what it scores above the first.
 
-    Raises `InputError` for a truth without a column `person`, which intervals need, and a submission of other images.
+    Raises `InputError` for a truth without a column `person`, which intervals need, or with blank cells there, and a
+    submission of other images.
     """
-    labels = read_submission(truth)
+    labels = read_submission(truth, filled="person")
     if "person" not in labels.columns:
         raise InputError(f"{truth} has no column person: the right answers are ImageID,ans,person (info.csv has none)")
-    persons = np.array([row[labels.columns.index("person")] for row in labels.rows])
+    persons = np.array([row[labels.columns.index("person")].strip() for row in labels.rows])
     given = [read_submission(path) for path in submissions]
     preds = [one.answers[match(one, labels.ids, truth)] for one in given]
     rows = [

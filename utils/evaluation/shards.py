@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator
 
 from utils.base.errors import InputError
-from utils.base.files import CACHE, atomic
+from utils.base.files import CACHE
 from utils.base.progress import ProgressBar
 from utils.base.runtime import linger
-from utils.data.images import decode
+from utils.data.decoding import decode
 from utils.data.unlabelled import TestImages
-from utils.evaluation.logit_cache import cache_key
+from utils.evaluation.logit_cache import cache_key, load_shard, store_shard
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.models.checkpoints import Checkpoint
 
@@ -59,12 +59,8 @@ class ShardedLogits:
         return logits
 
     def _load(self, shard: int) -> np.ndarray | None:
-        """The logits of a shard, or None when its file is not there or not whole."""
-        try:
-            logits = np.load(self._file(shard))
-        except (OSError, ValueError, EOFError):
-            return None
-        return logits if logits.shape == (self.sizes[shard], self.num_classes) else None
+        """The logits of a shard, or None when its file is not there or damaged."""
+        return load_shard(self._file(shard), (self.sizes[shard], self.num_classes))
 
     def keep(self, shard: int, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Keep the logits of a shard, given batch by batch with whether each photograph could be read."""
@@ -74,8 +70,7 @@ class ShardedLogits:
             path = self.checkpoint.path
             raise InputError(f"{path}: logits that are NaN or infinite, so it diverged: take another model")
         logits[~readable] = np.nan
-        with atomic(self._file(shard)) as temporary, open(temporary, "wb") as file:
-            np.save(file, logits)
+        store_shard(self._file(shard), logits)
 
     def _file(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.npy"

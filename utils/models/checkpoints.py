@@ -10,16 +10,15 @@ from pathlib import Path
 import torch
 
 from utils.base.errors import InputError
-from utils.base.flags import RECORD_FILE
 from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, preprocessing
 from utils.models.clip import CLIPClassifier, build
+from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
 
-FORMAT = 1
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
 
@@ -48,8 +47,14 @@ class Checkpoint:
         return self.classes or labelling_from_record(self.meta["labelling"])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The tensors, memory-mapped; what they take in memory is freed with the last reference to them."""
-        return read_weights(self.path).state_dict
+        """The tensors, memory-mapped; what they take in memory is freed with the last reference to them.
+
+        Raises `InputError` when the file holds other weights by now.
+        """
+        weights = read_weights(self.path)
+        if weights.digest != self.digest:
+            raise InputError(f"{self.path} was replaced while this ran: run the same command again")
+        return weights.state_dict
 
     def build(self) -> CLIPClassifier:
         """The model with these weights."""
@@ -117,13 +122,12 @@ def read_checkpoint(
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.state_dict.items()}
     meta = weights.meta
     if meta is not None:
-        if meta["format"] != FORMAT:
-            raise InputError(f"{path} has checkpoint format {meta['format']}, this program reads format {FORMAT}")
         if mean or std:
             log.warning("%s records its own preprocessing: --mean and --std are not used", path)
-        if path.is_dir() and digest(weights.state_dict) != meta["digest"]:  # a folder is easily changed in part
-            raise InputError(f"{path} has other weights than its {RECORD_FILE} tells of: remove {RECORD_FILE}")
-        return Checkpoint(path, weights.config, shapes, meta, meta["preprocessing"], meta["digest"])
+        if len(meta["labelling"]["classes"]) != weights.num_classes:
+            classes = len(meta["labelling"]["classes"])
+            raise InputError(f"{path} has a record of {classes} classes and a head of {weights.num_classes}: {REMEDY}")
+        return Checkpoint(path, weights.config, shapes, meta, meta["preprocessing"], weights.digest)
     if classes_of is None:
         known = {labelling.num_classes: labelling for labelling in (Labelling(), Labelling(("age",)))}
         if weights.num_classes not in known:
@@ -134,7 +138,7 @@ def read_checkpoint(
     log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
     how = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
     classes = classes_of(weights.num_classes)
-    return Checkpoint(path, weights.config, shapes, None, how, digest(weights.state_dict), classes)
+    return Checkpoint(path, weights.config, shapes, None, how, weights.digest, classes)
 
 
 def differences(before: dict, now: dict) -> str:

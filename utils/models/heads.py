@@ -19,7 +19,7 @@ from utils.base.errors import InputError
 from utils.base.files import LOGS
 from utils.base.runtime import all_agree
 from utils.data.labels import Labelling, prompts
-from utils.models.weights import Weights, read_archive, save_archive
+from utils.models.weights import Weights, read_kept_archive, save_archive
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +64,38 @@ def sweep_head(
     `training_features()` gives the anchor's (features, labels, persons) of the training photographs; all processes
     call it, one makes the head.
     """
-    path = head_file(family)
-    if not all_agree(accelerator, path.is_file()):
+    num_classes, dim = labelling.num_classes, anchor.config["projection_dim"]
+    head = read_head(family, num_classes, dim)
+    if not all_agree(accelerator, head is not None):
         features, labels, persons = training_features() if family["head_init"] == "probe" else (None, None, None)
         if accelerator.is_main_process:
             weight, bias = {
-                "random": lambda: random_head(labelling.num_classes, anchor.config["projection_dim"]),
+                "random": lambda: random_head(num_classes, dim),
                 "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
                 "probe": lambda: probe_head(features, labels, persons, labelling),
             }[family["head_init"]]()
-            save_archive(path, {"classification_head.weight": weight, "classification_head.bias": bias})
+            save_archive(head_file(family), {"classification_head.weight": weight, "classification_head.bias": bias})
         accelerator.wait_for_everyone()
-    return read_archive(path)
+        head = read_head(family, num_classes, dim)
+    if head is None:
+        raise InputError(f"{head_file(family)} is gone: run the same command again")
+    return head
+
+
+def read_head(family: dict, num_classes: int, dim: int) -> dict[str, torch.Tensor] | None:
+    """The head that was kept of a family, or None when there is none or the file is damaged, which the log tells."""
+    path = head_file(family)
+    if not path.is_file():
+        return None
+    try:
+        head = read_kept_archive(path)
+        shapes = {name: tuple(tensor.shape) for name, tensor in head.items()}
+        if shapes != {"classification_head.weight": (num_classes, dim), "classification_head.bias": (num_classes,)}:
+            raise InputError(f"{path} holds another head")
+    except (InputError, AttributeError) as error:
+        log.info("%s: made anew", error)
+        return None
+    return head
 
 
 def random_head(num_classes: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,9 +10,9 @@ from utils.base.files import CACHE
 from utils.base.flags import START_FILE
 from utils.base.options import Options
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
-from utils.models.heads import head_file
+from utils.models.heads import head_file, read_head
 from utils.models.starts import find_pretrained
-from utils.models.weights import Weights, at_image_size, digest, read_archive, read_weights
+from utils.models.weights import Weights, at_image_size, digest, read_weights
 
 
 def read_pretrained(options: Options) -> tuple[Weights, Weights]:
@@ -43,10 +43,11 @@ def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence
     weights = at_image_size(read_weights(source), first.config["image_size"])
     state_dict = dict(weights.state_dict)
     if first.family is not None:
-        head = head_file(first.family)
-        if not head.is_file():
-            raise InputError(f"--start-from needs the head that the sweep started from, and {head} is gone")
-        state_dict = {**weights.backbone(), **read_archive(head)}
+        head = read_head(first.family, first.labelling.num_classes, first.config["projection_dim"])
+        if head is None:
+            gone = head_file(first.family)
+            raise InputError(f"--start-from needs the head that the sweep started from, and {gone} is gone or damaged")
+        state_dict = {**weights.backbone(), **head}
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     if shapes != first.shapes:
         odd = min(dict(shapes.items() ^ first.shapes.items()))
@@ -57,6 +58,8 @@ def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence
     meta = soup_meta([first], [1], {"recipe": "start", "source": Path(source).name}, {}) | {"made_from": []}
     path = CACHE / "starts" / digest(state_dict)[:16] / START_FILE
     with accelerator.main_process_first():
-        if not path.is_file():
+        try:
+            return read_checkpoint(path)
+        except (InputError, FileNotFoundError):  # not there yet, or damaged
             save_checkpoint(path, state_dict, meta)
-    return read_checkpoint(path)
+            return read_checkpoint(path)

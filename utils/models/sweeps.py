@@ -5,17 +5,17 @@ Only what reads a checkpoint imports torch, so that what file names show to be w
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.base.errors import InputError
 from utils.base.files import fitted, locked, write_text
 from utils.base.flags import RECORD_FILE, START_FILE
 from utils.base.options import Options
+from utils.base.records import Digest, Record
 
 if TYPE_CHECKING:
     from utils.models.checkpoints import Checkpoint
@@ -122,9 +122,9 @@ def model_files(model_location: Path, by_name: bool = False) -> list[ModelFile]:
     others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
     if by_name:
         return [ModelFile(path, None) for path in others]
-    from utils.models.weights import read_record
+    from utils.models.weights import read_meta
 
-    return [ModelFile(path, read_record(path)) for path in others]
+    return [ModelFile(path, read_meta(path)) for path in others]
 
 
 def is_release_file(path: Path) -> bool:
@@ -235,6 +235,14 @@ def find_sweep(
     return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
 
 
+class DroppedNote(Record):
+    """What is left of a checkpoint that `keep_top` removed."""
+
+    options: dict[str, Any]
+    scores: dict[str, Any] | None
+    digest: Digest
+
+
 def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
     """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
 
@@ -242,19 +250,19 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
     still under way is neither counted nor touched.
     """
-    from utils.models.checkpoints import read_checkpoint
+    from utils.models.weights import read_meta
 
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
-        metas = {one: read_checkpoint(one.path).meta for one in find_sweep(model_location, name).ingredients}
+        metas = {one: read_meta(one.path) for one in find_sweep(model_location, name).ingredients}
         ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
         scored = [one for one in ended if metas[one]["scores"] is not None]
         for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
-            note = {key: metas[one][key] for key in ("options", "scores", "digest")}
-            write_text(one.path.with_suffix(DROPPED), json.dumps(note, indent=1) + "\n")
+            note = DroppedNote(**{key: metas[one][key] for key in DroppedNote.model_fields})
+            write_text(one.path.with_suffix(DROPPED), note.model_dump_json(indent=1) + "\n")
             removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
         for path in removed:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return removed
 
 

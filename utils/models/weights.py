@@ -6,24 +6,27 @@ told apart by their tensor names. Nothing is unpickled that `weights_only=True` 
 
 import errno
 import hashlib
-import json
 import pickle
 import re
 import zipfile
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from utils.base.errors import InputError
-from utils.base.files import atomic
+from utils.base.files import atomic, identity
 from utils.base.flags import RECORD_FILE
 from utils.models.clip import CONFIG_KEYS, resize_positions
+from utils.models.record import check_record, read_exported_record
 from utils.models.starts import HUB_NAMES
 
 HEAD = "classification_head."
 HEAD_FILE = "classification_head.safetensors"  # beside the tower in an exported folder
+_DIGESTS = {}  # of the weights at a path, by what tells whether it was replaced
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_TOWER = re.compile(  # in OpenAI's and in the hub's names; the scalars come with OpenAI's TorchScript archives
     r"positional_embedding|text_projection(\.weight)?|logit_scale|token_embedding\.weight|ln_final\.(weight|bias)"
@@ -61,7 +64,7 @@ class Weights:
     """float32 tensors under hub names, the head's (`classification_head.*`) among them if the file had one.
 
     `config` holds `clip.CONFIG_KEYS`; `meta` is our own record, None for files of others; `text_source` is the hub id
-    or folder whose text tower can make a zero-shot head.
+    or folder whose text tower can make a zero-shot head. `digest` is that of the tensors as they were read.
     """
 
     source: str
@@ -69,6 +72,7 @@ class Weights:
     config: dict
     meta: dict | None = None
     text_source: str | None = None
+    digest: str = ""
 
     @property
     def num_classes(self) -> int | None:
@@ -88,26 +92,70 @@ class Weights:
 def read_weights(source: str | Path) -> Weights:
     """Read a file, a Hugging Face folder or a hub id.
 
-    Raises `InputError` that names the file and, where it is about one, the tensor.
+    What has a record of ours is read only if its tensors are those that the record tells of. Raises `InputError` that
+    names the file and, where it is about one, the tensor.
     """
     path = Path(source)
-    if path.is_file():
-        content = read_archive(path)
-        if isinstance(content.get("meta"), dict) and "format" in content["meta"]:
-            return Weights(str(path), content["state_dict"], content["meta"]["model"], meta=content["meta"])
-        return _foreign(str(path), content.get("state_dict", content))
-    if path.is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if path.exists():
+        return _unchanged(path, _read_file if path.is_file() else lambda folder: _hugging_face(str(folder)))
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         return _hugging_face(HUB_NAMES.get(str(source), str(source)))
     raise InputError(f"{source} is no checkpoint file, no folder and no hub id")
 
 
-def read_record(path: Path) -> dict | None:
+def _unchanged(path: Path, read: Callable[[Path], Weights]) -> Weights:
+    """What `read` makes of a path, with the digest of the tensors. It is computed once for a file that stays as it is:
+    a soup opens its ingredients many times. Raises `InputError` for a file that is replaced meanwhile.
+    """
+    before = identity(path)
+    weights = read(path)
+    key = str(path.resolve()), *before
+    if key not in _DIGESTS:
+        _DIGESTS[key] = digest(weights.state_dict)
+    if identity(path) != before:
+        raise InputError(f"{path} was replaced while it was read: run the same command again")
+    found = _DIGESTS[key]
+    if weights.meta is not None and found != (told := weights.meta["digest"]):
+        raise InputError(
+            f"{path} is damaged or was edited: its weights have the digest {found[:12]}, and its record tells of "
+            f"{told[:12]}: copy it anew, or remove it and make it again"
+        )
+    return replace(weights, digest=found)
+
+
+def _read_file(path: Path) -> Weights:
+    content = read_archive(path)
+    if not _is_own(content):
+        return _foreign(str(path), content.get("state_dict", content))
+    check_record(content["meta"], str(path))
+    tensors = content.get("state_dict")
+    if not _is_flat(tensors):
+        raise InputError(f"{path} is damaged, it has a record and no tensors: remove it and make it again")
+    return Weights(str(path), tensors, content["meta"]["model"], meta=content["meta"])
+
+
+def read_meta(path: Path) -> dict | None:
     """What our own file tells of itself, without its tensors; None for files of others and what cannot be read."""
     try:
-        meta = read_archive(path).get("meta")
+        content = read_archive(path)
+        return check_record(content["meta"], str(path)) if _is_own(content) else None
     except InputError:
         return None
-    return meta if isinstance(meta, dict) and "format" in meta else None
+
+
+def _is_own(content: dict) -> bool:
+    """Whether an archive is one of our checkpoints."""
+    return isinstance(content.get("meta"), dict) and "format" in content["meta"]
+
+
+def _is_flat(tensors: object) -> bool:
+    """Whether this is a state dict: tensors by name."""
+    return (
+        isinstance(tensors, dict)
+        and bool(tensors)
+        and all(isinstance(name, str) for name in tensors)
+        and all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+    )
 
 
 def read_archive(path: Path) -> dict:
@@ -132,6 +180,18 @@ def read_archive(path: Path) -> dict:
     return content
 
 
+def read_kept_archive(path: Path) -> dict:
+    """An archive of ours that nothing else tells the digest of: every byte is compared with the zip's CRC-32 first."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    if damaged:
+        raise InputError(f"{path} is damaged ({damaged})")
+    return read_archive(path)
+
+
 def save_archive(path: Path, content: dict) -> None:
     """`torch.save` to `path`, atomically; what torch calls a `RuntimeError` of its writer is a disk that is full.
 
@@ -146,8 +206,7 @@ def save_archive(path: Path, content: dict) -> None:
 
 def _foreign(source: str, tensors: dict) -> Weights:
     """A state dict of others: strip the prefixes, drop the text tower, rename."""
-    flat = isinstance(tensors, dict) and tensors and all(isinstance(name, str) for name in tensors)
-    if not flat or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+    if not _is_flat(tensors):
         raise InputError(f"{source} is not a flat state_dict of tensors")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): t for name, t in tensors.items()}
@@ -238,11 +297,7 @@ def _hugging_face(source: str) -> Weights:
             state_dict |= {
                 name: file.get_tensor(name).float() for name in sorted(file.keys()) if name.startswith(HEAD)
             }
-    record = Path(source) / RECORD_FILE
-    try:
-        meta = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    except ValueError as error:
-        raise InputError(f"{record} is damaged ({error}): remove it, or export the soup again") from error
+    meta = read_exported_record(Path(source) / RECORD_FILE)
     text_source = source if model_type == "clip" else None
     return Weights(source, state_dict, {key: vision[key] for key in CONFIG_KEYS}, meta, text_source)
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from utils.base.errors import InputError
-from utils.data.images import check_complete, decode, thumbnail
+from utils.data.decoding import check_complete, decode, thumbnail
 from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.evaluation.scores import log_softmax
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 MEGABYTES = 20  # of a file at most
 MEGAPIXELS = 64  # of a photograph at most: phones take 50
-FORMATS = ("JPEG", "PNG")  # as the submission's photographs
+FORMATS = ("JPEG", "PNG")  # of an upload; from the disk more are read
 SIDE = 240  # pixels of the longer side of the photograph beside its answer
 NOTHING_YET = "<p>The answer comes here.</p>"
 KEPT = 60  # seconds after which gradio removes an upload that nobody asked about

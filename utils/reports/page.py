@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from utils.base.files import write_text
 from utils.base.metrics import METRICS
-from utils.data.images import thumbnail
+from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.splits import Split

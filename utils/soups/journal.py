@@ -1,27 +1,33 @@
 """The journal of a search: each decision is appended when it is taken, so that a killed search can go on."""
 
-import fcntl
 import json
+import logging
 import os
 from fractions import Fraction
 from pathlib import Path
 
 from accelerate import Accelerator
 
-from utils.base.errors import InputError
+from utils.base.digests import digest_of
+from utils.base.files import lock, open_own
 from utils.base.runtime import from_main
+
+log = logging.getLogger(__name__)
+
+CHECK = "check"  # the last value of a line: a digest of the others
 
 
 class Journal:
     """Decisions by (digest of the candidate, score to beat), one JSON object per line of `path`.
 
-    Only the main process writes. A line that a kill cut short is dropped. Two searches may append to one file at the
-    same time: they take turns, and neither writes a decision that the other has written.
+    Only the main process writes. A line that a kill cut short, or that is not as it was written, is dropped, and its
+    decision is taken again. Two searches may append to one file at the same time: they take turns, and neither writes
+    a decision that the other has written.
     """
 
     def __init__(self, path: Path, accelerator: Accelerator):
         self.path, self.writes = Path(path), accelerator.is_main_process
-        self._decisions = from_main(accelerator, self._read)
+        self._decisions = from_main(accelerator, self._read_and_tell)
 
     def find(self, digest: str, best: Fraction) -> dict | None:
         """The decision on this candidate against this score, or None when it has not been taken yet."""
@@ -34,25 +40,40 @@ class Journal:
         if not self.writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-            if key in self._read():
+        with open_own(self.path) as file:
+            lock(file)
+            content = _content(file)
+            if key in _decisions(content):
                 return
-            file.truncate(self._whole())
-            file.write(json.dumps(entry) + "\n")
+            file.truncate(content.rfind(b"\n") + 1)
+            file.write(json.dumps({**entry, CHECK: digest_of(entry)}).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _whole(self) -> int:
-        """Bytes up to the last line end."""
-        return self.path.read_bytes().rfind(b"\n") + 1
-
-    def _read(self) -> dict[tuple[str, str], dict]:
-        if not self.path.is_file():
+    def _read_and_tell(self) -> dict[tuple[str, str], dict]:
+        if not self.path.exists():
             return {}
-        lines = self.path.read_bytes()[: self._whole()].decode("utf-8").splitlines()
+        with open_own(self.path) as file:
+            content = _content(file)
+        kept, lines = _decisions(content), content.count(b"\n")
+        if len(kept) < lines:
+            log.info("%s: %d lines are not as they were written, decided again", self.path, lines - len(kept))
+        return kept
+
+
+def _content(file) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _decisions(content: bytes) -> dict[tuple[str, str], dict]:
+    """The decisions in whole lines whose check fits."""
+    found = {}
+    for line in content[: content.rfind(b"\n") + 1].splitlines():
         try:
-            entries = [json.loads(line) for line in lines]
-            return {(entry["digest"], entry["best"]): entry for entry in entries}
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{self.path} is no journal of a search ({error}): remove it") from error
+            entry = json.loads(line)
+            if entry.pop(CHECK) == digest_of(entry):
+                found[entry["digest"], entry["best"]] = entry
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue
+    return found

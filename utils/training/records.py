@@ -1,7 +1,6 @@
 """The files of a run: where they lie, and whether the same options have made them already."""
 
 import atexit
-import json
 import logging
 import shlex
 import shutil
@@ -15,9 +14,10 @@ from torch import nn
 from utils.base.errors import InputError
 from utils.base.files import PICTURES
 from utils.base.options import Options
+from utils.base.records import read_record
 from utils.models.checkpoints import as_saved, read_checkpoint
 from utils.models.exports import push_to_hub
-from utils.models.sweeps import DROPPED, keep_top
+from utils.models.sweeps import DROPPED, DroppedNote, keep_top
 from utils.training.grid import run_stem
 from utils.training.index_options import saved_epochs
 from utils.training.parameters import without_age_head
@@ -142,11 +142,8 @@ def _dropped(note: Path, wanted: dict) -> dict | None:
     """What `--keep-top` left of a checkpoint that the same options made."""
     if not note.is_file():
         return None
-    try:
-        left = json.loads(note.read_text(encoding="utf-8"))
-        return left if not differences(left["options"], wanted) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{note} is damaged: remove it, and its run is trained again") from error
+    left = read_record(note, DroppedNote, "note of --keep-top", "remove it, and its run is trained again")
+    return left.model_dump() if not differences(left.options, wanted) else None
 
 
 def scores_of(row: dict) -> dict | None:

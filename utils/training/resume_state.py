@@ -8,18 +8,22 @@ import logging
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field, model_validator
 from torch import nn
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.models.weights import read_archive, save_archive
+from utils.base.records import Count, Record, check_record
+from utils.models.weights import read_kept_archive, save_archive
 from utils.training.recorded_options import differences
 
 log = logging.getLogger(__name__)
+
+REMEDY = "remove it, or pass --overwrite to begin anew"
 
 
 @dataclass
@@ -53,6 +57,32 @@ class Progress:
         self.epoch, self.seen, self.total_loss = self.epoch + 1, 0, 0.0
 
 
+class ProgressRecord(Record):
+    """`Progress` as it lies in a file."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    seen: Count
+    step: Count
+    total_loss: float
+    history: list[dict[str, Any]]
+    best: dict[str, Any]
+    tracker: str
+
+    @model_validator(mode="after")
+    def _has_a_row_per_epoch(self):
+        if [row.get("epoch") for row in self.history] != list(range(1, self.epoch)):
+            raise ValueError(f"epoch {self.epoch} with {len(self.history)} rows of earlier ones")
+        return self
+
+
+class StateRecord(Record):
+    """The state of one run as it lies in a file."""
+
+    record: dict[str, Any]
+    progress: ProgressRecord
+    parts: dict[str, Any]
+
+
 class State:
     """The state of one run in one file, which appears whole or not at all.
 
@@ -78,8 +108,11 @@ class State:
         """Take up what `read_state` read; without it begin anew."""
         if stored is None:
             return Progress()
-        for name, part in self.parts.items():
-            part.load_state_dict(stored["parts"][name])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(stored["parts"][name])
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{self.path} holds another model or optimizer ({error}): {REMEDY}") from error
         progress = Progress(**stored["progress"])
         log.info("going on behind step %d, in epoch %d, from %s", progress.step, progress.epoch, self.path)
         return progress
@@ -97,16 +130,19 @@ def read_state(path: Path, record: dict, options: Options) -> dict | None:
         log.info("%s was left by a run that was stopped: --resume goes on from it; begun anew", path)
         return None
     try:
-        stored = read_archive(path)
-        different = differences(stored["record"], record)
-    except (InputError, KeyError):
-        told, remedy = f"{path} is damaged", "remove it"
+        stored = read_kept_archive(path)
+        check_record(stored, StateRecord, path, "is damaged", REMEDY)
+    except InputError as error:
+        if not options.overwrite:
+            raise InputError(f"{path} is damaged: {REMEDY}") from error
+        told = f"{path} is damaged"
     else:
+        different = differences(stored["record"], record)
         if not different:
             return stored
-        told, remedy = f"{path} is the state of a run with other options ({different})", "go on with those"
-    if not options.overwrite:
-        raise InputError(f"{told}: {remedy}, or pass --overwrite to begin anew")
+        told = f"{path} is the state of a run with other options ({different})"
+        if not options.overwrite:
+            raise InputError(f"{told}: go on with those, or pass --overwrite to begin anew")
     log.info("%s: begun anew", told)
     return None
 

@@ -37,7 +37,7 @@ def tracked_run(accelerator: Accelerator, options: Options, run_name: str, run_i
 def log_picture(accelerator: Accelerator, name: str, path: Path) -> None:
     """Send a picture to the tracker, if there is one."""
     for one in accelerator.trackers:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             how = {"dataformats": "NHWC"} if one.name == "tensorboard" else {}
             one.log_images({name: np.asarray(image.convert("RGB"))[None]}, **how)
 

@@ -1,0 +1,117 @@
+"""What a checkpoint of ours tells of itself: its record, as it lies in a `.pt` file or beside an exported tower."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from utils.base import records
+from utils.base.digests import digest_of
+from utils.base.errors import InputError
+from utils.base.records import Count, Digest, Record
+from utils.data.labels import ALL_ATTRIBUTES
+
+FORMAT = 1
+REMEDY = "copy it anew, or remove it and make it again"
+
+Attribute = Literal[ALL_ATTRIBUTES]
+Text = dict[str, str]
+
+
+class LabellingRecord(Record):
+    """What the rows of the head mean; any classes have no attributes."""
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    attributes: Annotated[list[Attribute], Field(min_length=1)] | None = None
+    age_limits: Annotated[list[Annotated[int, Field(ge=1, le=999)]], Field(min_length=2, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _limits_ascend(self):
+        if self.attributes and not (self.age_limits and self.age_limits[0] < self.age_limits[1]):
+            raise ValueError(f"age limits {self.age_limits} do not ascend")
+        return self
+
+
+class SplitRecord(Record):
+    """Who was trained on, and who was held out."""
+
+    by: Literal["person", "image"]
+    seed: int
+    val_ratio: records.Share
+    train_ids: list[str]
+    held_out_ids: list[str]
+    digest: Digest
+
+    @field_validator("digest")
+    @classmethod
+    def _is_of_these_ids(cls, digest: str, others: ValidationInfo) -> str:
+        named = [others.data.get(name) for name in ("by", "train_ids", "held_out_ids")]
+        if None not in named and digest_of(named) != digest:
+            raise ValueError("it is not that of the ids beside it")
+        return digest
+
+
+class OptionsRecord(Record):
+    """The options of a training run that say which one it was, or how a soup was made; and all others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+    random_seed: Count | None = None
+    i: Count | None = None
+    epochs: Count | None = None
+    recipe: str | None = None
+
+
+class Place(Record):
+    """A checkpoint's place in its sweep."""
+
+    name: str
+    seed: Count
+    i: Count
+    epoch: Count
+
+
+class Ingredient(Record):
+    """What a soup was made of."""
+
+    name: str
+    digest: Digest
+    weight: float
+
+
+class CheckpointRecord(Record):
+    """The whole of it; `model` and `preprocessing` are looked at where they are used."""
+
+    format: Literal[FORMAT]
+    model: dict[str, Any]
+    labelling: LabellingRecord
+    preprocessing: dict[str, Any]
+    options: OptionsRecord
+    split: SplitRecord | None
+    family: Text | None
+    held_out: Text | None = None
+    scores: dict[str, Any] | None
+    made_from: list[Ingredient]
+    digest: Digest
+    epoch: Count | None = None
+    start: Text | None = None
+    ingredient: Place | None = None
+
+
+def check_record(meta: dict, where: str) -> dict:
+    """The record itself, when its values are those of a checkpoint; raises `InputError` that begins with `where`."""
+    told = meta.get("format")
+    if isinstance(told, int) and told > FORMAT:
+        raise InputError(f"{where} has checkpoint format {told}, this program reads format {FORMAT}")
+    records.check_record(meta, CheckpointRecord, where, "has a damaged record", REMEDY)
+    return meta
+
+
+def read_exported_record(path: Path) -> dict | None:
+    """The record beside an exported tower; None when it is a folder of others."""
+    if not path.is_file():
+        return None
+    records.read_record(path, CheckpointRecord, "record of an exported soup", "export the soup again")
+    return json.loads(path.read_bytes())
