@@ -10,16 +10,23 @@ Each model's logits are kept in `cache/logits`, 256 photographs at a time: a run
 `--demo` it writes nothing and shows a page that answers one photograph at a time.
 """
 
+from __future__ import annotations
+
 import logging
 import os
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
 from utils.base.options import Options, Parser, number
 from utils.evaluation.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from utils.ensembles.members import Ensemble
 
 FALLBACK = 4  # the most frequent class of the competition's training set
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
@@ -40,10 +47,10 @@ def parser() -> Parser:
     flags.add_demo(parser)
     flags.add_locations(parser)
     saving.add_argument("--output-dir", type=Path, default=files.OUTPUT, help="folder of the submission")
-    saving.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0..p17")
+    saving.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0,p1...")
     saving.add_argument("--format", choices=("csv", "parquet"), default="csv", help="format of the files written")
     parser.group("data").add_argument(
-        "--skip-bad", type=number(int, 0, 17), nargs="?", const=FALLBACK, metavar="CLASS",
+        "--skip-bad", type=number(int, 0), nargs="?", const=FALLBACK, metavar="CLASS",
         help=f"answer images that cannot be read with this class, {FALLBACK} (worn, female, 30 to 59) if none is "
         "named, and list them in a file; without it the first is an error",
     )  # fmt: skip
@@ -57,7 +64,7 @@ def check(options: Options) -> None:
     """Raise `InputError` for options that contradict each other."""
     own_ensemble = "weighted_ensemble", "soft_voting", "soft_voting_rule"
     flags.refuse_beside_sweep(options, "ensemble", "model_name", *own_ensemble, "flip", "demo")
-    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std")
+    flags.refuse_beside_ensemble(options, "model_name", "soft_voting_rule", "flip", "mean", "std", "tower")
     if options.no_bias and not options.ensemble:
         raise InputError("--no-bias leaves the bias of an ensemble out: give --ensemble")
     own = "data_location", "output_dir", "format", "save_probs", "skip_bad", "batch_size", "workers"
@@ -92,6 +99,7 @@ def run(options: Options) -> Path | dict[str, Path]:
 
     # Models
     ensembles = read_ensembles(options)
+    check_skip_bad(options.skip_bad, ensembles.values())
 
     # Data
     test = unlabelled.read_test_images(options.data_location, options.skip_bad, accelerator.is_main_process)
@@ -120,6 +128,16 @@ def run(options: Options) -> Path | dict[str, Path]:
         options.sweep.write()
     accelerator.end_training()
     return written if options.sweep else written[""]
+
+
+def check_skip_bad(class_id: int | None, ensembles: Iterable[Ensemble]) -> None:
+    """Raise `InputError` for a class that one of these does not have."""
+    for one in ensembles:
+        if class_id is not None and class_id >= one.labelling.num_classes:
+            last = one.labelling.num_classes - 1
+            raise InputError(
+                f"--skip-bad {class_id} is no class of {one.name}, which has 0 to {last}: name one of them"
+            )
 
 
 def show(options: Options) -> None:

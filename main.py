@@ -165,7 +165,9 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     inputs = read_inputs(options)
     ingredients = inputs.ingredients
     exports.require_exportable(options, ingredients)
-    start = read_soup_start(accelerator, options.start_from, ingredients) if options.start_from else None
+    start = None
+    if options.start_from:
+        start = read_soup_start(accelerator, options.start_from, ingredients, options.tower)
     recipes = possible(recipes, inputs, options)
     labelling, preprocessing = ingredients[0].labelling, ingredients[0].preprocessing
     held_out = HeldOut(accelerator, inputs.photographs, inputs.rows, labelling, preprocessing, options)

@@ -207,8 +207,10 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
 
 def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     """Score one model and what ensembles change, and show its mistakes; the single model's row comes first."""
+    from utils.data.labels import ALL_ATTRIBUTES
     from utils.ensembles import members
     from utils.evaluation import results
+    from utils.models.checkpoints import check_attributes
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
 
@@ -218,6 +220,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     else:
         way = replace(members.asked_way(options), model=str(choose_checkpoint(options)))
     model, ages, others = members.read_parts(way, options)
+    check_attributes(model, ALL_ATTRIBUTES)
 
     # Data
     people = read_people(accelerator, options, [model, *others, *ages])

@@ -24,7 +24,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 from full_size import release_state
 
 from utils.models.averaging import average
-from utils.models.weights import from_openai, read_weights, save_archive
+from utils.models.foreign import from_openai
+from utils.models.weights import read_weights, save_archive
 
 DISTINCT, COUNTS, REPEATS = 4, (4, 40), 3
 

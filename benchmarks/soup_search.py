@@ -40,8 +40,8 @@ from utils.data.splits import make_split, recorded_split
 from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
 from utils.models.clip import build
+from utils.models.foreign import from_openai
 from utils.models.sweeps import find_sweep
-from utils.models.weights import from_openai
 
 BATCH = 64
 STREWN = {  # standard deviations that the weights of each ingredient lie off the common tower

@@ -134,6 +134,12 @@ def release_state(seed: int, num_classes: int = 1000, prefix: str = "") -> dict:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
+TOWER = {
+    "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 1,
+    "image_size": SIZE, "patch_size": PATCH, "projection_dim": DIM, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+
+
 def split_record(train: list[str], held_out: list[str]) -> dict:
     """What a checkpoint keeps of a split of these people."""
     digest = digest_of(["person", train, held_out])

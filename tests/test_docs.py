@@ -85,7 +85,7 @@ def check_command(words: list[str]) -> str:
 @pytest.fixture(autouse=True)
 def _scored_sweep():
     """Pages name the sweep `finetune_cp` behind `--sweep`, which has to be there."""
-    Manifest("finetune_cp", "accuracy", "a.pt", {}, ["rows.jsonl"]).write()
+    Manifest(name="finetune_cp", metric="accuracy", best="a.pt", soups={}, scores=["rows.jsonl"]).write()
 
 
 @by_page

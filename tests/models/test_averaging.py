@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import checkpoint_record
+from conftest import TOWER, checkpoint_record
 from torch import nn
 
 from utils.base.errors import InputError
@@ -116,7 +116,7 @@ def checkpoints(tmp_path):
 
 
 def checkpoint(path: Path, state_dict: dict[str, torch.Tensor]) -> Checkpoint:
-    record = checkpoint_record({"image_size": 32}, format=1, digest=digest(state_dict))
+    record = checkpoint_record(TOWER, format=1, digest=digest(state_dict))
     save_archive(path, {"state_dict": state_dict, "meta": record})
     return Checkpoint(
         path=path,

@@ -276,7 +276,9 @@ def test_a_host_out_of_reach_is_one_error(tmp_path, monkeypatch):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         mirror = SimpleNamespace(url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        with pytest.raises(InputError, match=r"^127\.0\.0\.1 cannot be reached .* goes on where .*--model-url"):
+        with pytest.raises(
+            InputError, match=rf"^127\.0\.0\.1 cannot be reached .* for {mirror.url}/.* goes on where .*--model-url"
+        ):
             fetch(tmp_path, mirror, range(8))
     assert os.listdir(tmp_path) == []
 

@@ -12,7 +12,6 @@ import hard_voting
 from utils.base import pictures
 from utils.base.errors import InputError
 from utils.data.decoding import decode
-from utils.data.labels import Labelling
 from utils.data.origins import write_record
 from utils.ensembles.votes import class_votes
 from utils.evaluation.manifest import HARD_VOTE, SOFT_VOTE, SOUP, WEIGHTED, Manifest, read_manifest
@@ -134,16 +133,16 @@ def test_more_than_18_classes_vote_as_classes(tmp_path):
 def test_the_record_tells_of_which_classes_a_file_is(tmp_path):
     one, two, whole = (save(tmp_path / f"{name}.csv", [0, 9, 5]) for name in ("one", "two", "whole"))
     ten, other = ({"classes": [f"{letter}{k}" for k in range(10)]} for letter in "xy")
-    record(one, "a", labelling=ten)
-    record(two, "b", labelling=ten)
-    record(whole, "c", labelling=Labelling(age_limits=(30, 58)).record())
+    record(one, "a", **ten)
+    record(two, "b", **ten)
+    record(whole, "c")
     with pytest.raises(InputError, match=r"one.csv is of 10 classes that are no mask, gender and age: .*--mode class"):
         hard_voting.main([one, two])
     hard_voting.main([one, two, "--mode", "class"])
     for mode in ("class", "attribute"):
         with pytest.raises(InputError, match=r"one.csv and .*whole.csv are of different classes"):
             hard_voting.main([one, whole, "--mode", mode])
-    record(two, "b", labelling=other)
+    record(two, "b", **other)
     with pytest.raises(InputError, match=r"one.csv and .*two.csv are of different classes"):
         hard_voting.main([one, two, "--mode", "class"])
     save(Path(two), [0, 9, 6])  # edited since, so the record is of another file

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIM, draw_face, files, openai_vision_state, soup
+from conftest import DIM, answers, draw_face, files, infer, openai_vision_state, soup, validate
 
+import inference
 from utils.base.errors import InputError
 from utils.data.labelled import read_labelled_images
 from utils.data.labels import Classes
@@ -230,6 +231,7 @@ def test_folders_are_read_as_shown(zoo):
     hidden = Path("images/cat/.ipynb_checkpoints")
     hidden.mkdir()
     shutil.copy("images/cat/0.png", hidden / "0-checkpoint.png")
+    Path("images/__MACOSX").mkdir()
     Path("images/fox").mkdir()  # a class without an image is one all the same
     images = read_labelled_images(Path("images"))
     assert (len(images), images.names) == (24, (*CLASSES, "fox"))
@@ -239,11 +241,15 @@ def test_folders_are_read_as_shown(zoo):
         read_labelled_images(Path("images"))
 
 
-def test_logits_that_are_no_numbers_are_an_error_that_names_the_model(zoo):
+def test_weights_and_logits_that_are_no_numbers_are_an_error_that_names_the_model(zoo):
     state = torch.load("zoo_1.pt", weights_only=True)
-    torch.save({name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()}, "zoo_1.pt")
-    with pytest.raises(InputError, match="zoo_1: its logits are NaN or infinite"):
-        soup(Path("nowhere"), *zoo, "--greedy-soup")
+    for value, message in (
+        (torch.nan, r"zoo_1\.pt: tensor .* holds NaN or infinite numbers"),
+        (3e38, "zoo_1: its logits are NaN"),
+    ):
+        torch.save({name: torch.full_like(tensor, value) for name, tensor in state.items()}, "zoo_1.pt")
+        with pytest.raises(InputError, match=message):
+            soup(Path("nowhere"), *zoo, "--greedy-soup")
 
 
 def test_one_image_or_one_ingredient_does_what_can_be_done(zoo):
@@ -258,3 +264,39 @@ def test_one_image_or_one_ingredient_does_what_can_be_done(zoo):
     soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--recipe", "all")
     with pytest.raises(InputError, match="--nested needs two people in each half, and 1 are held out"):
         soup(Path("nowhere"), *zoo[:-1], "labels.csv", "--greedy-soup", "--nested")
+
+
+def test_a_soup_of_other_classes_answers_with_its_own(zoo, faces):
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--name", "zoo")
+    shutil.copy("model/zoo_uniformsoup_num3.pt", "model/again.pt")
+    asked = ("--model-name", "zoo_uniformsoup_num3.pt")
+    path = infer(faces, *asked, "--save-probs")
+    assert set(answers(path).values()) <= {0, 1, 2}
+    with open(path.with_name(f"{path.stem}_probs.csv")) as file:
+        header, *rows = csv.reader(file)
+    assert header == ["ImageID", "p0", "p1", "p2"]
+    for image, *probs in rows:
+        assert sum(map(float, probs)) == pytest.approx(1)
+        assert answers(path)[image] == max(range(3), key=lambda k: float(probs[k]))
+    assert json.loads(path.with_name(f"{path.name}.json").read_text())["classes"] == list(CLASSES)
+    assert answers(infer(faces, *asked, "--soft-voting", "again.pt")) == answers(path)
+    for extra, message in (
+        (("--skip-bad",), "--skip-bad 4 is no class of zoo_uniformsoup_num3, which has 0 to 2: name one"),
+        (("--weighted-ensemble", "again.pt"), "is a model of 3 other classes: --weighted-ensemble corrects the age"),
+    ):
+        with pytest.raises(InputError, match=message):
+            infer(faces, *asked, *extra)
+
+
+def test_what_a_soup_of_other_classes_cannot_do_is_one_line(zoo, faces, monkeypatch):
+    soup(Path("nowhere"), *zoo, "--uniform-soup", "--name", "zoo")
+    path, elsewhere = "model/zoo_uniformsoup_num3.pt", "main.py --score-on FOLDER scores it .*, inference.py predicts"
+    with pytest.raises(InputError, match=rf"{path} is a model of 3 other classes, not a model of 18 .*: {elsewhere}"):
+        validate(faces, "--model-name", path)
+    with pytest.raises(InputError, match=rf"has the competition's classes, and the model has 3 others: {elsewhere}"):
+        soup(faces, "--ingredients", path, "--eval-individual-models")
+    with pytest.raises(InputError, match="no models with a record in model"):
+        validate(faces, "--ensemble", "auto")
+    monkeypatch.setattr("utils.reports.demo_page.check_ready", lambda accelerator: None)
+    with pytest.raises(InputError, match="--demo shows mask, gender and age, and zoo_uniformsoup_num3 tells other"):
+        inference.show(inference.parser().parse(["--demo", "--model-name", path]))

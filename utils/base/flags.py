@@ -6,6 +6,7 @@ This module imports nothing heavy, so that `--help` and a mistyped flag answer a
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from utils.base.errors import InputError
@@ -19,6 +20,7 @@ from utils.base.options import (
     ratio,
     ratio_or_none,
     run_name,
+    tower,
     triple,
 )
 
@@ -318,11 +320,23 @@ def refuse_beside_demo(options: Options, default_of: Callable[[str], object], na
             raise InputError(f"--demo answers photographs one by one on a page: leave --{name.replace('_', '-')} out")
 
 
+def add_tower(parser: Parser) -> None:
+    parser.group("which checkpoints").add_argument(
+        "--tower",
+        type=tower,
+        metavar="HEADS,ACTIVATION",
+        help="attention heads and activation, such as 16,gelu, of towers whose files do not tell them (default: what "
+        "the file tells)",
+    )
+
+
 def add_preprocessing(parser: Parser) -> None:
-    for name in ("mean", "std"):
+    """What files without a record do not tell."""
+    add_tower(parser)
+    for name, least in (("mean", 0), ("std", 0.001)):
         parser.group("data").add_argument(
             f"--{name}",
-            type=triple,
+            type=partial(triple, least=least),
             metavar="R,G,B",
             help=f"channel {name} for checkpoints without a record (default: CLIP's)",
         )

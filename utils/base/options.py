@@ -20,6 +20,7 @@ GROUPS = (
     "saving and resuming", "runtime",
 )  # fmt: skip
 
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh")  # of a tower, as transformers calls them
 PLAIN = (str, int, float, tuple, list, type(None))  # what a record holds as it is; paths and sweeps by their names
 
 
@@ -211,12 +212,22 @@ def age_limits(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def triple(text: str) -> tuple[float, float, float]:
-    """Three numbers from 0 to 1, one per colour channel, `0.5,0.5,0.5`."""
-    values = tuple(number(float, 0, 1)(part) for part in text.split(","))
+def triple(text: str, least: float = 0) -> tuple[float, float, float]:
+    """Three numbers from `least` to 1, one per colour channel, `0.5,0.5,0.5`."""
+    values = tuple(number(float, least, 1)(part) for part in text.split(","))
     if len(values) != 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not three numbers for red, green and blue")
     return values
+
+
+def tower(text: str) -> tuple[int, str]:
+    """The attention heads and the activation of a CLIP tower, `16,gelu`."""
+    heads, _, activation = text.partition(",")
+    if activation not in ACTIVATIONS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form 16,gelu (heads, and {' or '.join(ACTIVATIONS)})"
+        )
+    return number(int, 1)(heads), activation
 
 
 def address(text: str) -> tuple[str, int]:

@@ -120,6 +120,7 @@ def _add_start(parser: Parser) -> None:
         help=f"{RELEASE} (the release's model_{{i}}.pt), ViT-B/16 (OpenAI's, from the hub), a hub id, a folder or a "
         "file",
     )
+    flags.add_tower(parser)
     what.add_argument("--image-size", type=number(int, 1), help="pixels per side (default: the model's own)")
     what.add_argument(
         "--head-init",

@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT, sha256_of, write_text
 from utils.base.records import Record, read_record
-from utils.data.labels import Classes, Labelling, labelling_from_record
+from utils.data.labels import Classes, Labelling
 
 OF_A_SWEEP = re.compile(r"output_(.+?)_(seed[\d-]+_(\w+_)?epoch\d.*|auto(_flip|_nobias)*)")  # as the scripts name it
 
@@ -28,7 +28,7 @@ class SubmissionRecord(Record):
 
     sweep: str | None = None
     sha256: str | None = None
-    labelling: dict[str, Any] | None = None
+    classes: list[str] | None = None  # where they are others than the 18
     members: list[Member] = Field([])
     how: dict[str, Any] = Field({})
 
@@ -64,10 +64,7 @@ def origin_of(submission: Path) -> Origin | None:
     record = record_of(submission)
     if not record.members or record.sha256 != sha256_of(submission):
         return None
-    try:
-        classes = labelling_from_record(record.labelling) if record.labelling else Labelling()
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{record_file(submission)} is no record of a submission ({error}): remove it") from error
+    classes = Classes(tuple(record.classes)) if record.classes else Labelling()
     counted = record.members[:1] if record.how.get("age weight") == 0 else record.members
     return Origin(classes, frozenset(one.digest for one in counted))
 

@@ -46,7 +46,12 @@ class Photographs:
         return np.array([one.partition("/")[0] for one in self.ids.tolist()])
 
     def labels(self, labelling: Labelling) -> np.ndarray:
-        """(N,) int64 class ids under `labelling`."""
+        """(N,) int64 class ids under `labelling`; raises `InputError` for classes of another kind."""
+        if not labelling.attributes:
+            raise InputError(
+                f"{self.folder} has the competition's classes, and the model has {labelling.num_classes} others: "
+                "main.py --score-on FOLDER scores it on images of its own classes, inference.py predicts with it"
+            )
         ages = age_group(self.ages, labelling.age_limits)
         return labelling.encode(mask=self.masks, gender=self.genders, age=ages).astype(np.int64)
 

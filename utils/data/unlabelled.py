@@ -8,7 +8,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from utils.base.flags import data_folder
 from utils.base.tables import FORMATS, blocks, open_table, write_table
 from utils.data.decoding import SUFFIXES, check_complete, decode, hidden
 from utils.data.origins import write_record
-from utils.data.submissions import CLASS_IDS, answered, answered_columns, without_spaces
+from utils.data.submissions import answered, answered_columns, without_spaces
 
 log = logging.getLogger(__name__)
 
 
-Scores = Callable[[], Iterator[np.ndarray]]  # (n, 18) of each shard, NaN in the rows of images that cannot be read
+Scores = Callable[[], Iterator[np.ndarray]]  # (n, C) of each shard, NaN in the rows of images that cannot be read
 SHARD = 256  # photographs: what a killed run may lose
 SKIP = "leave it out of the list, or pass --skip-bad"
 
@@ -200,8 +200,9 @@ def write_answers(
         log.warning("%d unreadable images, in %s: answered as class %d", len(unreadable), listed, test.answer_bad)
     if to_probs:
         every = (row.tolist() for one in scores() for row in to_probs(one))
-        rows = ([name, *row] for name, row in zip(names, every, strict=True))
-        write_table(probs_file, ["ImageID", *(f"p{k}" for k in range(len(CLASS_IDS)))], rows)
+        first = next(every)
+        rows = ([name, *row] for name, row in zip(names, chain([first], every), strict=True))
+        write_table(probs_file, ["ImageID", *(f"p{k}" for k in range(len(first)))], rows)
         log.info("probabilities: %s", probs_file)
     for stale in (*([] if unreadable else [listed]), *([] if to_probs else [probs_file])):
         stale.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from utils.base.errors import InputError
 from utils.base.files import fitted, write_text
 from utils.base.options import Options
 from utils.base.records import read_record
-from utils.data.labels import Labelling
+from utils.data.labels import Classes, Labelling
 from utils.ensembles.calibration import Calibration
 from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
 from utils.evaluation.kept import ChosenEnsemble, TunedWeight, ensemble_file, read_chosen
@@ -33,7 +33,7 @@ NUM_CLASSES = Labelling().num_classes
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models that predict together: `combine` makes (N, 18) scores of their logits, in the order of `members`.
+    """Models that predict together: `combine` makes (N, C) scores of their logits, in the order of `members`.
 
     `rule` is what `as_probs` makes probabilities of the scores by; `how` tells weights and rules for the record.
     """
@@ -45,24 +45,29 @@ class Ensemble:
     how: dict = field(default_factory=dict)
 
     def scores(self, logits: Sequence[Sequence[np.ndarray]], shards: Iterable[int]) -> Iterator[np.ndarray]:
-        """(n, 18) scores of each shard, by the logits of each member shard by shard; NaN in the rows of images that
+        """(n, C) scores of each shard, by the logits of each member shard by shard; NaN in the rows of images that
         could not be read.
         """
         for shard in shards:
             yield combine_readable(self, [one[shard] for one in logits])
 
     @property
+    def labelling(self) -> Labelling | Classes:
+        """What the scores are of: the competition's classes, or those of models of others."""
+        labelling = self.members[0].labelling
+        return Labelling(age_limits=labelling.age_limits) if labelling.attributes else labelling
+
+    @property
     def record(self) -> dict:
         """What is told beside a submission: whose it is, and how it was made."""
         members = [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in self.members]
         sweeps = filter(None, (sweep_of(one.meta) for one in self.members))
-        labelling = self.members[0].labelling.record()
-        told = {"sweep": next(sweeps, None), "labelling": labelling, "members": members, "how": self.how}
-        return told | {"versions": versions()}
+        record = {"sweep": next(sweeps, None), "members": members, "how": self.how, "versions": versions()}
+        return record | ({} if self.labelling.attributes else self.labelling.record())
 
     @property
     def to_probs(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Makes (N, 18) probabilities of scores."""
+        """Makes (N, C) probabilities of scores."""
         return partial(as_probs, rule=self.rule)
 
 
@@ -167,7 +172,7 @@ def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint]
         chosen = ()
         paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.ages, *way.others)]
         flips = [options.flip] * len(paths)
-    models = [read_checkpoint(path, options.mean, options.std) for path in paths]
+    models = [read_checkpoint(path, options.mean, options.std, tower=options.tower) for path in paths]
     for model, one in zip(models, chosen, strict=False):
         if model.digest != one.digest:
             raise InputError(
@@ -220,10 +225,11 @@ def calibrated_mean(
 
 
 def combine_readable(ensemble: Ensemble, logits: list[np.ndarray]) -> np.ndarray:
-    """(N, 18) scores of the members' logits; a row that is NaN for a member is NaN."""
+    """(N, C) scores of the members' logits; a row that is NaN for a member is NaN."""
     readable = np.isfinite([one[:, 0] for one in logits]).all(0)
-    scores = np.full((len(readable), NUM_CLASSES), np.nan)
-    scores[readable] = ensemble.combine([one[readable] for one in logits])
+    combined = ensemble.combine([one[readable] for one in logits])
+    scores = np.full((len(readable), combined.shape[1]), np.nan)
+    scores[readable] = combined
     return scores
 
 

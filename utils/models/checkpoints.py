@@ -11,7 +11,7 @@ import torch
 
 from utils.base.errors import InputError
 from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
-from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, preprocessing
+from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, checked_preprocessing, preprocessing
 from utils.models.clip import CLIPClassifier, build
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
@@ -19,6 +19,7 @@ from utils.models.weights import digest, read_weights, save_archive
 log = logging.getLogger(__name__)
 
 
+KINDS = {("age",): "an age specialist of 3 classes", ALL_ATTRIBUTES: "a model of 18 classes"}
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
 
@@ -29,7 +30,7 @@ class Checkpoint:
     It holds no tensors: `state_dict` maps them anew for each use, so that a hundred checkpoints take no memory.
     `shapes` are those of the tensors by name. `meta` is the record of our own files and None for those of others;
     then `split` is None too, and classes and preprocessing are what the original used (or what was told by `--mean`,
-    `--std` and the labelled images).
+    `--std` and the labelled images), and `tower` is what `--tower` tells.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Checkpoint:
     digest: str
     classes: Labelling | Classes | None = None
     label: str = ""
+    tower: tuple[int, str] | None = None
 
     @property
     def labelling(self) -> Labelling | Classes:
@@ -51,7 +53,7 @@ class Checkpoint:
 
         Raises `InputError` when the file holds other weights by now.
         """
-        weights = read_weights(self.path)
+        weights = read_weights(self.path, self.tower)
         if weights.digest != self.digest:
             raise InputError(f"{self.path} was replaced while this ran: run the same command again")
         return weights.state_dict
@@ -108,22 +110,23 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
 
 
 def read_checkpoint(
-    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling | Classes] | None = None
+    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling | Classes] | None = None, tower=None
 ) -> Checkpoint:
-    """Read a classifier's checkpoint, ours or another's; `mean` and `std` serve files without a record.
+    """Read a classifier's checkpoint, ours or another's; `mean`, `std` and `tower` serve files without a record.
 
     `classes_of` tells what the rows of a head without a record mean, given their number; without it they are the 18
     classes of the competition, or 3 ages. Raises `InputError` for a file without a head, with another number of
     classes, or of a newer format.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, tower)
     if weights.num_classes is None:
         raise InputError(f"{path} has no classification head: fine-tune it first")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.state_dict.items()}
     meta = weights.meta
     if meta is not None:
-        if mean or std:
-            log.warning("%s records its own preprocessing: --mean and --std are not used", path)
+        if mean or std or tower:
+            log.warning("%s records its own preprocessing and tower: --mean, --std and --tower are not used", path)
+        checked_preprocessing(meta["preprocessing"], weights.config["image_size"], str(path))
         if len(meta["labelling"]["classes"]) != weights.num_classes:
             classes = len(meta["labelling"]["classes"])
             raise InputError(f"{path} has a record of {classes} classes and a head of {weights.num_classes}: {REMEDY}")
@@ -138,7 +141,7 @@ def read_checkpoint(
     log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
     how = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
     classes = classes_of(weights.num_classes)
-    return Checkpoint(path, weights.config, shapes, None, how, weights.digest, classes)
+    return Checkpoint(path, weights.config, shapes, None, how, weights.digest, classes, tower=tower)
 
 
 def differences(before: dict, now: dict) -> str:
@@ -205,7 +208,21 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
 
 
 def check_members(model: Checkpoint, ages: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:
-    """Raise `InputError` unless `model` tells all classes apart and fits its age specialists and other models."""
+    """Raise `InputError` unless `model` tells all classes apart and fits its age specialists and other models.
+
+    A model of other classes than the competition's has no age to correct, and fits models of the same classes.
+    """
+    if not model.labelling.attributes:
+        if ages:
+            raise InputError(
+                f"{model.path} is {_kind(model)}: --weighted-ensemble corrects the age of the competition's"
+            )
+        for other in others:
+            if other.labelling != model.labelling:
+                raise InputError(
+                    f"{model.path.name} and {other.path.name} have other classes: they cannot vote together"
+                )
+        return
     check_attributes(model, ALL_ATTRIBUTES)
     for age in ages:
         check_ensemble(model, age, ("age",))
@@ -231,7 +248,13 @@ def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, 
 def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> None:
     """Raise `InputError` when an age specialist stands where a model of 18 classes is asked for, or the reverse."""
     if checkpoint.labelling.attributes != attributes:
-        kinds = {3: "an age specialist of 3 classes", 18: "a model of 18 classes"}
-        asked = kinds[Labelling(attributes).num_classes]
         remedy = "--weighted-ensemble takes one" if len(attributes) > 1 else "finetune_age.py trains one"
-        raise InputError(f"{checkpoint.path} is {kinds[checkpoint.labelling.num_classes]}, not {asked}: {remedy}")
+        if not checkpoint.labelling.attributes:
+            remedy = "main.py --score-on FOLDER scores it on images of its own classes, inference.py predicts with it"
+        raise InputError(f"{checkpoint.path} is {_kind(checkpoint)}, not {KINDS[attributes]}: {remedy}")
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    """What a model tells apart, in words."""
+    others = f"a model of {checkpoint.labelling.num_classes} other classes"
+    return KINDS.get(checkpoint.labelling.attributes, others)

@@ -229,4 +229,4 @@ def _explain(error: Exception, url: str) -> str:
         return f"{url} answers {answer}: try again later, or name a mirror with --model-url"
     host = urlsplit(error.request.url if error.request else url).hostname
     remedy = "a re-run with a network goes on where this one stopped, --model-url names a mirror"
-    return f"{host} cannot be reached ({type(error).__name__}): {remedy}"
+    return f"{host} cannot be reached ({type(error).__name__}) for {url}: {remedy}"

@@ -1,24 +1,33 @@
 """A soup for other programs: a Hugging Face folder with a model card, and ONNX."""
 
+import ctypes
+import errno
 import json
 import logging
+import os
+import shutil
+import socket
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from PIL import Image
 from torch import nn
 
 from utils.base.errors import InputError
-from utils.base.files import atomic, require_writable
-from utils.base.flags import RECIPES, RECORD_FILE, Recipe
-from utils.base.metrics import METRICS
+from utils.base.files import atomic, is_alive, require_writable
+from utils.base.flags import RECORD_FILE
 from utils.base.options import Options
+from utils.models.card import model_card
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
-from utils.models.weights import HEAD, HEAD_FILE, digest, read_weights
+from utils.models.foreign import HEAD
+from utils.models.weights import HEAD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -70,109 +79,97 @@ def export(soup: Checkpoint, pixel_values: torch.Tensor, options: Options) -> No
 def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` loads, the head beside it.
 
-    It holds the image processor, our record and a model card, too; an earlier export is replaced. It is read back and
-    compared before it is moved into place.
+    It holds the image processor, our record and a model card, too; an earlier export is replaced in one step. It is
+    read back and compared before it is moved into place. A disk that is full is one `OSError` that names the folder.
     """
+    from safetensors import SafetensorError
+
+    with _beside(folder) as temporary:
+        made = temporary / folder.name
+        try:
+            _write_folder(made, checkpoint)
+            if digest(read_weights(made).state_dict) != checkpoint.digest:
+                raise AssertionError(f"{made} does not read back as {checkpoint.path}")
+            _replace(folder, made)
+        except (OSError, SafetensorError) as error:
+            number = getattr(error, "errno", None) or errno.ENOSPC  # what safetensors raises when it cannot write
+            raise OSError(
+                number, f"{getattr(error, 'strerror', None) or error}; nothing was written", str(folder)
+            ) from error
+
+
+def _write_folder(made: Path, checkpoint: Checkpoint) -> None:
+    """Write the files of an exported folder into a new one."""
     from safetensors.torch import save_file
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # before the image processor is imported, which misses torchvision
     transformers_logging.disable_progress_bar()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    state_dict = checkpoint.state_dict()
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    state_dict, how = checkpoint.state_dict(), checkpoint.preprocessing
     tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith(HEAD)}
     head = {name: tensor.clone() for name, tensor in state_dict.items() if name.startswith(HEAD)}
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / folder.name
-        with torch.device("meta"):
-            model = CLIPVisionModelWithProjection(CLIPVisionConfig(**checkpoint.config))
-        model.save_pretrained(made, state_dict=tower)
-        save_file(head, made / HEAD_FILE)
-        size = checkpoint.preprocessing["size"]
-        CLIPImageProcessor(
-            size={"height": size, "width": size},
-            do_center_crop=False,
-            image_mean=checkpoint.preprocessing["mean"],
-            image_std=checkpoint.preprocessing["std"],
-        ).save_pretrained(made)
-        (made / RECORD_FILE).write_text(json.dumps(checkpoint.meta, indent=1), encoding="utf-8")
-        (made / "README.md").write_text(model_card(checkpoint), encoding="utf-8")
-        for path in made.iterdir():
-            path.chmod(0o644)  # some of its writers keep theirs to the owner
-        if digest(read_weights(made).state_dict) != checkpoint.digest:
-            raise AssertionError(f"{made} does not read back as {checkpoint.path}")
-        if folder.exists():
-            folder.rename(Path(temporary) / "earlier")  # goes with the temporary folder
+    names = dict(enumerate(checkpoint.labelling.classes))
+    numbers = {name: number for number, name in names.items()}
+    with torch.device("meta"):
+        config = CLIPVisionConfig(**checkpoint.config, id2label=names, label2id=numbers)
+        model = CLIPVisionModelWithProjection(config)
+    model.save_pretrained(made, state_dict=tower)
+    save_file(head, made / HEAD_FILE)
+    square = {"height": how["size"], "width": how["size"]}
+    CLIPImageProcessor(
+        size=square,
+        crop_size=square,
+        do_center_crop=False,
+        resample=Image.Resampling.BICUBIC,
+        image_mean=how["mean"],
+        image_std=how["std"],
+    ).save_pretrained(made)
+    (made / RECORD_FILE).write_text(json.dumps(checkpoint.meta, indent=1), encoding="utf-8")
+    (made / "README.md").write_text(model_card(checkpoint), encoding="utf-8")
+    for path in made.iterdir():
+        path.chmod(0o644)  # some of its writers keep theirs to the owner
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`; those that killed processes of this machine left are removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}.{socket.gethostname()}."
+    for stale in folder.parent.iterdir():
+        owner = stale.name.removeprefix(prefix).removesuffix(".tmp")
+        if stale.name == f"{prefix}{owner}.tmp" and owner.isdecimal() and not is_alive(int(owner)):
+            shutil.rmtree(stale, ignore_errors=True)
+    temporary = folder.with_name(f"{prefix}{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(folder: Path, made: Path) -> None:
+    """Move a folder into the place of another, which takes its place: at no moment is there none, where the system can
+    swap. Where it cannot, the other lies beside it for that moment, under a name that can be seen.
+    """
+    if not folder.exists():
         made.rename(folder)
+    elif not _swapped(folder, made):
+        earlier = folder.with_name(f"{folder.name}.replaced")
+        folder.rename(earlier)
+        made.rename(folder)
+        shutil.rmtree(earlier)
 
 
-def model_card(checkpoint: Checkpoint) -> str:
-    """The folder's README.md: what the soup is made of, what it scored on whom, how to load it."""
-    scores, recipe = checkpoint.meta["scores"], checkpoint.meta["options"].get("recipe")
-    people = f"{scores['images']} images of {scores.get('people', 'held-out people')}" if scores else "nobody"
-    told = (
-        [f"{metric.title} {scores[name]:.4f}" for name, metric in METRICS.items() if name in scores] if scores else []
-    )
-    known = ", ".join(told) or "no scores"
-    selected = recipe is not None and RECIPES.get(recipe, Recipe()).selects
-    classes = "\n".join(f"{k}. {name}" for k, name in enumerate(checkpoint.labelling.classes))
-    return f"""---
-library_name: transformers
-pipeline_tag: image-classification
-tags: [clip, model-soup]
----
-
-# {checkpoint.name}
-
-{_origin(checkpoint)}
-
-Digest of the weights: {checkpoint.digest}
-
-On {people}: {known}.{" The same people chose the soup, so on others expect a little less." * selected}
-
-```python
-import torch
-from PIL import Image
-from safetensors.torch import load_file
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-
-folder = "."
-model = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
-processor = CLIPImageProcessor.from_pretrained(folder)
-head = load_file(f"{{folder}}/{HEAD_FILE}")
-pixels = processor(Image.open("photograph.jpg").convert("RGB"), return_tensors="pt")
-with torch.inference_mode():
-    features = torch.nn.functional.normalize(model(**pixels).image_embeds, dim=-1)
-    logits = features @ head["classification_head.weight"].T + head["classification_head.bias"]
-```
-
-Classes, from 0:
-
-{classes}
-"""
-
-
-def _origin(checkpoint: Checkpoint) -> str:
-    """What a soup was made of, or how a single model was trained."""
-    meta, classes = checkpoint.meta, checkpoint.labelling.num_classes
-    if meta["made_from"]:
-        rows = "\n".join(
-            f"| {one['name']} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"]
-        )
-        return f"""A model soup: the weighted average of {len(meta["made_from"])} fine-tuned CLIP vision towers (recipe
-{meta["options"]["recipe"]}), with one linear head of {classes} classes.
-
-| ingredient | weight | digest |
-|---|---|---|
-{rows}"""
-    options = "\n".join(f"| {name} | {value} |" for name, value in sorted(meta["options"].items()))
-    return f"""A CLIP vision tower fine-tuned from {meta["start"]["source"]}, with one linear head of {classes}
-classes.
-
-| option | value |
-|---|---|
-{options}"""
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; whether the system could."""
+    libc, names = ctypes.CDLL(None), [os.fsencode(one.absolute()), os.fsencode(other.absolute())]
+    exchange, here = 2, -100  # RENAME_EXCHANGE and RENAME_SWAP, AT_FDCWD
+    if hasattr(libc, "renameat2"):  # Linux
+        return libc.renameat2(here, names[0], here, names[1], exchange) == 0
+    return hasattr(libc, "renamex_np") and libc.renamex_np(*names, exchange) == 0  # macOS
 
 
 def require_hub(repo: str) -> None:
@@ -210,7 +207,8 @@ class _Classify(nn.Module):
 
 
 def export_onnx(path: Path, checkpoint: Checkpoint, pixel_values: torch.Tensor) -> float:
-    """Write ONNX from (B, 3, S, S) normalised `pixel_values`, any B, to `logits` (B, C).
+    """Write ONNX from (B, 3, S, S) normalised `pixel_values`, any B, to `logits` (B, C); its metadata say how to make
+    the former, and what the latter mean.
 
     Returns the largest difference between PyTorch's logits and ONNX Runtime's on the `pixel_values` given, two images
     or more. Raises `InputError` when it exceeds 1e-4; then nothing is written.
@@ -232,9 +230,27 @@ def export_onnx(path: Path, checkpoint: Checkpoint, pixel_values: torch.Tensor) 
             external_data=False,
             verbose=False,
         )
+        _tell(temporary, checkpoint)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         (logits,) = session.run(None, {"pixel_values": pixel_values.numpy()})
         difference = float(np.abs(logits - model(pixel_values).numpy()).max())
         if not difference <= TOLERANCE:
             raise InputError(f"{path}: ONNX Runtime's logits differ from PyTorch's by {difference:.2g}: not written")
     return difference
+
+
+def _tell(path: Path, checkpoint: Checkpoint) -> None:
+    """Put into the metadata of an ONNX file what it takes and what it answers: `classes`, `mean` and `std` as JSON."""
+    how = checkpoint.preprocessing
+    model = onnx.load(path)
+    told = {
+        "classes": json.dumps(checkpoint.labelling.classes),
+        "size": str(how["size"]),
+        "mean": json.dumps(how["mean"]),
+        "std": json.dumps(how["std"]),
+        "resampling": how["resample"],
+        "name": checkpoint.name,
+        "digest": checkpoint.digest,
+    }
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, path)

@@ -111,8 +111,10 @@ def zeroshot_head(source: str, labelling: Labelling) -> tuple[torch.Tensor, torc
     from transformers import AutoTokenizer, CLIPModel
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = CLIPModel.from_pretrained(
+            source, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+        ).eval()
     except (OSError, ValueError) as error:
         raise InputError(f"--head-init zeroshot: cannot load text tower and tokenizer of {source}: {error}") from error
     rows = []

@@ -21,10 +21,13 @@ def read_pretrained(options: Options) -> tuple[Weights, Weights]:
     Raises `InputError` when they cannot be ingredients of one sweep.
     """
     own, anchor = find_pretrained(options)
-    start = at_image_size(read_weights(own), options.image_size)
+    start = at_image_size(read_weights(own, options.tower), options.image_size)
+    told = start.config["num_attention_heads"], start.config["hidden_act"]
+    if options.tower not in (None, told):
+        raise InputError(f"{own} tells of {told[0]} heads and {told[1]}: leave --tower out")
     if anchor == own:
         return start, start
-    anchor_weights = at_image_size(read_weights(anchor), options.image_size)
+    anchor_weights = at_image_size(read_weights(anchor, options.tower), options.image_size)
     if start.config != anchor_weights.config:
         raise InputError(
             f"{own} and the sweep's anchor {anchor} are different architectures: keep them in two folders"
@@ -32,7 +35,9 @@ def read_pretrained(options: Options) -> tuple[Weights, Weights]:
     return start, anchor_weights
 
 
-def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence[Checkpoint]) -> Checkpoint:
+def read_soup_start(
+    accelerator: Accelerator, source: str, ingredients: Sequence[Checkpoint], tower: tuple[int, str] | None = None
+) -> Checkpoint:
     """What some ingredients were fine-tuned from, as a checkpoint with a head: the tower `source`, at their image
     size, with the head that their sweep started from. Ingredients without a record leave the source its own head.
 
@@ -40,7 +45,7 @@ def read_soup_start(accelerator: Accelerator, source: str, ingredients: Sequence
     it does not fit.
     """
     first = ingredients[0]
-    weights = at_image_size(read_weights(source), first.config["image_size"])
+    weights = at_image_size(read_weights(source, tower), first.config["image_size"])
     state_dict = dict(weights.state_dict)
     if first.family is not None:
         head = read_head(first.family, first.labelling.num_classes, first.config["projection_dim"])

@@ -12,7 +12,7 @@ HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
 
 def is_source(source: str) -> bool:
     """Whether it is a file or folder that is there, or may be a hub id."""
-    return Path(source).exists() or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", source))
+    return bool(source) and (Path(source).exists() or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", source)))
 
 
 def find_pretrained(options: Options) -> tuple[str, str]:
@@ -25,7 +25,7 @@ def find_pretrained(options: Options) -> tuple[str, str]:
         source = HUB_NAMES.get(options.model, options.model)
         if not is_source(source):
             known = ", ".join((RELEASE, *HUB_NAMES))
-            raise InputError(f"--model {source} is neither {known}, a hub id, a folder nor a file")
+            raise InputError(f"--model {source or repr(source)} is neither {known}, a hub id, a folder nor a file")
         return source, source
     folder, present = _release_files(options)
     own = folder / f"model_{options.i}.pt"

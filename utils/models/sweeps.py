@@ -306,7 +306,7 @@ def choose_checkpoint(options: Options, by_name: bool = False) -> Path:
         return path
     from utils.models.checkpoints import read_checkpoint
 
-    meta = read_checkpoint(path).meta
+    meta = read_checkpoint(path, tower=options.tower).meta
     for name, value in asked.items() if meta else ():
         recorded = _recorded(meta, name)
         if value not in recorded:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from utils.base.errors import InputError
 from utils.data.decoding import check_complete, decode, thumbnail
-from utils.data.labels import ALL_ATTRIBUTES, Labelling
+from utils.data.labels import Labelling
 from utils.evaluation.scores import log_softmax
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Demo:
         return Answer(
             class_id=int(scores[0].argmax()),
             probs=self.ensemble.to_probs(scores)[0],
-            labelling=Labelling(ALL_ATTRIBUTES, members[0].labelling.age_limits),
+            labelling=self.ensemble.labelling,
             members=[member_answer(member, own) for member, own in zip(members, logits, strict=True)],
         )
 
@@ -210,6 +210,8 @@ def serve(accelerator: Accelerator, ensemble: Ensemble, address: tuple[str, int]
     """Show the page at `address`, a host and a port, until Ctrl-C; raises `InputError` when that cannot be had."""
     import httpx  # with which gradio looks whether its page is there
 
+    if not ensemble.labelling.attributes:
+        raise InputError(f"--demo shows mask, gender and age, and {ensemble.name} tells other classes: leave it out")
     host, port = address
     demo = Demo(accelerator, ensemble)
     with TemporaryDirectory(ignore_cleanup_errors=True) as uploads:  # gradio's own would be open to all users

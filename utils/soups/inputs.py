@@ -53,7 +53,8 @@ def read_inputs(options: Options) -> SoupInputs:
         paths = [one.path for one in names.ingredients]
     images = read_labelled_images(options.score_on) if options.score_on else None
     classes_of = images and images.head_classes
-    ingredients = distinct([read_checkpoint(path, options.mean, options.std, classes_of) for path in paths])
+    how = options.mean, options.std, classes_of, options.tower
+    ingredients = distinct([read_checkpoint(path, *how) for path in paths])
     recorded = next((one for one in ingredients if one.meta is not None), None)
     if recorded is not None:  # a head without a record has the classes of one with a record
         same = recorded.labelling.num_classes
