@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from utils.base import training_flags
-from utils.base.errors import InputError, run_script
+from utils.base.errors import run_script
 from utils.base.options import Options, Parser
 
 if TYPE_CHECKING:
@@ -36,18 +36,6 @@ def parser() -> Parser:
     return training_flags.finetune_parser(__doc__, "finetune.py")
 
 
-def check(options: Options) -> None:
-    """Raise `InputError` for options that contradict each other."""
-    mixing = next((flag for flag in ("mixup", "half_cutmix") if getattr(options, flag)), None)
-    scored = {"--keep best": options.keep == "best", "--patience": options.patience, "--keep-top": options.keep_top}
-    if not options.val_ratio and any(scored.values()):
-        asked = next(flag for flag, given in scored.items() if given)
-        raise InputError(f"{asked} goes by held-out scores, and --val-ratio 0 leaves nobody to score on")
-    if mixing and not training_flags.takes_mixed_labels(options.loss_fn):
-        flag = mixing.replace("_", "-")
-        raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out --{flag}")
-
-
 def run(
     options: Options,
     attributes: tuple[str, ...] = ("mask", "gender", "age"),
@@ -60,7 +48,10 @@ def run(
     `after_epoch` sees each epoch's held-out scores before anything of that epoch is saved, and may raise to end the
     run (a tuner does); a resumed run shows it the earlier epochs first.
     """
-    # torch and what builds on it take seconds to import, and --help should not wait for them
+    from utils.training import grid, preflight
+
+    preflight.check_run(options)
+    # torch and what builds on it take seconds to import, and neither --help nor a mistake should wait for them
     from utils.base.files import CACHE, LOGS, PICTURES, require_writable
     from utils.data.labels import Labelling
     from utils.models.checkpoints import differences
@@ -71,7 +62,6 @@ def run(
     from utils.training.task import read_task
 
     # Runtime
-    check(options)
     asked, options = options, options_of_index(options)
     drawn = differences(asked.plain, options.plain)
     options = records.fast_dev_run_options(options, prefix)
@@ -95,7 +85,7 @@ def run(
     job = setup.prepare(accelerator, task, files, options)
 
     # Loop
-    row = train(job, stored, after_epoch)
+    row = train(job, stored, after_epoch, grid.epochs_behind(asked, prefix))
 
     # Result
     scores = records.scores_of(row)
@@ -120,10 +110,11 @@ def finish(accelerator: Accelerator, files: RunFiles) -> None:
     log.info("log: %s", log_file())
 
 
-def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None]) -> dict:
+def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None], epochs_behind: int = 0) -> dict:
     """Train from the beginning or from a `stored` state, evaluate after each epoch, and save.
 
-    Returns the row of the epoch whose weights are saved.
+    `epochs_behind` are those of the runs that come after this one. Returns the row of the epoch whose weights are
+    saved.
     """
     import torch
 
@@ -139,13 +130,19 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
     for row in progress.history:
         after_epoch(row["epoch"], row)
     guarding = guarded(state, progress, options.checkpointing_steps, job.name_photographs)
-    bar = ProgressBar(what=job.files.final.stem, total=job.batches, unit="batch", speaks=accelerator.is_main_process)
+    bar = ProgressBar(
+        what=job.files.final.stem,
+        total=options.epochs * job.epoch_steps,
+        unit="step",
+        speaks=accelerator.is_main_process,
+        behind=epochs_behind * job.epoch_steps,
+    )
     with tracked_run(accelerator, options, job.files.final.stem, progress.tracker), guarding as guard, bar:
         while not progress.finished(options.epochs, options.patience):
             model.train()
             job.loader.set_epoch(progress.epoch)
             job.sampler.skip = first = seen = progress.seen
-            bar.begin_at((progress.epoch - 1) * len(job.loader) + first // job.per_batch)
+            bar.begin_at(progress.step)
             bar.set_postfix_str(f"epoch {progress.epoch}", refresh=False)
             total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
             begin = time.perf_counter()
@@ -170,8 +167,8 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
                     if job.ema:
                         job.ema.update_parameters(job.bare)
                     progress.step_done(seen, total_loss)
+                    bar.update()
                     guard.after_step()
-                bar.update()
             guard.save()  # before the evaluation, which may take long
             speed = (seen - first) / (time.perf_counter() - begin)
             row, logits = evaluate(job, progress, total_loss, speed)
@@ -197,12 +194,16 @@ def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: floa
     return row, logits
 
 
-def run_each(options: Options, run_one: Callable[[Options], object]) -> None:
+def run_each(options: Options, run_one: Callable[[Options], object], prefix: str = "") -> None:
     """Do all `--runs`, one after the other; the first that fails ends them."""
+    from utils.training import grid, preflight
+
     runs = training_flags.each_run(options)
-    for number, one in enumerate(runs, start=1):
+    for one in runs:
+        preflight.check_run(one)
+    for number, (one, left) in enumerate(grid.one_by_one(runs, prefix), start=1):
         if len(runs) > 1 and int(os.environ.get("RANK", "0")) == 0:
-            print(f"== run {number} of {len(runs)}: {one.name}_seed{one.random_seed}_i{one.i}", flush=True)
+            print(f"== run {number} of {len(runs)}: {grid.run_stem(one, prefix)}{left}", flush=True)
         run_one(one)
 
 

@@ -23,7 +23,7 @@ def run(options: Options):
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_each(parser().parse(argv), run)
+    run_each(parser().parse(argv), run, prefix="Age_")
 
 
 if __name__ == "__main__":

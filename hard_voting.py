@@ -4,9 +4,10 @@
 
 Reads CSV files with the columns ImageID and ans, by default every `output/output_*.csv` but the `_probs.csv` if they
 are of one sweep; rows are matched by ImageID. Ties go to the value with more weight, then to the first file given.
-Prints what went into the vote and how often each two files agree. Writes `output/hard_voting.csv` with the first
-file's columns and order and, with `--show-disagreements`, the photographs on which the files agree least and the
-agreement of each two files, to `disagreements.png` and `agreement.png` in `val_img/hard_voting/`.
+Prints what went into the vote and how often each two files agree. Writes `output/hard_voting.csv`, of a sweep
+`output/hard_voting_NAME.csv`, with the first file's columns and order and, with `--show-disagreements`, the
+photographs on which the files agree least and the agreement of each two files, to `disagreements.png` and
+`agreement.png` in `val_img/hard_voting/`.
 """
 
 from pathlib import Path
@@ -50,8 +51,8 @@ def parser() -> Parser:
         "--output",
         type=Path,
         metavar="FILE",
-        default=OUTPUT / "hard_voting.csv",
-        help="file of the voted submission",
+        help=f"file of the voted submission (default: {OUTPUT}/hard_voting.csv, or {OUTPUT}/hard_voting_NAME.csv of "
+        "a sweep)",
     )
     return parser
 
@@ -64,24 +65,21 @@ def check(options: Options) -> None:
         )
 
 
-def find_inputs(options: Options) -> list[Path]:
+def find_inputs(options: Options, output: Path) -> list[Path]:
     """The files given, those of the sweep, or all in `output/` in sorted order; never the voted file.
 
     Raises `InputError` when none are given and those are of several sweeps.
     """
-    from utils.data.submissions import find_submissions, sweep_of
+    from utils.data.origins import of_one_sweep
+    from utils.data.submissions import find_submissions
 
-    voted = options.output.resolve()
+    voted = output.resolve()
     if named := find_voters(options.sweep) if options.sweep else options.csv:
         if voted in (path.resolve() for path in named):
-            raise InputError(f"{options.output} is an input and the output: give another --output, or leave it out")
+            raise InputError(f"{output} is an input and the output: give another --output, or leave it out")
         return named
     paths = [path for path in find_submissions() if path.resolve() != voted]
-    sweeps = sorted({sweep for path in paths if (sweep := sweep_of(path))})
-    if len(sweeps) > 1:
-        raise InputError(
-            f"{OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name one with --sweep, or the files"
-        )
+    of_one_sweep(paths, "--sweep")
     if not paths:
         raise InputError(
             f"no submissions output_*.csv in {OUTPUT.resolve()}: run inference.py, or name CSV or Parquet files"
@@ -102,56 +100,69 @@ def find_voters(sweep: Manifest) -> list[Path]:
 def run(options: Options) -> Path:
     """Write the voted submission; returns its path."""
     from utils.data import submissions
+    from utils.data.origins import vote_file
     from utils.ensembles import agreement, votes
 
     # Data
-    paths = find_inputs(options)
+    output = options.output or vote_file(options.sweep and options.sweep.name)
+    paths = find_inputs(options, output)
+    class_ids = submissions.ANY_CLASS_IDS if options.mode == "class" else submissions.CLASS_IDS
+    given = [submissions.read_submission(path, class_ids=class_ids) for path in paths]
+    classes = votes.classes_of_vote(given, options.mode)
+    answers = submissions.align(given)  # (F, N)
+    if not (options.csv or options.weights):  # files that one names count as often as they are named
+        for k, first in sorted(votes.repeated(given, answers).items(), reverse=True):
+            print(f"{paths[k]} has the same models and answers as {paths[first]}: counted once")
+            del given[k]
+        paths, answers = [one.path for one in given], submissions.align(given)
     asked = options.weights or [1] * len(paths)
     weights = votes.whole_weights(asked, len(paths))
-    given = [submissions.read_submission(path) for path in paths]
-    answers = submissions.align(given)  # (F, N)
 
     # Vote
-    by_mode = {"attribute": votes.attribute_votes(answers, weights), "class": votes.class_votes(answers, weights)}
+    by_mode = {"class": votes.class_votes(answers, weights)}
+    if classes.attributes:
+        by_mode["attribute"] = votes.attribute_votes(answers, weights)
     preds = by_mode[options.mode]
 
     # Result
     names, same = list(map(str, paths)), agreement.agreement(answers)
     say(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows")
-    say("\n".join(agreement.file_lines(names, asked, answers, preds)))
-    say(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
+    say("\n".join(agreement.file_lines(names, asked, answers, preds, classes)))
+    if classes.attributes:
+        say(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
     if len(paths) > 1:
         say("\n".join(agreement.comparison_lines(same, len(preds))))
     if options.show_disagreements:
         rows = votes.most_disputed(answers, weights, MAX_PICTURES)
         if len(rows):
             images = [given[0].ids[row] for row in rows]
-            say(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows])}")
+            say(f"saved {draw(options.data_location, images, answers[:, rows], preds[rows], classes.classes)}")
         else:
             say("the files agree on every row: no sheet of disagreements")
         if len(paths) > 1:
             from utils.base.pictures import save_agreement
 
             say(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
-    earlier = ", in place of an earlier file" if options.output.exists() else ""
-    submissions.write_submission(options.output, given[0].columns, given[0].rows, preds)
-    say(f"saved {options.output}{earlier}")
+    earlier = ", in place of an earlier file" if output.exists() else ""
+    submissions.write_submission(output, given[0].columns, given[0].rows, preds)
+    say(f"saved {output}{earlier}")
     if options.sweep:
         options.sweep.submissions.pop(HARD_VOTE, None)
         if options.mode == "attribute":  # the vote that validation.py scores
-            options.sweep.add(HARD_VOTE, options.output)
+            options.sweep.add(HARD_VOTE, output)
         options.sweep.write()
-    return options.output
+    return output
 
 
-def draw(data_location: Path, images: list[str], answers, preds) -> Path:
-    """Draw the photographs named `images`, captioned with the files per class in `answers` (F, N) and with `preds`."""
+def draw(data_location: Path, images: list[str], answers, preds, names: tuple[str, ...]) -> Path:
+    """Draw the photographs named `images`, captioned with the files per class in `answers` (F, N) and with `preds`;
+    `names` are those of the classes.
+    """
     from collections import Counter
 
     import numpy as np
 
     from utils.base.pictures import save_sheet
-    from utils.data.labels import Labelling
     from utils.data.unlabelled import read_test_images
 
     test = read_test_images(data_location, answer_bad=0)
@@ -159,7 +170,7 @@ def draw(data_location: Path, images: list[str], answers, preds) -> Path:
     if unknown:
         raise InputError(f"{len(unknown)} disputed images are not in {test.folder}, the first: {unknown[0]}")
     squares = np.stack([picture(test.folder / image) for image in images])
-    captions, names = [], Labelling().classes
+    captions = []
     for image, column, pred in zip(images, answers.T.tolist(), preds, strict=True):
         counts = [f"{files} x {names[class_id]}" for class_id, files in Counter(column).most_common()]
         shown = [*counts[:3], *(["..."] if len(counts) > 3 else [])]  # what fits under a picture

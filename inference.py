@@ -13,6 +13,7 @@ Each model's logits are kept in `cache/logits`, 256 photographs at a time: a run
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from functools import partial
 from itertools import islice
@@ -70,8 +71,21 @@ def check(options: Options) -> None:
     flags.refuse_beside_demo(options, parser().get_default, own)
 
 
+def check_names(options: Options) -> None:
+    """Raise `InputError` for models that are not there, or when several fit."""
+    from utils.models import sweeps
+
+    named = [options.model_name, *(options.weighted_ensemble or ()), *(options.soft_voting or ())]
+    looks = not (options.sweep or options.ensemble or options.model_name)
+    choose = partial(sweeps.find_checkpoint, None, options.model_location) if looks else None
+    sweeps.check_names(options, choose, named)
+
+
 def run(options: Options) -> Path | dict[str, Path]:
     """Write the submission and return its path; with `--sweep` all of a sweep, by how they are made."""
+    flags.check_files(options)
+    check_names(options)
+    # torch and what builds on it take seconds to import, and a mistake should not wait for them
     from utils.base import runtime
     from utils.base.files import CACHE, require_writable
     from utils.data import unlabelled
@@ -127,12 +141,14 @@ def check_skip_bad(class_id: int | None, ensembles: Iterable[Ensemble]) -> None:
 
 def show(options: Options) -> None:
     """Show a page that answers one photograph at a time, until Ctrl-C."""
-    from utils.base import runtime
-    from utils.ensembles.members import read_ensembles
     from utils.reports import demo_page
 
+    demo_page.check_ready(int(os.environ.get("WORLD_SIZE", "1")))
+    check_names(options)
+    from utils.base import runtime
+    from utils.ensembles.members import read_ensembles
+
     accelerator = runtime.start_runtime("demo_page", options.verbose)
-    demo_page.check_ready(accelerator)
     return demo_page.serve(accelerator, read_ensembles(options)[""], options.demo)
 
 

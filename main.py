@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING
 
 from utils.base import files, flags
@@ -70,6 +71,8 @@ def run(options: Options) -> dict[str, dict]:
     check(options, recipes)
     if options.download_models:
         download(options)
+    if makes_soups:
+        check_names(options)
     return make_soups(options, recipes) if makes_soups else {}
 
 
@@ -99,6 +102,23 @@ def check(options: Options, recipes: list[str]) -> None:
         raise InputError(f"--ingredients names the files, and {odd} chooses among a sweep's: give one of them")
     if options.nested and not selecting:
         raise InputError("--nested tells what a selection is worth: add --greedy-soup or another --recipe")
+
+
+def check_names(options: Options) -> None:
+    """Raise `InputError` for ingredients and images that are not there, and when several sweeps fit."""
+    from utils.models import starts, sweeps
+
+    if options.start_from and not starts.is_source(options.start_from):
+        raise InputError(f"--start-from {options.start_from} is no checkpoint file, no folder and no hub id")
+    if options.score_on and not options.score_on.exists():
+        raise InputError(f"--score-on {options.score_on} is neither a folder with one sub-folder per class nor a CSV")
+    if not options.score_on:
+        flags.check_files(options)
+    if absent := [path for path in options.ingredients or () if not path.exists()]:
+        raise InputError(f"--ingredients {absent[0]} does not exist")
+    if not options.ingredients:
+        asked = options.model_location, options.name, options.random_seed, options.indices, options.epoch
+        sweeps.check_names(options, partial(sweeps.find_sweep, *asked))
 
 
 def download(options: Options) -> None:
@@ -290,12 +310,21 @@ def best_soup(soups: list[SavedSoup], evaluator: Evaluator) -> SavedSoup:
 
 
 def saved_line(soups: list[SavedSoup], evaluator: Evaluator, verdict: str | None) -> str:
-    """Where the soups are, in words; and the `verdict` on them, or else which one scores best."""
+    """Where the soups are, in words; the `verdict` on them, or else which one scores best; and of a greedy soup by
+    accuracy what macro-F1 would have chosen.
+    """
+    from utils.soups.by_macro_f1 import other_choice
+
     path = best_soup(soups, evaluator).checkpoint.path
-    where = str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}"
+    parts = [str(path) if len(soups) == 1 else f"{len(soups)} soups in {path.parent}"]
     if verdict:
-        return f"{where}; {verdict}"
-    return where if len(soups) == 1 else f"{where}, the best one on the people that chose is {path}"
+        parts.append(verdict)
+    elif len(soups) > 1:
+        parts = [f"{parts[0]}, the best one on the people that chose is {path}"]
+    greedy = next((one.soup for one in soups if one.soup.recipe == "greedy"), None)
+    if greedy is not None and evaluator.metric_name == "accuracy" and len(evaluator.ingredients) > 1:
+        parts.append(other_choice(evaluator, greedy))
+    return "; ".join(parts)
 
 
 def export_best(evaluator: Evaluator, soups: list[SavedSoup], options: Options) -> None:

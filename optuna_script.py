@@ -31,7 +31,7 @@ log = logging.getLogger("utils.optuna")  # under the project's own logger, whose
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "optuna_script.py")
+    parser = Parser(__doc__, "optuna_script.py", training_flags.check)
     what = parser.group("what")
     what.add_argument("--study-name", type=run_name, default="search", help="name of study and checkpoints")
     what.add_argument("--n-trials", type=number(int, 1), default=30, help="trials of the study in all")
@@ -53,7 +53,7 @@ def parser() -> Parser:
 
 def search_space(options: Options) -> dict:
     """What is searched, as plain values: limits of numbers, lists of choices."""
-    from utils.models.pretrained import present_indices
+    from utils.models.starts import present_indices
 
     names = ("lr_limits", "wd_limits", "epochs_limits", "aug_strength_limits", "label_smoothing_limits", "batch_sizes")
     space = {name: list(getattr(options, name)) for name in names}
@@ -69,8 +69,13 @@ def search_space(options: Options) -> dict:
 
 def run(options: Options) -> optuna.Study:
     """Search until the study has its trials; returns the study."""
+    from utils.training import preflight
+
     check(options)
-    # optuna and torch take seconds to import, and --help should not wait for them
+    flags.check_files(options)
+    preflight.check_tools(options)
+    space = search_space(options)
+    # optuna and torch take seconds to import, and neither --help nor a mistake should wait for them
     import optuna
 
     from utils.base.files import require_writable
@@ -85,7 +90,6 @@ def run(options: Options) -> optuna.Study:
     require_writable(options.model_location, files.LOGS, files.PICTURES)
 
     # Study
-    space = search_space(options)
     address = options.storage or str(files.LOGS / "optuna" / f"{options.study_name}.journal")
     settings = {"metric": options.metric, "held out": held_out_people(options), **space, **fixed}
     with studies.naming(address):

@@ -73,18 +73,26 @@ def run(options: Options) -> None:
 
 
 def find_scored(truth: Path, manifest: Manifest | None) -> list[Path]:
-    """The submissions of the sweep, or those in `output/` that predict the images of `truth`."""
+    """The submissions of the sweep, or without one those in `output/` that predict the images of `truth`.
+
+    Raises `InputError` when there are none, and when nothing says of which of several sweeps they are to be.
+    """
+    from utils.data.origins import of_one_sweep, sweep_of, vote_file
     from utils.data.submissions import find_submissions
     from utils.evaluation.results import of_these_images
 
-    voted = OUTPUT / "hard_voting.csv"
-    of_sweep = [Path(file) for file in manifest.submissions.values()] if manifest else []
-    paths = of_sweep or [*find_submissions(), voted]
+    paths, whose = [*find_submissions(), vote_file()], ""
+    if manifest:
+        named = [Path(file) for file in manifest.submissions.values()]
+        paths, whose = named or [path for path in paths if sweep_of(path) == manifest.name], f" of {manifest.name}"
     found = of_these_images(truth, [path for path in paths if path.is_file()])
     if not found:
         raise InputError(
-            f"{OUTPUT.resolve()} has no submissions of the images of {truth}: run inference.py, or give CSV files"
+            f"{OUTPUT.resolve()} has no submissions{whose} for the images of {truth}: run inference.py, or give CSV "
+            "files"
         )
+    if not manifest:
+        of_one_sweep(found, "--name")
     return found
 
 

@@ -16,7 +16,7 @@
 #   PRETRAINED_LOCATION  folder of model_{i}.pt                              the model location
 #   MODEL_LOCATION       folder of the checkpoints                           model
 #   RELABEL              CSV of corrections, for all scripts                 relabel.csv in the train folder, if any
-#   METRIC               what soups, weights and ensembles are chosen by     accuracy
+#   METRIC               what soups, weights and ensembles are chosen by     macro_f1, which the task is ranked by
 #   TRUTH                CSV ImageID,ans,person to score the submissions     none
 #   STAGES               which of: finetune age soup validation inference vote summary
 #   JOBS                 fine-tuning runs at once                            one per GPU, else 1
@@ -53,7 +53,7 @@ if [[ -z "$given" && ! -d data ]]; then
     echo "No data is given and there is no folder data/: this is the embedded demo on drawn faces, in $PWD/demo_run"
     mkdir -p demo_run
     cd demo_run >/dev/null
-    : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}" "${METRIC:=macro_f1}"
+    : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}"
     MODEL="$HERE/demo/tower.pt"
     TRUTH=data/eval_truth.csv
     extra=(--lr 2.5e-4 --batch-size 32 --report-to none ${extra[@]+"${extra[@]}"})
@@ -67,7 +67,7 @@ DATA_LOCATION="${DATA_LOCATION:-data}"
 TEST_LOCATION="${TEST_LOCATION:-$DATA_LOCATION}"
 MODEL_LOCATION="${MODEL_LOCATION:-model}"
 PRETRAINED_LOCATION="${PRETRAINED_LOCATION:-$MODEL_LOCATION}"
-metric=(--metric "${METRIC:-accuracy}")
+metric=(--metric "${METRIC:-macro_f1}")
 relabel=(${RELABEL:+--relabel "$RELABEL"})
 every="finetune age soup validation inference vote summary"
 STAGES="${STAGES:-${SLURM_ARRAY_TASK_ID:+finetune age}}"
@@ -80,7 +80,7 @@ for stage in ${stages[@]+"${stages[@]}"}; do
 done
 [[ -n "${stages[*]-}" && -n "${seeds[*]-}" && -n "${indices[*]-}" ]] || stop "STAGES, SEEDS or INDICES is blank"
 for number in "$EPOCHS" "${seeds[@]}" "${indices[@]}"; do
-    [[ "$number" =~ ^(0|[1-9][0-9]*)$ ]] || stop "SEEDS, INDICES or EPOCHS has $number, expected whole numbers such as 3"
+    is_whole "$number" || stop "SEEDS, INDICES or EPOCHS has $number, expected whole numbers such as 3"
 done
 if wanted soup && [[ " $* " =~ \ --(fast[-_]dev[-_]run|val[-_]ratio[=\ ]0?[.]?0*)\  ]]; then
     stop "--${BASH_REMATCH[1]} leaves nothing to make a soup of: give it to finetune.py, or leave soup out of STAGES"
@@ -89,8 +89,13 @@ fi
 # This task's share of the grid: all of it, or every COUNT-th run of a SLURM array
 tasks="${SLURM_ARRAY_TASK_COUNT:-1}"
 step="${SLURM_ARRAY_TASK_STEP:-1}"
-me=$(((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
-last=$(((${SLURM_ARRAY_TASK_MAX:-0} - ${SLURM_ARRAY_TASK_MIN:-0}) / step))
+first="${SLURM_ARRAY_TASK_MIN:-0}"
+for number in "$tasks" "$step" "$first" "${SLURM_ARRAY_TASK_ID:-0}" "${SLURM_ARRAY_TASK_MAX:-0}"; do
+    is_whole "$number" || stop "SLURM_ARRAY_TASK_ID or another of its kind is $number, expected a whole number"
+done
+((tasks > 0 && step > 0)) || stop "SLURM_ARRAY_TASK_COUNT and SLURM_ARRAY_TASK_STEP must be above 0"
+me=$(((${SLURM_ARRAY_TASK_ID:-0} - first) / step))
+last=$(((${SLURM_ARRAY_TASK_MAX:-0} - first) / step))
 ((last == tasks - 1)) || stop "a SLURM array must be a plain range, such as --array=0-7: its tasks share the grid"
 runs=()
 number=0
@@ -107,14 +112,26 @@ done
 [[ -n "$demo" || -d "$TEST_LOCATION" ]] || stop "there is no folder $TEST_LOCATION: name the photographs to predict with TEST_LOCATION"
 [[ -n "$demo" || -z "${TRUTH:-}" || -f "$TRUTH" ]] || stop "there is no file $TRUTH: name the right answers with TRUTH, or leave it out"
 
-finetune() { # SLOT SCRIPT SEED:INDEX...
-    launch "$1" "$2" --resume --name "$NAME" --model "$MODEL" --runs "${@:3}" --epochs "$EPOCHS" \
-        --data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" \
-        --pretrained-location "$PRETRAINED_LOCATION" ${METRIC:+"${metric[@]}"} ${relabel[@]+"${relabel[@]}"} \
-        ${extra[@]+"${extra[@]}"}
+options_of() { # SEED:INDEX...
+    options=(--resume --name "$NAME" --model "$MODEL")
+    (($# > 0)) && options+=(--runs "$@")
+    options+=(--epochs "$EPOCHS" --data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION")
+    options+=(--pretrained-location "$PRETRAINED_LOCATION" "${metric[@]}")
+    options+=(${relabel[@]+"${relabel[@]}"} ${extra[@]+"${extra[@]}"})
 }
+finetune() { # SLOT SCRIPT SEED:INDEX...
+    options_of "${@:3}"
+    launch "$1" "$2" "${options[@]}"
+}
+if wanted finetune || wanted age; then
+    options_of "${seeds[0]}:${indices[0]}" # where something is trained, the name must be free
+else
+    options_of
+fi
+check_options "${options[@]}"
 
 if [[ -n "$demo" && ! -f "$TRUTH" ]]; then # the last file that is written
+    echo "== drawing the demo's faces"
     must "drawing the demo's faces" python "$HERE/demo/faces.py" data
 fi
 
@@ -122,24 +139,24 @@ if wanted finetune; then
     side_by_side # all `runs`, JOBS at once
 fi
 if wanted age && ((me == 0)); then
-    must "finetune_age.py" finetune 0 finetune_age.py "${seeds[0]}:${indices[0]}"
+    stage finetune_age.py finetune 0 finetune_age.py "${seeds[0]}:${indices[0]}"
 fi
 
 people=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" ${relabel[@]+"${relabel[@]}"})
 if wanted soup; then
-    must "main.py" plain main.py --uniform-soup --greedy-soup --plot "${metric[@]}" --name "$NAME" \
+    stage main.py plain main.py --uniform-soup --greedy-soup --plot "${metric[@]}" --name "$NAME" \
         --random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${people[@]}"
 fi
 if wanted validation; then
-    must "validation.py" plain validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
+    stage validation.py plain validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
 fi
 if wanted inference; then
-    must "inference.py" plain inference.py --sweep "$NAME" --data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION"
+    stage inference.py plain inference.py --sweep "$NAME" --data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION"
 fi
 if wanted vote; then
-    must "hard_voting.py" python "$HERE/hard_voting.py" --sweep "$NAME"
+    stage hard_voting.py python "$HERE/hard_voting.py" --sweep "$NAME"
 fi
 if wanted summary; then
-    echo "== done in $SECONDS s"
+    begin summary.py
     python "$HERE/summary.py" --name "$NAME" ${TRUTH:+--truth "$TRUTH"}
 fi

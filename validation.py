@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from utils.base import files, flags
@@ -86,10 +87,25 @@ def check(options: Options) -> None:
         tuned = "--ensemble auto selects"
     if (options.ensemble or options.sweep or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
+    if options.model_name and options.name:
+        raise InputError("--model-name names a file and --name a sweep: give one of them")
     own = "ensemble", "model_name", "name", "i", "random_seed", "weighted_ensemble", "soft_voting", "compare_with"
     flags.refuse_beside_sweep(options, *own, "soft_voting_rule", "flip")
     one = "model_name", "i", "random_seed", "soft_voting_rule", "report", "compare_with"
     flags.refuse_beside_ensemble(options, *one)
+
+
+def check_names(options: Options) -> None:
+    """Raise `InputError` for files that are not there and for a choice of models that fits several, before torch is
+    imported, which takes seconds.
+    """
+    from utils.models import sweeps
+
+    flags.check_files(options)
+    looks = not (options.sweep or options.ensemble or options.model_name)
+    choose = partial(sweeps.choose_checkpoint, options) if looks else None
+    named = options.model_name, *(options.weighted_ensemble or ()), *(options.soft_voting or ())
+    sweeps.check_names(options, choose, named)
 
 
 def run(options: Options) -> list[dict]:
@@ -97,6 +113,7 @@ def run(options: Options) -> list[dict]:
 
     Returns one row of scores per way of predicting.
     """
+    check_names(options)
     from utils.base import runtime
     from utils.base.files import require_writable
     from utils.base.terminal import log_file

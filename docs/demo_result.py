@@ -25,7 +25,7 @@ WAYS = {  # in the picture: the kind of a row of scores, and the pattern of the 
     "greedy soup": ("greedy soup", "output_demo_seed42_*_greedysoup_num?.csv"),
     "soup + age specialist": ("weighted", "output_demo_seed42_*_greedysoup_num*_WE_*.csv"),
     "soft vote": ("soft vote", "output_demo_seed42_*_greedysoup_num*_SV_*.csv"),
-    "hard vote": ("hard vote", "hard_voting.csv"),
+    "hard vote": ("hard vote", "hard_voting_demo.csv"),
     "auto ensemble": ("auto ensemble", "output_demo_auto.csv"),
 }
 

@@ -1,10 +1,14 @@
-# shellcheck shell=bash disable=SC2154 # HERE and runs are training.sh's
+# shellcheck shell=bash disable=SC2154 # HERE, stages and runs are training.sh's
 # How training.sh starts what it starts: on which GPUs, several at once, and so that a signal ends all of it.
-# It expects HERE and, for `side_by_side`, `runs` ("SEED:INDEX" each) and a function finetune SLOT SCRIPT RUN...
+# It expects HERE, `stages` and, for `side_by_side`, `runs` ("SEED:INDEX" each) and a function finetune SLOT SCRIPT RUN...
 
 stop() {
     echo "training.sh stopped: $*" >&2
     exit 1
+}
+
+is_whole() { # TEXT: what else bash takes for a number in (( )) may be a command
+    [[ "$1" =~ ^(0|[1-9][0-9]{0,11})$ ]]
 }
 
 has_failed() { # NAME
@@ -21,7 +25,7 @@ elif command -v nvidia-smi >/dev/null; then
     done < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
 fi
 JOBS="${JOBS:-$((${#gpus[@]} > 0 ? ${#gpus[@]} : 1))}"
-[[ "$JOBS" =~ ^[1-9][0-9]*$ ]] || stop "JOBS is $JOBS, expected a whole number from 1 on"
+{ is_whole "$JOBS" && [[ "$JOBS" != 0 ]]; } || stop "JOBS is $JOBS, expected a whole number from 1 on"
 share=$((${#gpus[@]} / JOBS))
 ((${#gpus[@]} > 0 && share == 0)) && share=1 # more runs than GPUs: some share one
 
@@ -36,6 +40,12 @@ launch() {
         ((share > 1)) && how=(--multi_gpu --num_processes "$share" --main_process_port 0) # 0: any free one
     fi
     accelerate launch --quiet --config_file "$HERE/accelerate_config.yaml" ${how[@]+"${how[@]}"} "$HERE/$script" "$@"
+}
+
+# check_options ARGUMENT... ends here what finetune.py would refuse, before anything waits for torch
+check_options() {
+    local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.training import preflight; preflight.tell()"
+    python -c "$code" "$HERE" "$@" </dev/null || exit 1
 }
 
 # plain SCRIPT ARGUMENT... runs one that does not train: on one process it need not wait for the launcher
@@ -55,10 +65,19 @@ end_all() {
 }
 trap 'end_all; stop "interrupted; run the same command again to go on"' INT TERM
 
+begun=0
+begin() { # NAME: a line with the place of a stage among those asked for
+    echo "== stage $((++begun)) of ${#stages[@]}: $1, $((SECONDS / 60)) min after the start"
+}
+
+stage() { # NAME COMMAND...
+    begin "$1"
+    must "$@"
+}
+
 must() { # NAME COMMAND... stops there when it fails
     local name="$1"
     shift
-    echo "== $name"
     "$@" </dev/null &
     pids=("$!")
     wait "$!" || has_failed "$name"
@@ -68,10 +87,11 @@ must() { # NAME COMMAND... stops there when it fails
 # side_by_side fine-tunes all `runs`: each of JOBS workers is one process that does every JOBS-th of them, one after the
 # other. When one fails the others save their state and end.
 side_by_side() {
-    local slot k mine logs=() cores
+    local slot k mine logs=() cores told=$SECONDS
+    begin "finetune.py, ${#runs[@]} runs"
     if ((JOBS > 1)); then
         mkdir -p logs/training
-        echo "== finetune.py, ${#runs[@]} runs, $JOBS at once: what they tell is in logs/training/worker_*.out"
+        echo "$JOBS at once: what they tell is in logs/training/worker_*.out"
     fi
     if ((JOBS > 1 && share == 0)); then
         cores="$(getconf _NPROCESSORS_ONLN)"
@@ -82,7 +102,6 @@ side_by_side() {
         for ((k = slot; k < ${#runs[@]}; k += JOBS)); do mine+=("${runs[k]}"); done
         logs+=("logs/training/worker_$slot.out")
         if ((JOBS == 1)); then
-            echo "== finetune.py"
             finetune "$slot" finetune.py "${mine[@]}" </dev/null &
         else
             finetune "$slot" finetune.py "${mine[@]}" </dev/null >"${logs[slot]}" 2>&1 &
@@ -101,5 +120,11 @@ side_by_side() {
             fi
             unset "pids[slot]"
         done
+        if ((JOBS > 1 && SECONDS - told >= 60)); then
+            told=$SECONDS
+            for slot in "${!pids[@]}"; do
+                { grep -a ' left' "${logs[slot]}" || true; } | tail -n 1 | sed "s/^/worker $slot: /"
+            done
+        fi
     done
 }

@@ -10,7 +10,16 @@ import torch
 from conftest import REPOSITORY
 
 from utils.base.errors import InputError, one_line
-from utils.base.files import TEMPORARY_BYTES, atomic, identity, locked, require_writable, write_text
+from utils.base.files import (
+    LONGEST_STEM,
+    TEMPORARY_BYTES,
+    atomic,
+    fitted,
+    identity,
+    locked,
+    require_writable,
+    write_text,
+)
 from utils.evaluation.logit_cache import store_logits
 from utils.models.weights import save_archive
 
@@ -28,6 +37,18 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         fail_half_way()
     assert path.read_text() == "first"
     assert os.listdir(path.parent) == ["x.txt"]
+
+
+@pytest.mark.parametrize("letter", ["a", "한", "🎭"])
+def test_a_name_too_long_is_cut_by_its_bytes_and_fits_with_all_that_is_put_around_it(letter, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "h" * 64)
+    monkeypatch.setattr("os.getpid", lambda: 4194304)
+    assert fitted(letter * 30) == letter * 30
+    one, other = fitted(letter * 200), fitted(letter * 201)
+    assert max(len(name.encode()) for name in (one, other)) <= LONGEST_STEM
+    assert one != other
+    assert fitted(one) == one
+    assert write_text(f"everyone_individual_results_{one}.jsonl", "x").read_text() == "x"
 
 
 def test_a_lock_keeps_all_others_out(tmp_path):

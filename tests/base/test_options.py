@@ -51,8 +51,8 @@ FLAGS = {
         model-location=model n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None
         relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42 storage=None study-name=search
         tower=None val-ratio=0.2 verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
-    hard_voting: """csv=[] data-location=data mode=attribute output=output/hard_voting.csv show-disagreements=False
-        sweep=None weights=None""",
+    hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
+        weights=None""",
     summary: "csv=[] name=None truth=None verbose=False",
 }
 FLAGS[finetune_age] = FLAGS[finetune]
@@ -118,6 +118,8 @@ def test_options_are_read_only():
         (["--epochs", str(10**9)], f"{10**9} is not at least 1 and at most 100000"),
         (["--workers", str(10**5)], "100000 is not at least 0 and at most 1024"),
         (["--i", str(10**30)], "is not at least 0 and at most 999999"),
+        (["--name", "a" * 81], "it takes 81 bytes, and 80 are allowed"),
+        (["--name", "한" * 27], "it takes 81 bytes, and 80 are allowed"),
     ],
 )
 def test_a_wrong_flag_or_value_is_named(argv, message, capsys):
@@ -240,3 +242,56 @@ def test_help_and_a_mistyped_flag_do_not_import_torch(script, argument):
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert f"usage: {script}" in result.stdout if argument == "--help" else argument in result.stderr
+
+
+@pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)
+def test_no_flag_takes_an_empty_value(script, capsys):
+    """An empty path would be the folder that one is in, an empty name no name at all."""
+    actions = [one for one in script.parser()._actions if one.nargs != 0]
+    for action in actions:
+        flag, count = action.option_strings[:1], action.nargs if isinstance(action.nargs, int) else 1
+        with pytest.raises(SystemExit):
+            script.parser().parse([*flag, *[""] * count])
+        assert f"argument {(flag or [action.metavar])[0]}: is empty: give a value" in capsys.readouterr().err
+
+
+MISTAKES = [
+    ("finetune.py", ["--data-location", "gone"], "data folder gone does not exist"),
+    ("finetune.py", ["--data-location", "data", "--model", "gone.pt"], "--model gone.pt is neither"),
+    ("finetune.py", ["--data-location", "data"], "model/model_0.pt is missing"),
+    ("finetune.py", ["--mixup", "0.2", "--loss-fn", "ContrastiveLoss"], "leave out --mixup"),
+    ("finetune_age.py", ["--relabel", "gone.csv"], "gone.csv does not exist"),
+    ("optuna_script.py", ["--indices", "7"], "model has no model_{i}.pt"),
+    ("main.py", ["--greedy-soup"], "model holds several sweeps, choose one with --name: a, b"),
+    ("main.py", ["--greedy-soup", "--score-on", "gone"], "--score-on gone is neither"),
+    ("main.py", ["--greedy-soup", "--ingredients", "gone.pt"], "--ingredients gone.pt does not exist"),
+    ("main.py", ["--recipe", "wise-ft", "--start-from", "gone.pt"], "gone.pt is no checkpoint file"),
+    ("validation.py", [], "several checkpoints, choose one with --model-name: a_seed1_epoch2_greedysoup_num2.pt, b_"),
+    ("validation.py", ["--name", "a"], "must mean one checkpoint, they mean a_seed1_i0_epoch2.pt, a_seed1_i1_epoch2"),
+    ("validation.py", ["--model-name", "gone"], "no checkpoint gone, neither here nor in model"),
+    ("validation.py", ["--weighted-ensemble", "gone"], "no checkpoint gone, neither here nor in model"),
+    ("inference.py", [], "several checkpoints, choose one with --model-name"),
+    ("inference.py", ["--model-location", "gone"], "model folder gone does not exist"),
+    ("inference.py", ["--demo"], 'pip install "gradio>=6"'),
+    ("hard_voting.py", ["gone.csv"], "gone.csv does not exist"),
+    ("summary.py", ["--name", "gone"], "no scores of a sweep gone"),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), MISTAKES, ids=[f"{m[0]} {m[2]}" for m in MISTAKES])
+def test_what_options_and_file_names_show_to_be_wrong_is_said_before_torch_is_imported(
+    script, arguments, message, tmp_path
+):
+    for folder in ("data", "model", "blocked"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        for stem in ("i0_epoch2", "i1_epoch2", "epoch2_greedysoup_num2"):
+            (tmp_path / "model" / f"{name}_seed1_{stem}.pt").touch()
+    for package in ("torch", "transformers", "accelerate", "gradio"):
+        (tmp_path / "blocked" / f"{package}.py").write_text("raise SystemExit('it was imported')")
+    command = [sys.executable, str(REPOSITORY / script), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "blocked"})
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -86,6 +86,18 @@ def test_of_equal_scores_what_averages_most_models_is_handed_in():
     assert recommended([(SOUP, Path("g.csv"), "not scored")], "macro_f1") is None
 
 
+def test_the_auto_ensemble_is_handed_in_where_held_out_people_cannot_tell_it_from_the_best():
+    best = (SOUP, Path("g.csv"), row("greedy soup", "g", 0.7, 0.6, 0.8))
+    near = (AUTO_ENSEMBLE, Path("auto.csv"), row("auto ensemble", "s_auto", 0.65, 0.55, 0.75))
+    far = (AUTO_ENSEMBLE, Path("auto.csv"), row("auto ensemble", "s_auto", 0.5, 0.45, 0.59))
+    assert recommended([best, near], "macro_f1") == (
+        Path("auto.csv"),
+        "the auto ensemble did best on new people where that was measured; here the soup has the best macro-F1 on 10 "
+        "held-out people, 0.700 [0.600, 0.800], against 0.650 [0.550, 0.750], and 10 people cannot tell these apart",
+    )
+    assert recommended([best, far], "macro_f1")[0] == Path("g.csv")
+
+
 def test_what_nobody_scored_says_so_and_is_never_recommended():
     rows = [row("ingredient", "a.pt", 0.3, 0.2, 0.4), row("hard vote", "of all", 0.2, 0.1, 0.3)]
     manifest = sweep(rows, {BEST_SINGLE: "output_a.csv", SOUP: "output_g.csv", HARD_VOTE: "hard_voting.csv"})

@@ -225,7 +225,7 @@ def test_addresses(capsys):
 
 def test_several_processes_show_no_page():
     with pytest.raises(InputError, match="one page of one process"):
-        demo_page.check_ready(SimpleNamespace(num_processes=2))
+        demo_page.check_ready(2)
 
 
 def free_port():

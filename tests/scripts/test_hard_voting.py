@@ -1,6 +1,7 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,9 @@ import hard_voting
 from utils.base import pictures
 from utils.base.errors import InputError
 from utils.data.decoding import decode
-from utils.ensembles.votes import attribute_votes, class_votes, most_disputed, whole_weights
-
-VOTES = pytest.mark.parametrize("vote", [class_votes, attribute_votes])
-
-
-def ones(answers):
-    return np.ones(len(answers), np.int64)
+from utils.data.origins import write_record
+from utils.ensembles.votes import class_votes
+from utils.evaluation.manifest import HARD_VOTE, SOFT_VOTE, SOUP, WEIGHTED, Manifest, read_manifest
 
 
 def save(path, answers, ids=None, header="ImageID,ans"):
@@ -33,80 +30,6 @@ def save(path, answers, ids=None, header="ImageID,ans"):
 def load(path):
     with open(path, newline="") as file:
         return [(row["ImageID"], int(row["ans"])) for row in csv.DictReader(file)]
-
-
-def plain_vote(values, weights):
-    """One row, as one would count by hand: the most weight; among equals the earliest file's value."""
-    sums = {}
-    for value, weight in zip(values, weights, strict=True):
-        sums[value] = sums.get(value, 0) + weight
-    return next(value for value in values if sums[value] == max(sums.values()))
-
-
-def plain_attribute_vote(values, weights):
-    parts = [[v // 6 for v in values], [v // 3 % 2 for v in values], [v % 3 for v in values]]
-    mask, gender, age = (plain_vote(part, weights) for part in parts)
-    return mask * 6 + gender * 3 + age
-
-
-@VOTES
-def test_unanimous_files_keep_their_answers(vote):
-    answers = np.tile(np.arange(18), (5, 1))
-    np.testing.assert_array_equal(vote(answers, np.array([1, 9, 2, 3, 1])), np.arange(18))
-    np.testing.assert_array_equal(vote(answers[:1], np.array([3])), np.arange(18))
-
-
-@VOTES
-def test_order_of_files_does_not_matter_without_ties(vote):
-    rng = np.random.default_rng(0)
-    answers, weights = rng.integers(0, 18, (6, 500)), np.array([1, 2, 4, 8, 16, 32])  # no two sums are equal
-    order = rng.permutation(6)
-    np.testing.assert_array_equal(vote(answers[order], weights[order]), vote(answers, weights))
-
-
-def test_a_tie_goes_to_the_value_with_more_weight():
-    answers = np.array([[4], [4], [9], [9]])
-    assert class_votes(answers, np.array([1, 2, 2, 2])).tolist() == [9]
-    assert class_votes(answers, np.array([2, 2, 1, 2])).tolist() == [4]
-
-
-def test_a_tie_of_equal_weight_goes_to_the_first_file_of_the_tied_values():
-    answers = np.array([[0, 9, 17], [9, 4, 2], [4, 4, 2], [9, 9, 5], [4, 17, 17]])
-    assert class_votes(answers, ones(answers)).tolist() == [9, 9, 17]  # file 0 says 0, which is not among the tied
-
-
-@VOTES
-def test_decimal_weights_tie_exactly(vote):
-    answers = np.array([[17], [0], [0]])
-    assert 0.1 + 0.2 > 0.3
-    assert vote(answers, whole_weights([0.3, 0.1, 0.2], 3)).tolist() == [17]
-    assert whole_weights([0.3, 0.1, 0.2], 3).tolist() == [3, 1, 2]
-    assert whole_weights([4, 2.0, 6], 3).tolist() == [2, 1, 3]
-
-
-def test_attribute_voting_recombines_and_may_find_a_class_that_no_file_gives():
-    answers = np.array([[0 * 6 + 1 * 3 + 2], [0 * 6 + 0 * 3 + 1], [2 * 6 + 1 * 3 + 1]])
-    assert attribute_votes(answers, ones(answers)).tolist() == [0 * 6 + 1 * 3 + 1]
-    assert class_votes(answers, ones(answers)).tolist() == [0 * 6 + 1 * 3 + 2]
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(
-    ("vote", "plain"), [(class_votes, plain_vote), (attribute_votes, plain_attribute_vote)], ids=["class", "attribute"]
-)
-def test_votes_equal_a_plain_count_row_by_row(vote, plain, seed):
-    rng = np.random.default_rng(seed)
-    answers = rng.choice(rng.choice(18, 4), (rng.integers(1, 8), 300))  # few classes, many ties
-    weights = rng.integers(1, 4, len(answers))
-    expected = [plain(column, weights.tolist()) for column in answers.T.tolist()]
-    assert vote(answers, weights).tolist() == expected
-
-
-def test_most_disputed_rows_come_first_and_unanimous_ones_not_at_all():
-    answers = np.array([[1, 1, 1, 1, 7], [1, 2, 2, 1, 7], [1, 2, 3, 4, 7]])
-    assert most_disputed(answers, ones(answers), 9).tolist() == [2, 1, 3]
-    assert most_disputed(answers, ones(answers), 2).tolist() == [2, 1]
-    assert most_disputed(answers, np.array([1, 1, 2]), 9).tolist() == [2, 3, 1]
 
 
 def test_rows_are_matched_by_id_and_the_first_file_gives_order_and_columns(tmp_path):
@@ -147,6 +70,127 @@ def test_submissions_of_several_sweeps_are_not_mixed_unasked(tmp_path):
     with pytest.raises(InputError, match=r"several sweeps \(one, two\): name one with --sweep, or the files"):
         hard_voting.main([])
     hard_voting.main([one, two])
+
+
+def test_sweeps_of_several_seeds_and_with_numbers_in_their_names_are_told_apart(tmp_path):
+    for name in ("a_seed1-2-3_epoch2_greedysoup_num3", "a_seed2_i0_epoch2", "a_auto_nobias"):
+        save(tmp_path / "output" / f"output_{name}.csv", [0])
+    hard_voting.main([])  # one sweep
+    other = Path(save(tmp_path / "output" / "output_a_seed7_seed1-2_epoch2_greedysoup_num2.csv", [1]))
+    with pytest.raises(InputError, match=r"several sweeps \(a, a_seed7\): name one with --sweep"):
+        hard_voting.main([])
+    other.rename("output/output_b_seed1-2_epoch2_uniformsoup_num2_SV_a_seed1_i0_epoch2.csv")
+    with pytest.raises(InputError, match=r"several sweeps \(a, b\)"):
+        hard_voting.main([])
+
+
+def record(path, digests, **more):
+    """The record beside a submission."""
+    members = [{"name": f"{digest}.pt", "digest": digest} for digest in digests]
+    write_record(Path(path), {"sweep": "s", "members": members, "how": {}} | more)
+
+
+OTHERS = {
+    "ten classes": (10, 60, "answers none of 60 rows with 12 or above"),
+    "one attribute": (3, 12, "answers all 12 rows with 0 to 2, as a model of one attribute does"),
+}
+
+
+@pytest.mark.parametrize(("classes", "rows", "message"), OTHERS.values(), ids=OTHERS)
+def test_answers_to_another_question_vote_as_classes_only(classes, rows, message, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, classes, (3, rows))
+    files = [save(tmp_path / f"{f}.csv", one) for f, one in enumerate(answers)]
+    with pytest.raises(InputError, match=f"0.csv {message}.*--mode class"):
+        hard_voting.main([*files, "--output", "vote.csv"])
+    assert not Path("vote.csv").exists()
+    hard_voting.main([*files, "--mode", "class", "--output", "vote.csv"])
+    expected = class_votes(answers, np.ones(3, np.int64))
+    assert [answer for _, answer in load("vote.csv")] == expected.tolist()
+    assert "gender" not in capsys.readouterr().out
+    whole = save(tmp_path / "whole.csv", rng.permutation(np.arange(rows) % 18))
+    with pytest.raises(InputError, match=message):  # beside the 18 classes, too
+        hard_voting.main([whole, files[0]])
+    for one in files:
+        record(one, "a")  # which tells that they are the 18 classes after all
+    hard_voting.main([*files, "--output", "vote.csv"])
+
+
+def test_few_rows_of_few_classes_may_be_of_the_18(tmp_path):
+    hard_voting.main([save(tmp_path / "a.csv", [0, 1, 2]), save(tmp_path / "b.csv", [2, 1, 0])])
+
+
+def test_more_than_18_classes_vote_as_classes(tmp_path):
+    files = [save(tmp_path / f"{f}.csv", ans) for f, ans in enumerate([[40, 999, 3], [41, 999, 3], [41, 7, 3]])]
+    with pytest.raises(InputError, match=r"0.csv, line 2: ans '40' is no whole number from 0 to 17"):
+        hard_voting.main(files)
+    hard_voting.main([*files, "--mode", "class", "--output", "vote.csv"])
+    assert [answer for _, answer in load("vote.csv")] == [41, 999, 3]
+    with pytest.raises(InputError, match="'1000' is no whole number from 0 to 999"):
+        hard_voting.main([save(tmp_path / "c.csv", [1000]), "--mode", "class"])
+
+
+def test_the_record_tells_of_which_classes_a_file_is(tmp_path):
+    one, two, whole = (save(tmp_path / f"{name}.csv", [0, 9, 5]) for name in ("one", "two", "whole"))
+    ten, other = ({"classes": [f"{letter}{k}" for k in range(10)]} for letter in "xy")
+    record(one, "a", **ten)
+    record(two, "b", **ten)
+    record(whole, "c")
+    with pytest.raises(InputError, match=r"one.csv is of 10 classes that are no mask, gender and age: .*--mode class"):
+        hard_voting.main([one, two])
+    hard_voting.main([one, two, "--mode", "class"])
+    for mode in ("class", "attribute"):
+        with pytest.raises(InputError, match=r"one.csv and .*whole.csv are of different classes"):
+            hard_voting.main([one, whole, "--mode", mode])
+    record(two, "b", **other)
+    with pytest.raises(InputError, match=r"one.csv and .*two.csv are of different classes"):
+        hard_voting.main([one, two, "--mode", "class"])
+    save(Path(two), [0, 9, 6])  # edited since, so the record is of another file
+    hard_voting.main([one, two, "--mode", "class"])
+    with pytest.raises(InputError, match=r"answers up to 17, and .*one.csv is of 10 classes"):
+        hard_voting.main([one, save(tmp_path / "more.csv", [0, 9, 17]), "--mode", "class"])
+    Path(f"{two}.json").write_text("[]")
+    with pytest.raises(InputError, match=r"two.csv.json is no record of a submission"):
+        hard_voting.main([one, two])
+
+
+def sweep_of_three(corrected, weight):
+    """The manifest of a sweep whose soup, soup with an age specialist and soft vote wait for the vote."""
+    Path("logs").mkdir(exist_ok=True)
+    manifest = Manifest(name="s", metric="macro_f1", best="a.pt", soups={"greedy": "g.pt"}, scores=["logs/rows.jsonl"])
+    answers = {SOUP: ("g", [1, 7, 4], {}), WEIGHTED: ("gx", corrected, {"age weight": weight})}
+    for way, (models, given, how) in {**answers, SOFT_VOTE: ("ga", [1, 8, 5], {})}.items():
+        path = Path(save(Path("output") / f"output_{way.replace(' ', '')}.csv", given))
+        record(path, models, how=how)
+        manifest.add(way, path)
+    manifest.write()
+
+
+@pytest.mark.parametrize(
+    ("corrected", "weight", "files"),
+    [([1, 7, 4], 0.0, 2), ([1, 7, 4], 0.5, 3), ([1, 8, 4], 0.5, 3)],
+    ids=["weight 0", "equal by chance", "different"],
+)
+def test_a_model_of_a_sweep_votes_once(corrected, weight, files, capsys):
+    sweep_of_three(corrected, weight)
+    hard_voting.main(["--sweep", "s"])
+    told = capsys.readouterr().out
+    assert f"attribute vote of {files} files on 3 rows" in told
+    assert ("has the same models and answers as output/output_soup.csv: counted once" in told) == (files == 2)
+    assert ("the same answer on every row as [0]: [1]" in told) == (files == 3 and corrected == [1, 7, 4])
+    named = ["output/output_soup.csv"] * 2 + ["output/output_softvote.csv"]
+    hard_voting.main([*named, "--output", "vote.csv"])  # files that one names count as often as they are named
+    assert "vote of 3 files" in capsys.readouterr().out
+
+
+def test_the_vote_of_a_sweep_is_a_file_of_its_own(tmp_path):
+    sweep_of_three([1, 7, 4], 0.5)
+    save(tmp_path / "output" / "hard_voting.csv", [5])  # of another sweep, or of files that were named
+    save(tmp_path / "output" / "hard_voting_other.csv", [5])
+    hard_voting.main(["--sweep", "s"])
+    assert load("output/hard_voting_s.csv") == [("0.jpg", 1), ("1.jpg", 7), ("2.jpg", 4)]
+    assert load("output/hard_voting.csv") == load("output/hard_voting_other.csv") == [("0.jpg", 5)]
+    assert read_manifest("s").submissions[HARD_VOTE] == "output/hard_voting_s.csv"
 
 
 def test_mode_and_weights_steer_the_vote(tmp_path, capsys):
@@ -272,11 +316,6 @@ def test_a_weight_that_is_no_positive_number_is_refused(weight, capsys):
         hard_voting.parser().parse(["a.csv", f"--weights={weight}"])
     assert stop.value.code == 2
     assert weight in capsys.readouterr().err
-
-
-def test_whole_weights_refuses_what_is_not_above_0():
-    with pytest.raises(InputError, match="weight 0 is not above 0"):
-        whole_weights([1, 0], 2)
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):

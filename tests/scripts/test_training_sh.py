@@ -243,11 +243,17 @@ def test_a_failure_of_one_worker_ends_the_others(sweep):
         ({"extra": "--epochs=3"}, "--epochs is set by the environment"),
         ({"extra": "--random_seed"}, "--random_seed is set by the environment"),
         (array(7, 1, 7, count=3), "a SLURM array must be a plain range"),
+        (
+            array(0, 0, 1, count=0) | {"SLURM_ARRAY_TASK_COUNT": "0"},
+            "SLURM_ARRAY_TASK_COUNT and SLURM_ARRAY_TASK_STEP",
+        ),
+        ({"RELABEL": "gone.csv"}, "--relabel gone.csv does not exist"),
+        ({"MODEL": "gone.pt"}, "--model gone.pt is neither"),
+        ({"extra": "--keep-top=1 --val-ratio=0"}, "--keep-top goes by held-out scores"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(sweep, env, message):
-    arguments = [env.pop("extra")] if "extra" in env else []
-    result, calls = sweep(*arguments, **env)
+    result, calls = sweep(*env.pop("extra", "").split(), **env)
     assert result.returncode == 1
     assert calls == []
     assert len(result.stderr.splitlines()) == 1
@@ -257,24 +263,67 @@ def test_a_mistake_is_one_line_before_any_work(sweep, env, message):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"STAGES": "validation"}, "validation.py: error: argument --sweep: no scores of a sweep finetune_cp in"),
-        ({"STAGES": "soup", "METRIC": "f1"}, "main.py: error: argument --metric: invalid choice: 'f1'"),
+        ({"METRIC": "f1", "STAGES": "soup"}, "argument --metric: invalid choice: 'f1'"),
+        ({"NAME": "../x"}, "argument --name: '../x': use letters"),
+        ({"NAME": "n" * 82, "STAGES": "vote"}, "it takes 82 bytes, and 80 are allowed"),
+        ({"NAME": "한" * 30}, "it takes 90 bytes, and 80 are allowed"),
+        ({"extra": "--lrr"}, "unrecognized arguments: --lrr (did you mean --lr?)"),
+        ({"extra": "--lr=fast"}, "argument --lr: 'fast' is no number"),
     ],
 )
-def test_what_a_script_refuses_stops_the_sweep_there(sweep, env, message):
-    result, calls = sweep(**env)
+def test_what_the_scripts_would_refuse_is_told_before_any_of_them_starts(sweep, env, message):
+    result, calls = sweep(*env.pop("extra", "").split(), **env)
+    assert result.returncode == 1
+    assert calls == []
+    assert message in result.stderr.splitlines()[0]
+    assert result.stderr.splitlines()[1:] == ["see python finetune.py --help"]
+
+
+@pytest.mark.parametrize("name", ["ID", "MIN", "MAX", "COUNT", "STEP"])
+def test_a_number_of_slurm_is_never_run_as_code(sweep, name, tmp_path):
+    result, calls = sweep(**array(0, 0, 0) | {f"SLURM_ARRAY_TASK_{name}": "a[$(touch run)0]"})
+    assert not (tmp_path / "run").exists()
+    assert (result.returncode, calls) == (1, [])
+    assert "is a[$(touch run)0], expected a whole number" in result.stderr
+
+
+def test_a_name_left_from_a_rehearsal_is_told_before_a_second_sweep_begins(sweep, tmp_path):
+    left = tmp_path / "model" / "finetune_cp_seed42_i0_epoch5.pt"
+    left.touch()
+    result, calls = sweep(EPOCHS="20")
+    assert (result.returncode, calls) == (1, [])
+    (told,) = result.stderr.splitlines()
+    assert f"{left.relative_to(tmp_path)} is of 5 epochs, and with EPOCHS=20 it would be of 20: choose another" in told
+    assert sweep(EPOCHS="5")[0].returncode == 0
+    assert sweep("--save-every", "5", EPOCHS="20")[0].returncode == 0
+    assert sweep("--overwrite", EPOCHS="20")[0].returncode == 0
+    assert "is of 5 epochs" not in sweep(EPOCHS="20", STAGES="summary")[0].stderr  # nothing is trained
+
+
+def test_each_stage_says_which_of_how_many_it_is(sweep):
+    result, _ = sweep(INDICES="0 1")
+    first, last = (line for line in result.stdout.splitlines() if line.startswith("=="))
+    assert first == "== stage 1 of 2: finetune.py, 2 runs, 0 min after the start"
+    assert last == "== stage 2 of 2: finetune_age.py, 0 min after the start"
+
+
+def test_what_a_script_refuses_stops_the_sweep_there(sweep):
+    result, calls = sweep(STAGES="validation")
     assert result.returncode == 1
     assert calls == []  # a stage on one process does not wait for the launcher
     told, _, last = result.stderr.splitlines()
-    assert told.startswith(message)
+    assert told.startswith("validation.py: error: argument --sweep: no scores of a sweep finetune_cp in")
     assert last.startswith("training.sh stopped: ")
 
 
-def test_the_metric_reaches_fine_tuning_when_it_is_asked_for(sweep):
-    _, calls = sweep(INDICES="0", METRIC="accuracy")
-    assert all(" --metric accuracy" in call for call in calls)
-    _, calls = sweep(INDICES="0")
-    assert not any(" --metric" in call for call in calls)
+@pytest.mark.parametrize(("env", "metric"), [({}, "macro_f1"), ({"METRIC": "accuracy"}, "accuracy")])
+def test_every_stage_that_chooses_does_so_by_one_metric(sweep, env, metric):
+    """Ingredients, the age specialist, soups, and the weight and the ensemble of validation.py."""
+    stages = {"STAGES": "finetune age soup validation", "INDICES": "0", "CUDA_VISIBLE_DEVICES": "0,1", "JOBS": "1"}
+    _, calls = sweep(**stages, **env)
+    scripts = [re.search(r"/(\w+)\.py ", call)[1] for call in calls]
+    assert scripts == ["finetune", "finetune_age", "main", "validation"]
+    assert all(f" --metric {metric}" in call for call in calls)
 
 
 def demo(**env):
@@ -312,7 +361,7 @@ def test_the_demo_and_the_same_killed_three_times_end_in_the_same_files(tmp_path
     process = demo(**small)
     told, _ = process.communicate(timeout=600)
     assert process.returncode == 0, told
-    for name in ("hard_voting.csv", "output_demo_auto.csv"):
+    for name in ("hard_voting_demo.csv", "output_demo_auto.csv"):
         with open(f"demo_run/output/{name}") as file:
             assert len(list(csv.DictReader(file))) == 280
     assert re.match(

@@ -24,6 +24,7 @@ import finetune_age
 import summary
 from utils.base.errors import InputError
 from utils.data.labels import Labelling
+from utils.evaluation.manifest import Manifest
 from utils.models.checkpoints import read_checkpoint
 from utils.reports.mistakes import confusions, error_rates
 
@@ -213,6 +214,29 @@ def test_the_summary_leaves_out_what_is_stale_or_scored_on_others(trained, faces
     train(faces, pretrained, "--wd", 0.5, "--overwrite")  # index 0, so the uniform soup changes
     soup(faces, "--greedy-soup", "--uniform-soup")
     assert "soft vote" not in told()
+
+
+def test_the_summary_of_one_sweep_lists_no_file_of_another(capsys):
+    Path("output").mkdir()
+    Path("logs").mkdir()
+    Path("truth.csv").write_text("ImageID,ans,person\na.jpg,3,p\nb.jpg,3,q\n")
+    for name in ("output_one_seed1_i0_epoch2", "output_two_seed1-2_epoch2_greedysoup_num2"):
+        Path(f"output/{name}.csv").write_text("ImageID,ans\na.jpg,3\nb.jpg,4\n")
+    with pytest.raises(InputError, match=r"several sweeps \(one, two\): name one with --name"):
+        summary.main(["--truth", "truth.csv"])
+    scores = {"accuracy": 0.5, "accuracy_interval": [0, 1], "macro_f1": 0.5, "macro_f1_interval": [0, 1]}
+    known = {"people": "held-out people", "split": "s", "digest": "d", "images": 2, "persons": 2}
+    Path("logs/rows.jsonl").write_text(json.dumps({"kind": "ingredient", "model": "m.pt", **known, **scores}) + "\n")
+    for name in ("one", "three"):  # inference.py has written no submissions of them with --sweep
+        Manifest(
+            name=name, metric="macro_f1", best="m.pt", soups={"greedy": "g.pt"}, scores=["logs/rows.jsonl"]
+        ).write()
+    summary.main(["--name", "one", "--truth", "truth.csv"])
+    told = capsys.readouterr().out
+    assert "output_one_seed1_i0_epoch2.csv" in told
+    assert "two" not in told
+    with pytest.raises(InputError, match=r"no submissions of three for the images of truth\.csv"):
+        summary.main(["--name", "three", "--truth", "truth.csv"])
 
 
 def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):

@@ -105,9 +105,10 @@ def test_files_that_do_not_belong_together_are_one_clear_error(zoo):
         (("--ingredients", "zoo_0.pt", "--score-on", "gone"), "--score-on gone is neither a folder"),
         (("--ingredients", "five.pt"), "five.pt has a head of 5 classes, expected 18"),
     ]
+    Path("data").mkdir()
     for arguments, message in cases:
         with pytest.raises(InputError, match=message):
-            soup(Path("nowhere"), *arguments, "--greedy-soup")
+            soup(Path("data"), *arguments, "--greedy-soup")
     shutil.copy("zoo_0.pt", "copy.pt")
     with pytest.raises(InputError, match="1 of the files have the weights of another one"):
         soup(Path("nowhere"), "--ingredients", "zoo_0.pt", "copy.pt", "--score-on", "images", "--greedy-soup")

@@ -26,7 +26,7 @@ from utils.evaluation.scores import score
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import build
-from utils.soups.recipes import recipe_function
+from utils.soups.recipes import Soup, recipe_function
 from utils.soups.report import verdict
 
 NAME = "finetune_cp_seed42"
@@ -185,6 +185,38 @@ def test_a_second_call_evaluates_nothing(souped, faces, pretrained, monkeypatch,
     arguments = ("--recipe", *searches, "--metric", "macro_f1", "--start-from", pretrained / "model_0.pt")
     assert soup(faces, *arguments) == souped[1]
     assert {path: path.read_bytes() for path in Path("logs/journals").iterdir()} == journals
+
+
+@pytest.mark.parametrize("order", ["as searched", "another"])
+def test_the_published_choice_says_what_macro_f1_would_choose_and_saves_none_of_it(
+    souped, faces, order, monkeypatch, tmp_path, capsys
+):
+    shutil.copytree(souped[0], tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    if order == "another":  # a search that keeps its first and best model only, whatever else would raise the score
+        monkeypatch.setattr("utils.soups.recipes.make_soup", lambda evaluator, _: single_model(evaluator))
+    soup(faces, "--greedy-soup")
+    (told,) = re.findall(r"^saved model/\S+\.pt; (macro-F1 would have .*)$", capsys.readouterr().out, re.MULTILINE)
+    by_accuracy, by_macro_f1 = saved(Path(), "greedy"), saved(souped[0], "greedy")
+    assert by_accuracy.meta["options"]["metric"] == "accuracy"
+    if by_accuracy.digest == by_macro_f1.digest:
+        assert told == "macro-F1 would have chosen the same greedy soup"
+    else:
+        count, own = len(by_macro_f1.meta["made_from"]), by_accuracy.meta["scores"]["macro_f1"]
+        assert told == (
+            f"macro-F1 would have chosen a greedy soup of {count}, with macro-F1 {reached(souped, 'greedy'):.4f} "
+            f"instead of {own:.4f}: --metric macro_f1 makes it, in place of this one"
+        )
+    soup(faces, "--greedy-soup", "--metric", "macro_f1")
+    assert "would have chosen" not in capsys.readouterr().out
+
+
+def single_model(evaluator):
+    """The soup of the worst ingredient."""
+    evaluator.begin("greedy")
+    worst = evaluator.order[-1]
+    mixture = Mixture.of([evaluator.ingredients[worst]])
+    return Soup("greedy", mixture, evaluator.logits[worst], [], 0, "", 0.0)
 
 
 def test_a_lost_logit_cache_costs_an_evaluation_and_changes_nothing(souped, faces, monkeypatch, tmp_path):

@@ -185,6 +185,23 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def fitted(stem: str, behind: str = "") -> str:
+    """The stem of a file name and what stands `behind` it; a stem that is too long is cut, and a digest of it stands
+    for what is gone.
+
+    Every name that is joined of others goes through here, since the names of two sweeps may be long, and seeds many.
+    """
+    room = LONGEST_STEM - len(behind.encode())
+    if len(stem.encode()) > room:
+        mark = f"_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+        stem = stem.encode()[: room - len(mark)].decode(errors="ignore") + mark
+    return stem + behind
+
+
+# A file system takes 255 bytes, of which `atomic` wants TEMPORARY_BYTES and scripts up to 34, as for
+# `everyone_individual_results_` and `.jsonl`; older systems for a disk or a page in a browser take fewer.
+LONGEST_STEM = 130
+LONGEST_RUN_NAME = 80  # with `Age_` before it, and seed, index and epoch behind it, it is no longer than a stem
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
 CACHE = Path("cache")  # decoded photographs, safe to delete
 OUTPUT = Path("output")  # submissions

@@ -31,6 +31,7 @@ SOFT_VOTING_RULES = ("minmax", "mean", "log")
 EVALUATION_BATCH = 64
 BATCH, WORKERS = number(int, 1, 2**20), number(int, 0, 1024)  # more than these no machine has room for
 START_FILE = "start.pt"  # what a soup that has a share of the start calls that ingredient
+RECORD_FILE = "soup.json"  # our record in an exported folder
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,21 @@ def add_data_location(parser: Parser) -> None:
     parser.group("data").add_argument(
         "--data-location", type=Path, metavar="DIR", default=Path("data"), help="folder of the photographs"
     )
+
+
+def data_folder(location: Path) -> Path:
+    """The folder of the photographs; raises `InputError` when it is not there."""
+    if not Path(location).is_dir():
+        raise InputError(f"data folder {location} does not exist: give --data-location")
+    return Path(location)
+
+
+def check_files(options: Options) -> None:
+    """Raise `InputError` for photographs or corrections that are not there, before anything heavy is imported."""
+    data_folder(options.data_location)
+    relabel = getattr(options, "relabel", None)
+    if relabel and not relabel.is_file():
+        raise InputError(f"--relabel {relabel} does not exist or is no file")
 
 
 def add_split(parser: Parser) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from utils.base.errors import visible
+from utils.base.files import LONGEST_RUN_NAME
 
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
 GROUPS = (
@@ -77,6 +78,12 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
         self.check(options)
         return options.sealed()
+
+    def _get_value(self, action: argparse.Action, arg_string: str):
+        """Overrides argparse's, which takes nothing for a value: an empty path would be this very folder."""
+        if not arg_string.strip():
+            raise argparse.ArgumentError(action, "is empty: give a value, or leave it out")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and where the flags are explained in another; exit code 2."""
@@ -237,4 +244,9 @@ def run_name(text: str) -> str:
     """A name that is safe in file names and cannot be mistaken for an age specialist's."""
     if not re.fullmatch(r"\w[\w.+-]*", text) or text.startswith("Age_"):
         raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits and . + - _, not beginning with Age_")
+    if (length := len(text.encode())) > LONGEST_RUN_NAME:
+        raise argparse.ArgumentTypeError(
+            f"{text} is too long for names of files: it takes {length} bytes, and {LONGEST_RUN_NAME} are allowed (a "
+            "letter outside ASCII takes two to four)"
+        )
     return text

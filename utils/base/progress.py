@@ -26,7 +26,10 @@ class ProgressBar(tqdm):
         unit: str = "image",
         speaks: bool = True,
         initial: int = 0,
+        behind: int = 0,
     ):
+        """`behind` counts what other bars will do after this one, at the same pace."""
+        self.behind = behind
         self.by_line, self.begun = not sys.stderr.isatty(), time.monotonic()
         every = MINUTE if self.by_line else 0.1
         super().__init__(
@@ -46,13 +49,21 @@ class ProgressBar(tqdm):
             self.initial, self.n = self.initial + done - self.n, done
 
     def display(self, msg=None, pos=None) -> None:
-        """Overrides tqdm's: a line where there is no terminal."""
+        """Overrides tqdm's: with what is left for all, and a line where there is no terminal."""
+        elapsed = time.monotonic() - self.begun
+        speed = (self.n - self.initial) / elapsed if elapsed else 0
+
+        def left(count: float) -> str:
+            return f"about {duration(count / speed)} left" if speed else "an unknown time left"
+
+        to_do = (self.total or 0) - self.n
+        for_all = f"{left(to_do + self.behind)} for all" if self.behind else ""
         if not self.by_line:
+            self.postfix = for_all or self.postfix
             super().display(msg, pos)
-        elif (elapsed := time.monotonic() - self.begun) >= MINUTE and self.total:
-            speed = (self.n - self.initial) / elapsed
-            left = duration((self.total - self.n) / speed) if speed else "an unknown time"
-            log.info("%s: %d of %d, about %s left", self.desc.removesuffix(": "), self.n, self.total, left)
+        elif elapsed >= MINUTE and self.total:
+            place = f"{self.n} of {self.total}" if self.unit == "image" else f"{self.unit} {self.n} of {self.total}"
+            log.info("%s", ", ".join(filter(None, (f"{self.desc.removesuffix(': ')}: {place}", left(to_do), for_all))))
 
     def close(self) -> None:
         """Overrides tqdm's, which would end the lines with a carriage return."""

@@ -6,6 +6,7 @@ Like `utils.base.options` this imports nothing heavy.
 from pathlib import Path
 
 from utils.base import flags
+from utils.base.errors import InputError
 from utils.base.flags import add_push
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, age_range, frozen_part, number, run_name, seed_and_index, true_or_false
@@ -19,7 +20,7 @@ RELEASE = "ViT-B/32"  # --model: the model-soups release, one file model_{i}.pt 
 
 def finetune_parser(docstring: str, script: str) -> Parser:
     """The parser of finetune.py and finetune_age.py."""
-    parser = Parser(docstring, script)
+    parser = Parser(docstring, script, check)
     add_searched(parser)
     add_runs(parser)
     flags.add_locations(parser)
@@ -56,6 +57,19 @@ def takes_mixed_labels(loss_fn: str) -> bool:
 def each_index_has_a_start(model: str) -> bool:
     """Whether `--i` chooses what a run starts from; with any `--model` but the release all indices share one start."""
     return model == RELEASE
+
+
+def check(options: Options) -> None:
+    """Raise `InputError` for options that contradict each other."""
+    mixing = next((flag for flag in ("mixup", "half_cutmix") if getattr(options, flag, None)), None)
+    scored = {"--keep best": options.keep == "best", "--patience": options.patience}
+    scored["--keep-top"] = getattr(options, "keep_top", None)  # a study has neither this nor mixup
+    if not options.val_ratio and any(scored.values()):
+        asked = next(flag for flag, given in scored.items() if given)
+        raise InputError(f"{asked} goes by held-out scores, and --val-ratio 0 leaves nobody to score on")
+    if mixing and not takes_mixed_labels(options.loss_fn):
+        flag = mixing.replace("_", "-")
+        raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out --{flag}")
 
 
 def add_searched(parser: Parser) -> None:

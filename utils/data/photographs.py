@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
+from utils.base.flags import data_folder
 from utils.base.tables import read_dicts, tell_once
 from utils.data.decoding import SUFFIXES, hidden
 from utils.data.labels import GENDERS, MASKS, STEM_MASKS, Labelling, Person, age_group, parse_age, parse_person
@@ -120,9 +121,7 @@ def _person_of_folders(people: Iterable[Person]) -> dict[str, str]:
 
 def training_folder(data_location: Path) -> Path:
     """The folder of person folders: `train/images`, `images` or the location itself, the first that is there."""
-    location = Path(data_location)
-    if not location.is_dir():
-        raise InputError(f"data folder {location} does not exist: give --data-location")
+    location = data_folder(data_location)
     for candidate in (location / "train" / "images", location / "images", location):
         if candidate.is_dir():
             return candidate

@@ -1,6 +1,5 @@
 """Submission files: the columns of `info.csv` with `ans` filled in; rows of several are matched by `ImageID`."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.base.files import OUTPUT, sha256_of, write_text
+from utils.base.files import OUTPUT
 from utils.base.tables import open_table, tell_once, write_table
 from utils.data.labels import Labelling
 
 CLASS_IDS = {str(class_id): class_id for class_id in range(Labelling().num_classes)}
+ANY_CLASS_IDS = {str(class_id): class_id for class_id in range(1000)}  # where other classes than the 18 may vote
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,9 @@ def find_submissions(folder: Path = OUTPUT) -> list[Path]:
     return [path for path in sorted(folder.glob("output_*.csv")) if not path.name.endswith("_probs.csv")]
 
 
-def sweep_of(path: Path) -> str | None:
-    """The sweep that a submission comes from: its record tells, or in one without a record its name, as the scripts
-    write it; None when nothing tells.
-    """
-    record = path.with_name(f"{path.name}.json")
-    if record.is_file():
-        try:
-            if name := json.loads(record.read_text(encoding="utf-8")).get("sweep"):
-                return str(name)
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
-    for word in ("_seed", "_auto"):
-        name, found, _ = path.stem.removeprefix("output_").partition(word)
-        if found:
-            return None if name == "all" else name
-    return None
-
-
-def read_submission(path: Path, filled: str = "ImageID") -> Submission:
-    """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is a class id from 0
-    to 17.
+def read_submission(path: Path, filled: str = "ImageID", class_ids: dict[str, int] = CLASS_IDS) -> Submission:
+    """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is one of `class_ids`,
+    by default from 0 to 17.
 
     Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id and a blank cell
     in the column `filled` (with its line), and a doubled `ImageID`.
@@ -65,12 +47,12 @@ def read_submission(path: Path, filled: str = "ImageID") -> Submission:
         row[key] = without_spaces(row[key], path)
         if not row[never_blank].strip():
             raise InputError(f"{path}, line {line}: the column {columns[never_blank]} is blank: fill it in")
-        if row[ans] not in CLASS_IDS:
+        if row[ans] not in class_ids:
             raise InputError(
-                f"{path}, line {line}: ans {row[ans]!r} is no whole number from 0 to {len(CLASS_IDS) - 1}"
+                f"{path}, line {line}: ans {row[ans]!r} is no whole number from 0 to {len(class_ids) - 1}"
             )
         rows.append(row)
-        answers.append(CLASS_IDS[row[ans]])
+        answers.append(class_ids[row[ans]])
     if not rows:
         raise InputError(f"{path} has a header but no rows")
     ids = [row[key] for row in rows]
@@ -143,9 +125,3 @@ def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], 
     """Write `rows` with the class ids `preds` (N,) as their answers, atomically."""
     filled = (answered(columns, row, pred) for row, pred in zip(rows, preds.tolist(), strict=True))
     return write_table(path, answered_columns(columns), filled)
-
-
-def write_record(submission: Path, record: dict) -> Path:
-    """Tell beside a submission what it was made from: `record`, and the SHA-256 of the file that it belongs to."""
-    content = {"file": submission.name, "sha256": sha256_of(submission), **record}
-    return write_text(submission.with_name(f"{submission.name}.json"), json.dumps(content, indent=2) + "\n")

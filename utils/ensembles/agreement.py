@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.base.terminal import percent
-from utils.data.labels import Labelling
+from utils.data.labels import Classes, Labelling
 
+LABELLING = Labelling()
 NEAR = 4  # files are nearly one vote when they differ on this many times fewer rows than the middle pair
 
 
@@ -46,9 +47,23 @@ def groups(same: np.ndarray, rows: int) -> list[list[int]]:
     return [group for group in found.values() if len(group) > 1]
 
 
-def file_lines(names: Sequence[str], weights: Sequence[float], answers: np.ndarray, preds: np.ndarray) -> list[str]:
+def equal_files(same: np.ndarray, rows: int) -> list[list[int]]:
+    """Groups of two or more files that give the same answers everywhere."""
+    found = {}
+    for k in range(len(same)):
+        found.setdefault(int((same[k] == rows).argmax()), []).append(k)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def file_lines(
+    names: Sequence[str],
+    weights: Sequence[float],
+    answers: np.ndarray,
+    preds: np.ndarray,
+    classes: Labelling | Classes = LABELLING,
+) -> list[str]:
     """One line per file, by number: the rows that the vote `preds` (N,) changes, agreement, weight and name."""
-    parts = {"class": answers, **Labelling().decode(answers)}
+    parts = {"class": answers, **classes.decode(answers)}
     lines = ["        rows  mean agreement with the others, %"]
     lines += [f"     changed  {'  '.join(f'{name:>6}' for name in parts)}  weight  file"]
     means = [mean_percent(agreement(part), len(preds)) if len(names) > 1 else ["-"] for part in parts.values()]
@@ -62,6 +77,9 @@ def file_lines(names: Sequence[str], weights: Sequence[float], answers: np.ndarr
 def comparison_lines(same: np.ndarray, rows: int) -> list[str]:
     """The table of two or more files, and in words which are nearly one vote and which is least like the others."""
     lines = ["rows on which two files give the same class, in percent, rounded down", *percent_table(same, rows)]
+    for first, *others in equal_files(same, rows):
+        numbers = " ".join(f"[{k}]" for k in others)
+        lines.append(f"the same answer on every row as [{first}]: {numbers}; a model counts once for each file of it")
     for group in groups(same, rows):
         members = " ".join(f"[{k}]" for k in group)
         least = percent(same[group[0], group].min(), rows)

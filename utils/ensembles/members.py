@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.base.files import write_text
+from utils.base.files import fitted, write_text
 from utils.base.options import Options
 from utils.base.records import read_record
 from utils.data.labels import Classes, Labelling
@@ -234,20 +234,21 @@ def combine_readable(ensemble: Ensemble, logits: list[np.ndarray]) -> np.ndarray
 
 
 def weighted_name(model: Checkpoint, ages: Sequence[Checkpoint]) -> str:
-    return f"{model.name}_WE_{_joined_names(ages)}"
+    return _joined_names(f"{model.name}_WE_", ages)
 
 
 def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint], rule: str = "minmax") -> str:
     """The names of all, and the rule when it is not the published one."""
-    return f"{model.name}_SV_{_joined_names(others)}" + ("" if rule == "minmax" else f"_{rule}")
+    return _joined_names(f"{model.name}_SV_", others, "" if rule == "minmax" else f"_{rule}")
 
 
-def _joined_names(checkpoints: Sequence[Checkpoint]) -> str:
-    """Or, where a file name would become too long, their number and a digest of the names."""
+def _joined_names(before: str, checkpoints: Sequence[Checkpoint], behind: str = "") -> str:
+    """The names of all; of more than three, or where a file name would be too long, their number and a digest."""
     names = "_".join(one.name for one in checkpoints)
-    if len(checkpoints) <= 3:
-        return names
-    return f"{len(checkpoints)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    whole = f"{before}{names}{behind}"
+    if len(checkpoints) <= 3 and fitted(whole) == whole:
+        return whole
+    return fitted(f"{before}{len(checkpoints)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}{behind}")
 
 
 def save_age_weight(model: Checkpoint, ages: Sequence[Checkpoint], record: dict) -> Path:

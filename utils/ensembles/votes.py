@@ -11,9 +11,12 @@ from fractions import Fraction
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
+from utils.data.labels import Classes, Labelling
+from utils.data.origins import origin_of
+from utils.data.submissions import Submission
 
 LABELLING = Labelling()
+MANY_OF_THREE, MANY_MASKED = 10, 50  # rows: of the task's photographs a third are of class 0 to 2, a seventh unmasked
 
 
 def whole_weights(weights: Sequence[float], files: int) -> np.ndarray:
@@ -32,6 +35,53 @@ def whole_weights(weights: Sequence[float], files: int) -> np.ndarray:
     if sum(whole) >= 2**63:
         raise InputError(f"weights {min(weights)} and {max(weights)} are too far apart to be added exactly")
     return np.array(whole, np.int64)
+
+
+def classes_of_vote(files: Sequence[Submission], mode: str) -> Labelling | Classes:
+    """What the answers of all files mean: what their records tell, else the 18 classes, if the answers can be those.
+
+    Without a record answers of 0 to 2 only, or not one without a mask, among many are hardly those of the 18 classes.
+    A vote on classes is right whatever they mean; numbers then stand for them. Raises `InputError` for files of
+    different classes, and where mask, gender and age are to be voted on and there are none.
+    """
+    origins = [origin_of(one.path) for one in files]
+    told = [k for k, origin in enumerate(origins) if origin]
+    known, source = (origins[told[0]].classes, files[told[0]].path) if told else (LABELLING, None)
+    for k in told:
+        if _meaning(origins[k].classes) != _meaning(known):
+            raise InputError(f"{source} and {files[k].path} are of different classes: leave one of them out")
+    largest = max(int(one.answers.max()) for one in files)
+    if told and largest >= known.num_classes:
+        raise InputError(f"there are answers up to {largest}, and {source} is of {known.num_classes} classes")
+    odd = next(
+        (words for one, origin in zip(files, origins, strict=True) if not origin and (words := oddity(one))), ""
+    )
+    if mode == "attribute":
+        if _meaning(known) != _meaning(LABELLING):
+            odd = f"{source} is of {known.num_classes} classes that are no mask, gender and age"
+        if odd:
+            raise InputError(f"{odd}: vote with --mode class if it belongs here, else leave it out")
+    elif not told and (odd or largest >= LABELLING.num_classes):
+        return Classes(tuple(map(str, range(largest + 1))))
+    return known
+
+
+def _meaning(classes: Labelling | Classes) -> tuple[str, ...]:
+    """What sets classes apart; other age limits are the same question."""
+    return classes.attributes or classes.classes
+
+
+def oddity(file: Submission) -> str:
+    """In words why the answers of a file are hardly those of the 18 classes; nothing when they may be."""
+    rows, last, ages = len(file.answers), int(file.answers.max()), LABELLING.shape[-1]
+    bare = int(LABELLING.encode(mask=2, gender=0, age=0))  # the first class without a mask
+    if last < ages and rows >= MANY_OF_THREE:
+        return f"{file.path} answers all {rows} rows with 0 to {ages - 1}, as a model of one attribute does"
+    if last < bare and rows >= MANY_MASKED:
+        return (
+            f"{file.path} answers none of {rows} rows with {bare} or above (no mask), as other classes than the 18 do"
+        )
+    return ""
 
 
 def tally(answers: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
@@ -59,8 +109,20 @@ def attribute_votes(answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return LABELLING.encode(**votes)
 
 
+def repeated(files: Sequence[Submission], answers: np.ndarray) -> dict[int, int]:
+    """For each file that gives the answers of an earlier one everywhere, and by the same models as their records
+    tell, the number of that one: a soup and what an age specialist of weight 0 makes of it.
+    """
+    origins, found = [origin_of(one.path) for one in files], {}
+    for k, origin in enumerate(origins):
+        same = [j for j in range(k) if origin and origins[j] and origins[j].models == origin.models]
+        equal = [j for j in same if (answers[j] == answers[k]).all()]
+        found |= {k: equal[0]} if equal else {}
+    return found
+
+
 def most_disputed(answers: np.ndarray, weights: np.ndarray, limit: int) -> np.ndarray:
     """Up to `limit` rows on which the files disagree, those with least weight behind their leading class first."""
-    leading = tally(answers, weights, LABELLING.num_classes).max(1)
+    leading = tally(answers, weights, int(answers.max()) + 1).max(1)
     order = np.argsort(leading, kind="stable")
     return order[leading[order] < weights.sum()][:limit]

@@ -1,11 +1,10 @@
 """Which submission of a sweep to hand in, by what the people say who are held out."""
 
-import json
 from pathlib import Path
 
-from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
+from utils.data.origins import record_of
 from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
@@ -32,17 +31,16 @@ def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
 
 def _of_scored_weights(path: Path, row: dict) -> bool:
     """Whether the model that a row scores is, with the very same weights, one of those that made a submission."""
-    record = path.with_name(f"{path.name}.json")
-    if "digest" not in row or not record.is_file():
-        return True
-    try:
-        return row["digest"] in [one["digest"] for one in json.loads(record.read_text(encoding="utf-8"))["members"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{record} is no record of a submission ({error}): remove it") from error
+    members = record_of(path).members
+    return not members or row.get("digest", members[0].digest) in [one.digest for one in members]
 
 
 def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[Path, str] | None:
-    """The file that scores best by `metric` on held-out people, and why in one sentence; None when none was scored."""
+    """The file to hand in, and why in one sentence; None when none was scored.
+
+    It is the auto ensemble, unless by `metric` the intervals of held-out people set it below the best; without one it
+    is the file that scores best.
+    """
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
     if not scored:
         return None
@@ -50,7 +48,14 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     title, persons = METRICS[metric].title, best["persons"]
     why = f"the {way} has the best {title} on {persons} held-out people, {with_interval(best, metric)}"
     interval = f"{metric}_interval"
-    near = [row for _, _, row in scored if row is not best and row[interval][1] >= best[interval][0]]
+    low = best[interval][0]
+    near = [one for one in scored if one[2] is not best and one[2][interval][1] >= low]
+    for other, file, row in near:
+        if other == AUTO_ENSEMBLE:
+            return file, (
+                f"the {other} did best on new people where that was measured; here {why}, against "
+                f"{with_interval(row, metric)}, and {persons} people cannot tell these apart"
+            )
     if near:
         others = len(scored) - 1
         count = "all others" if len(near) == others else f"{len(near)} of {others} others"

@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 
 KINDS = {("age",): "an age specialist of 3 classes", ALL_ATTRIBUTES: "a model of 18 classes"}
-DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
 

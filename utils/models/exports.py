@@ -21,12 +21,13 @@ from torch import nn
 
 from utils.base.errors import InputError
 from utils.base.files import atomic, is_alive, require_writable
+from utils.base.flags import RECORD_FILE
 from utils.base.options import Options
 from utils.models.card import model_card
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
 from utils.models.foreign import HEAD
-from utils.models.weights import HEAD_FILE, RECORD_FILE, digest, read_weights
+from utils.models.weights import HEAD_FILE, digest, read_weights
 
 log = logging.getLogger(__name__)
 

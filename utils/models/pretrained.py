@@ -1,6 +1,5 @@
 """The pretrained weights that a fine-tuning run starts from, and the anchor of its sweep."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,55 +10,10 @@ from utils.base.files import CACHE
 from utils.base.flags import START_FILE
 from utils.base.options import Options
 from utils.base.runtime import main_first
-from utils.base.training_flags import RELEASE, each_index_has_a_start
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.heads import head_file, read_head
-from utils.models.weights import HUB_NAMES, Weights, at_image_size, digest, read_weights
-
-
-def find_pretrained(options: Options) -> tuple[str, str]:
-    """The sources of the run's own weights and of the sweep's anchor: the lowest `model_{i}.pt` there is, else the
-    same.
-
-    Raises `InputError` before anything is loaded when the file or folder is not there.
-    """
-    if not each_index_has_a_start(options.model):
-        source = HUB_NAMES.get(options.model, options.model)
-        known = ", ".join((RELEASE, *HUB_NAMES))
-        if not source or not (Path(source).exists() or re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
-            raise InputError(f"--model {source or repr(source)} is neither {known}, a hub id, a folder nor a file")
-        return source, source
-    folder, present = _release_files(options)
-    own = folder / f"model_{options.i}.pt"
-    if not own.is_file():
-        there = f"has the indices {', '.join(map(str, sorted(present)))}" if present else "has no model_{i}.pt"
-        raise InputError(
-            f"{own} is missing ({folder} {there}): download the release with 'python main.py --download-models "
-            f"--model-location {folder}', name its folder with --pretrained-location, or choose another --i"
-        )
-    return str(own), str(present[min(present)])
-
-
-def present_indices(options: Options) -> list[int]:
-    """The indices that `--i` can have: those of the `model_{i}.pt` there are, or 0 for another `--model`.
-
-    Raises `InputError` when there are none.
-    """
-    if not each_index_has_a_start(options.model):
-        return [0]
-    folder, present = _release_files(options)
-    if not present:
-        raise InputError(
-            f"{folder} has no model_{{i}}.pt: run 'python main.py --download-models --model-location {folder}', "
-            "or name their folder with --pretrained-location"
-        )
-    return sorted(present)
-
-
-def _release_files(options: Options) -> tuple[Path, dict[int, Path]]:
-    """The folder of the pretrained ingredients, and its `model_{i}.pt` by index."""
-    folder = options.pretrained_location or options.model_location
-    return folder, {int(path.stem[6:]): path for path in folder.glob("model_*.pt") if path.stem[6:].isdecimal()}
+from utils.models.starts import find_pretrained
+from utils.models.weights import Weights, at_image_size, digest, read_weights
 
 
 def read_pretrained(options: Options) -> tuple[Weights, Weights]:

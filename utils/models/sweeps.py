@@ -1,20 +1,31 @@
-"""A sweep: the fine-tuned checkpoints of one name over seeds and indices."""
+"""A sweep: the fine-tuned checkpoints of one name over seeds and indices.
+
+Only what reads a checkpoint imports torch, so that what file names show to be wrong is said at once.
+"""
+
+from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.base.errors import InputError
-from utils.base.files import locked, write_text
-from utils.base.flags import START_FILE
+from utils.base.files import fitted, locked, write_text
+from utils.base.flags import RECORD_FILE, START_FILE
 from utils.base.options import Options
 from utils.base.records import Digest, Record
-from utils.models.checkpoints import DROPPED, Checkpoint, read_checkpoint
-from utils.models.weights import RECORD_FILE, read_meta
+
+if TYPE_CHECKING:
+    from utils.models.checkpoints import Checkpoint
 
 AGE_PREFIX = "Age_"  # of an age specialist's file
+DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
+
+
+class Several(InputError):
+    """More checkpoints, or sweeps, fit than one."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,18 @@ def sweep_of(meta: dict | None) -> str | None:
     return next((one.name for one in members), None)
 
 
-def model_files(model_location: Path) -> list[ModelFile]:
-    """The `.pt` files of the folder, sorted, without the release's `model_{i}.pt`, hidden and temporary files."""
+def model_files(model_location: Path, by_name: bool = False) -> list[ModelFile]:
+    """The `.pt` files of the folder, sorted, without the release's `model_{i}.pt`, hidden and temporary files; known
+    by their records, or `by_name` only, which reads none.
+    """
     if not Path(model_location).is_dir():
         raise InputError(f"model folder {model_location} does not exist: give --model-location")
     paths = sorted(Path(model_location).glob("*.pt"))
     others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
+    if by_name:
+        return [ModelFile(path, None) for path in others]
+    from utils.models.weights import read_meta
+
     return [ModelFile(path, read_meta(path)) for path in others]
 
 
@@ -134,11 +151,12 @@ class Sweep:
 
     def soup_file(self, model_location: Path, kind: str) -> Path:
         name, seeds, epochs, count = self._parts()
-        return model_location / f"{name}_seed{seeds}_epoch{epochs}_{_joined(kind)}soup_num{count}.pt"
+        stem = fitted(f"{name}_seed{seeds}_epoch{epochs}", f"_{_joined(kind)}soup_num{count}")
+        return model_location / f"{stem}.pt"
 
     def log_name(self) -> str:
         name, seeds, epochs, count = self._parts()
-        return f"{name}_seed{seeds}_num{count}_epoch{epochs}"
+        return fitted(f"{name}_seed{seeds}_num{count}_epoch{epochs}")
 
     def _parts(self) -> tuple[str, str, str, int]:
         """Name, seeds and epochs (several read `34-42`), and how many ingredients there are."""
@@ -155,10 +173,10 @@ class NamedFiles:
     name: str
 
     def soup_file(self, model_location: Path, kind: str) -> Path:
-        return model_location / f"{self.name}_{_joined(kind)}soup_num{len(self.paths)}.pt"
+        return model_location / f"{fitted(self.name, f'_{_joined(kind)}soup_num{len(self.paths)}')}.pt"
 
     def log_name(self) -> str:
-        return f"{self.name}_num{len(self.paths)}"
+        return fitted(f"{self.name}_num{len(self.paths)}")
 
 
 def _joined(recipe: str) -> str:
@@ -171,6 +189,7 @@ def find_sweep(
     seeds: list[int] | None = None,
     indices: list[int] | None = None,
     epoch: int | None = None,
+    by_name: bool = False,
 ) -> Sweep:
     """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`, which
     for an index that drew its own number of epochs is the number that its sweep was asked for.
@@ -180,7 +199,7 @@ def find_sweep(
     asked index is missing, and when several sweeps fit.
     """
     found, every = defaultdict(list), set()
-    for one in (file.place for file in model_files(model_location) if not file.is_age_specialist):
+    for one in (file.place for file in model_files(model_location, by_name) if not file.is_age_specialist):
         if one is None:
             continue
         every.add(one.path.stem)
@@ -200,7 +219,7 @@ def find_sweep(
         raise InputError(f"no ingredients{what} in {model_location}: {there}")
     names = sorted({key[0] for key in found})
     if len(names) > 1:
-        raise InputError(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
+        raise Several(f"{model_location} holds several sweeps, choose one with --name: {', '.join(names)}")
     for seed in sorted({key[1] for key in found}):
         missing = [
             i
@@ -231,6 +250,8 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
     still under way is neither counted nor touched.
     """
+    from utils.models.weights import read_meta
+
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
         metas = {one: read_meta(one.path) for one in find_sweep(model_location, name).ingredients}
@@ -252,6 +273,8 @@ def saved_soups(
 
     What they were fine-tuned from may be in it as well.
     """
+    from utils.models.checkpoints import read_checkpoint
+
     digests = {one.digest for one in ingredients}
     paths = [sweep.soup_file(model_location, recipe) for recipe in recipes]
     soups = [read_checkpoint(path) for path in paths if path.is_file()]
@@ -263,7 +286,7 @@ def saved_soups(
     ]
 
 
-def choose_checkpoint(options: Options) -> Path:
+def choose_checkpoint(options: Options, by_name: bool = False) -> Path:
     """The file that `--model-name` means, or the one ingredient that `--name`, `--i` and `--random-seed` mean.
 
     Raises `InputError` when several fit, and when a named file's record has another seed or index than asked for.
@@ -273,15 +296,17 @@ def choose_checkpoint(options: Options) -> Path:
     if options.model_name is None and (asked or options.name):
         seeds = None if options.random_seed is None else [options.random_seed]
         indices = None if options.i is None else [options.i]
-        fitting = find_sweep(options.model_location, options.name, seeds, indices).ingredients
+        fitting = find_sweep(options.model_location, options.name, seeds, indices, by_name=by_name).ingredients
         if len(fitting) != 1:
             names = ", ".join(one.path.name for one in fitting)
-            raise InputError(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")
+            raise Several(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")
         return fitting[0].path
-    if options.name:
-        raise InputError("--model-name names a file and --name a sweep: give one of them")
-    path = find_checkpoint(options.model_name, options.model_location)
-    meta = read_checkpoint(path, tower=options.tower).meta if asked else None
+    path = find_checkpoint(options.model_name, options.model_location, by_name)
+    if by_name or not asked:
+        return path
+    from utils.models.checkpoints import read_checkpoint
+
+    meta = read_checkpoint(path, tower=options.tower).meta
     for name, value in asked.items() if meta else ():
         recorded = _recorded(meta, name)
         if value not in recorded:
@@ -298,7 +323,7 @@ def _recorded(meta: dict, name: str) -> set[int]:
     return {getattr(one, {"random_seed": "seed", "i": "i"}[name]) for one in members}
 
 
-def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
+def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool = False) -> Path:
     """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
     folder of an exported soup.
 
@@ -308,15 +333,38 @@ def find_checkpoint(model_name: str | None, model_location: Path) -> Path:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
             if candidate.is_file() or (candidate / RECORD_FILE).is_file():
                 return candidate
-    files = model_files(model_location)
+    files = model_files(model_location, by_name)
     if model_name is not None:
         there = ", ".join(file.path.name for file in files) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
     models = [file for file in files if not file.is_age_specialist]
-    for choice in ([file for file in models if file.recipe == "greedy"], models):
+    greedy = [file for file in models if file.recipe == "greedy"]
+    if by_name and not all(file.place for file in models):  # one may be a greedy soup that was renamed
+        models = greedy
+    for choice in (greedy, models):
         if len(choice) == 1:
             return choice[0].path
         if choice:
             names = ", ".join(file.path.name for file in choice)
-            raise InputError(f"several checkpoints, choose one with --model-name: {names}")
+            raise Several(f"several checkpoints, choose one with --model-name: {names}")
     raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
+
+
+def check_names(
+    options: Options, choose: Callable[..., object] | None = None, named: Iterable[str | None] = ()
+) -> None:
+    """Raise the `InputError` that file names alone call for, before anything is read: one of the checkpoints `named`
+    is not there, several fit what `choose(by_name=True)` looks for, or there are none at all.
+    """
+    for name in filter(None, named):
+        find_checkpoint(name, options.model_location, by_name=True)
+    if choose is None:
+        return
+    there = model_files(options.model_location, by_name=True)
+    try:
+        choose(by_name=True)
+    except Several:
+        raise
+    except InputError:  # which the files' records may know better
+        if not there:
+            raise

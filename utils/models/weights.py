@@ -19,6 +19,7 @@ import torch
 
 from utils.base.errors import InputError
 from utils.base.files import atomic, identity
+from utils.base.flags import RECORD_FILE
 from utils.models.clip import CONFIG_KEYS, check_sizes, checked_config, resize_positions
 from utils.models.foreign import (
     HEAD,
@@ -31,9 +32,9 @@ from utils.models.foreign import (
     read_state_dict,
 )
 from utils.models.record import check_record, read_exported_record
+from utils.models.starts import HUB_NAMES
 
-HEAD_FILE, RECORD_FILE = "classification_head.safetensors", "soup.json"  # beside the tower in an exported folder
-HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
+HEAD_FILE = "classification_head.safetensors"  # beside the tower in an exported folder
 _DIGESTS = {}  # of the weights at a path, by what tells whether it was replaced
 
 

@@ -3,6 +3,8 @@
 All but `page_of` and `serve` know nothing of gradio, which is installed only by those who want the page.
 """
 
+from __future__ import annotations
+
 import base64
 import logging
 import os
@@ -11,20 +13,23 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
-from accelerate import Accelerator
 from PIL import Image
 
 from utils.base.errors import InputError
 from utils.data.decoding import check_complete, decode, thumbnail
 from utils.data.labels import Labelling
-from utils.ensembles.members import Ensemble
-from utils.evaluation import prediction
 from utils.evaluation.scores import log_softmax
-from utils.models.checkpoints import Checkpoint
-from utils.models.clip import CLIPClassifier
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from utils.ensembles.members import Ensemble
+    from utils.models.checkpoints import Checkpoint
+    from utils.models.clip import CLIPClassifier
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +77,9 @@ class Answer:
         return self.probs.reshape(self.labelling.shape).sum(others)
 
 
-def check_ready(accelerator: Accelerator) -> None:
-    """Raise `InputError` under several processes, and without gradio."""
-    if accelerator.num_processes > 1:
+def check_ready(processes: int) -> None:
+    """Raise `InputError` under several processes, and without gradio; called before torch is imported."""
+    if processes > 1:
         raise InputError("--demo is one page of one process: start it as python inference.py --demo")
     try:
         installed = version("gradio")
@@ -109,6 +114,8 @@ class Demo:
 
     def _logits(self, square: np.ndarray, member: Checkpoint) -> np.ndarray:
         """(1, C); a batch of one, since the submission's batches of 16 would be 16 times the work."""
+        from utils.evaluation import prediction
+
         model, rows = self.models[member.digest], np.arange(1)
         return prediction.predict(self.accelerator, model, square[None], rows, member.preprocessing, batch_size=1)
 

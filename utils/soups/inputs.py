@@ -47,9 +47,6 @@ def read_inputs(options: Options) -> SoupInputs:
     if options.ingredients:
         names = NamedFiles(options.ingredients, options.name or "soup")
         paths = names.paths
-        absent = [path for path in paths if not path.exists()]
-        if absent:
-            raise InputError(f"--ingredients {absent[0]} does not exist")
     else:
         indices = options.indices or (options.model_num and list(range(options.model_num)))
         names = find_sweep(options.model_location, options.name, options.random_seed, indices, options.epoch)

@@ -29,6 +29,12 @@ def options_of_index(options: Options) -> Options:
     return drawn if takes_mixed_labels(options.loss_fn) else drawn.replace(mixup=0.0)
 
 
+def saved_epochs(options: Options) -> list[int]:
+    """The epochs of a run that leave a checkpoint, the last one last."""
+    epochs, every = options.epochs, options.save_every or options.epochs
+    return [*range(every, epochs, every), epochs]
+
+
 def _rounded(value: float) -> float:
     """Three significant digits, so that a value can be read and typed."""
     return float(f"{value:.3g}")

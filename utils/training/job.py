@@ -66,9 +66,9 @@ class Job:
         return State(self.files.state, self.task.record_of(self.accelerator), self.accelerator, parts)
 
     @property
-    def batches(self) -> int:
-        """Batches of all epochs, on each process."""
-        return self.options.epochs * len(self.loader)
+    def epoch_steps(self) -> int:
+        """Steps of an epoch, the last one perhaps of fewer batches."""
+        return -(-len(self.loader) // self.accelerator.gradient_accumulation_steps)
 
     def name_photographs(self, epoch: int, first: int, last: int, most: int = 3) -> str:
         """In words: the photographs at these places of an epoch's order."""

@@ -15,9 +15,11 @@ from utils.base.errors import InputError
 from utils.base.files import PICTURES
 from utils.base.options import Options
 from utils.base.records import read_record
-from utils.models.checkpoints import DROPPED, as_saved, read_checkpoint
+from utils.models.checkpoints import as_saved, read_checkpoint
 from utils.models.exports import push_to_hub
-from utils.models.sweeps import DroppedNote, keep_top
+from utils.models.sweeps import DROPPED, DroppedNote, keep_top
+from utils.training.grid import run_stem
+from utils.training.index_options import saved_epochs
 from utils.training.parameters import without_age_head
 from utils.training.recorded_options import differences
 from utils.training.resume_state import state_file
@@ -37,7 +39,7 @@ class RunFiles:
 
     @property
     def stem(self) -> str:
-        return f"{self.prefix}{self.options.name}_seed{self.options.random_seed}_i{self.options.i}"
+        return run_stem(self.options, self.prefix)
 
     def of_epoch(self, epoch: int) -> Path:
         return self.options.model_location / f"{self.stem}_epoch{epoch}.pt"
@@ -49,9 +51,7 @@ class RunFiles:
 
     @property
     def saved_epochs(self) -> list[int]:
-        """The epochs that leave a checkpoint, the last one last."""
-        epochs, every = self.options.epochs, self.options.save_every or self.options.epochs
-        return [*range(every, epochs, every), epochs]
+        return saved_epochs(self.options)
 
     @property
     def state(self) -> Path:

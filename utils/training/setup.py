@@ -1,17 +1,14 @@
 """What a fine-tuning run needs before its first step: the runtime, the model, the loss, the batches, the optimizer."""
 
 import logging
-import os
-import shlex
-import shutil
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size, is_tensorboard_available
+from accelerate.utils import find_executable_batch_size
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
-from utils.base.errors import InputError, NoRoom
+from utils.base.errors import NoRoom
 from utils.base.files import LOGS
 from utils.base.options import Options
 from utils.base.runtime import from_main, linger, loader_workers, start_runtime
@@ -33,11 +30,7 @@ BIAS = "classification_head.bias"
 
 
 def start_training(options: Options, log_name: str) -> Accelerator:
-    """The runtime of a fine-tuning run, with its tracker. Raises `InputError` when that is not installed."""
-    if options.report_to == "tensorboard" and not is_tensorboard_available():
-        raise InputError("--report-to tensorboard needs the package: pip install tensorboard")
-    if options.compile and not shutil.which(shlex.split(os.environ.get("CXX", "g++"))[0]):
-        raise InputError("--compile needs a C++ compiler: install g++, or name one with CXX")
+    """The runtime of a fine-tuning run, with its tracker."""
     return start_runtime(
         log_name,
         options.verbose,

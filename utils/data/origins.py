@@ -1,0 +1,93 @@
+"""Where submissions come from: their sweep, their classes and their models, by the records beside them."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from utils.base.errors import InputError
+from utils.base.files import OUTPUT, sha256_of, write_text
+from utils.base.records import Record, read_record
+from utils.data.labels import Classes, Labelling
+
+OF_A_SWEEP = re.compile(r"output_(.+?)_(seed[\d-]+_(\w+_)?epoch\d.*|auto(_flip|_nobias)*)")  # as the scripts name it
+
+
+class Member(Record):
+    """A model that a submission was made with."""
+
+    digest: str
+
+
+class SubmissionRecord(Record):
+    """What lies beside a submission, as far as somebody reads it: whose it is, and how it was made."""
+
+    sweep: str | None = None
+    sha256: str | None = None
+    classes: list[str] | None = None  # where they are others than the 18
+    members: list[Member] = Field([])
+    how: dict[str, Any] = Field({})
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a submission's record tells: what its answers mean, and the digests of the models that gave them."""
+
+    classes: Labelling | Classes
+    models: frozenset[str]
+
+
+def record_file(submission: Path) -> Path:
+    return submission.with_name(f"{submission.name}.json")
+
+
+def write_record(submission: Path, record: dict) -> Path:
+    """Tell beside a submission what it was made from: `record`, and the SHA-256 of the file that it belongs to."""
+    content = {"file": submission.name, "sha256": sha256_of(submission), **record}
+    return write_text(record_file(submission), json.dumps(content, indent=2) + "\n")
+
+
+def record_of(submission: Path) -> SubmissionRecord:
+    """What `write_record` told; nothing without a record. Raises `InputError` for a damaged one."""
+    path = record_file(submission)
+    if not path.is_file():
+        return SubmissionRecord()
+    return read_record(path, SubmissionRecord, "record of a submission", "remove it")
+
+
+def origin_of(submission: Path) -> Origin | None:
+    """What is known of a submission; None without a record, and with one of another file's content."""
+    record = record_of(submission)
+    if not record.members or record.sha256 != sha256_of(submission):
+        return None
+    classes = Classes(tuple(record.classes)) if record.classes else Labelling()
+    counted = record.members[:1] if record.how.get("age weight") == 0 else record.members
+    return Origin(classes, frozenset(one.digest for one in counted))
+
+
+def sweep_of(submission: Path) -> str | None:
+    """The sweep that a submission comes from: its record tells, or in one without a record its name, as the scripts
+    write it; None when nothing tells.
+    """
+    if name := record_of(submission).sweep:
+        return name
+    named = OF_A_SWEEP.fullmatch(submission.stem)
+    return named[1] if named and named[1] != "all" else None
+
+
+def of_one_sweep(submissions: Sequence[Path], flag: str) -> None:
+    """Raise `InputError` when the submissions found are of several sweeps; it names the `flag` that chooses one."""
+    sweeps = sorted({sweep for path in submissions if (sweep := sweep_of(path))})
+    if len(sweeps) > 1:
+        raise InputError(
+            f"{OUTPUT} holds submissions of several sweeps ({', '.join(sweeps)}): name one with {flag}, or the files"
+        )
+
+
+def vote_file(sweep: str | None = None) -> Path:
+    """Where a vote goes: that of a sweep to a file of its own, so that no sweep's vote replaces another's."""
+    return OUTPUT / (f"hard_voting_{sweep}.csv" if sweep else "hard_voting.csv")

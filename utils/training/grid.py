@@ -1,0 +1,43 @@
+"""The runs of one process, by their options and file names: what is to be trained yet, and how long that will take."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from utils.base.options import Options
+from utils.base.terminal import duration
+from utils.base.training_flags import each_run
+from utils.models.sweeps import DROPPED
+from utils.training.index_options import options_of_index
+
+
+def run_stem(options: Options, prefix: str) -> str:
+    """What the files of a run begin with; `prefix` tells age specialists from ingredients."""
+    return f"{prefix}{options.name}_seed{options.random_seed}_i{options.i}"
+
+
+def epochs_to_do(options: Options, prefix: str) -> int:
+    """The epochs that a run is to train: none when its checkpoint is there."""
+    options = options_of_index(options)
+    if options.fast_dev_run:
+        return 1
+    final = options.model_location / f"{run_stem(options, prefix)}_epoch{options.epochs}.pt"
+    there = final.is_file() or final.with_suffix(DROPPED).is_file()
+    return options.epochs if options.overwrite or not there else 0
+
+
+def epochs_behind(options: Options, prefix: str) -> int:
+    """The epochs that those of the `--runs` are to train which come behind this one."""
+    if not options.runs:
+        return 0
+    here = options.runs.index((options.random_seed, options.i))
+    return sum(epochs_to_do(one, prefix) for one in each_run(options)[here + 1 :])
+
+
+def one_by_one(runs: Sequence[Options], prefix: str) -> Iterator[tuple[Options, str]]:
+    """Each of the runs, and as soon as one is trained how long all that are left take at the pace of those before."""
+    to_do = [epochs_to_do(one, prefix) for one in runs]
+    begin = time.monotonic()
+    for k, one in enumerate(runs):
+        left, done = sum(to_do[k:]), sum(to_do[:k])
+        told = f", about {duration((time.monotonic() - begin) / done * left)} left for all" if done and left else ""
+        yield one, told

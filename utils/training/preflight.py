@@ -1,0 +1,62 @@
+"""What options and file names alone show to be wrong with fine-tuning, before torch is imported and anything runs."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+
+from utils.base import flags, training_flags
+from utils.base.errors import InputError, run_script
+from utils.base.options import Options
+from utils.models.starts import find_pretrained
+from utils.models.sweeps import model_files
+from utils.training.index_options import options_of_index, saved_epochs
+
+
+def check_run(options: Options) -> None:
+    """Raise `InputError` when photographs, corrections, the start or a package that a run needs are not there."""
+    flags.check_files(options)
+    check_tools(options)
+    find_pretrained(options)
+
+
+def check_tools(options: Options) -> None:
+    """Raise `InputError` when the tracker or the compiler that the options ask for is not installed."""
+    if options.report_to == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
+        raise InputError("--report-to tensorboard needs the package: pip install tensorboard")
+    if options.compile and not shutil.which(shlex.split(os.environ.get("CXX", "g++"))[0]):
+        raise InputError("--compile needs a C++ compiler: install g++, or name one with CXX")
+
+
+def check_name_is_free(options: Options) -> None:
+    """Raise `InputError` when the name has checkpoints of other epochs, as a rehearsal leaves them: a second sweep
+    would begin beside the first, and be mixed with it where a script takes all of a name.
+    """
+    for place in (file.place for file in model_files(options.model_location, by_name=True)):
+        if place is None or place.name != options.name:
+            continue
+        epochs = saved_epochs(options_of_index(options.replace(i=place.i)))
+        if place.epoch not in epochs:
+            raise InputError(
+                f"{place.path} is of {place.epoch} epochs, and with EPOCHS={options.epochs} it would be of "
+                f"{epochs[-1]}: choose another NAME, go on with the EPOCHS of before, or remove what is left of that "
+                "sweep"
+            )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The arguments are those that training.sh gives finetune.py; `--runs` only where something is to be trained."""
+    options = training_flags.finetune_parser("", "finetune.py").parse(argv)
+    if options.data_location.is_dir():  # which the demo has yet to draw
+        flags.check_files(options)
+    if not options.runs:
+        return
+    check_tools(options)
+    find_pretrained(options.replace(i=options.runs[0][1]))
+    if options.model_location.is_dir() and not options.overwrite:
+        check_name_is_free(options)
+
+
+def tell() -> None:
+    """`main` as a script, for training.sh."""
+    run_script(main)
