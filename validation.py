@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from utils.data.photographs import Photographs
     from utils.data.splits import Split
+    from utils.ensembles.comparison import Comparison
     from utils.evaluation.held_out import HeldOut
     from utils.models.checkpoints import Checkpoint
 
@@ -217,6 +218,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     from utils.base.runtime import from_main
     from utils.data.labels import ALL_ATTRIBUTES
     from utils.ensembles import members
+    from utils.ensembles.comparison import compare
     from utils.evaluation import results
     from utils.evaluation.alarms import alarm_lines
     from utils.models.checkpoints import check_attributes
@@ -241,7 +243,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
 
     # Predictions
     logits = held_out.logits(model)
-    comparison = compare(model, ages, others, people, options)
+    comparison = compare(model, ages, others, people.view, options.soft_voting_rule or "minmax", options.metric)
     if rival:
         theirs = people.view(rival).logits(rival)
         comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs.argmax(-1)), theirs)
@@ -281,69 +283,6 @@ def inference_command(options: Options, **asked) -> str:
     """What to type next: the same models on the images to predict."""
     same = {"data_location": options.data_location, "model_location": options.model_location}
     return parser().command("inference.py", parser().parse([]).replace(**same, **asked))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A model beside the ensembles asked for: rows of scores, and the (N,) predicted classes by kind.
-
-    `tuned` is the weight of the age specialists and what it is worth, or None without any.
-    """
-
-    rows: list[dict]
-    preds: dict[str, np.ndarray]
-    tuned: dict | None
-
-    def beside(self, row: dict, logits: np.ndarray) -> Comparison:
-        """The same with another row, of (N, C) logits."""
-        return replace(self, rows=[*self.rows, row], preds={**self.preds, row["kind"]: logits.argmax(-1)})
-
-
-def compare(
-    model: Checkpoint, ages: list[Checkpoint], others: list[Checkpoint], people: People, options: Options
-) -> Comparison:
-    """Score the model, each ensemble asked for, and a hard vote when there is one of either kind."""
-    import numpy as np
-
-    from utils.ensembles import combining, members, votes
-
-    held_out = people.view(model)
-    logits, tuned = held_out.logits(model), None
-    preds = {"single": logits.argmax(-1)}
-    rows = [held_out.row("single", model.name, preds["single"])]
-    if others:
-        rule = options.soft_voting_rule or "minmax"
-        every = [logits, *(people.view(other).logits(other) for other in others)]
-        preds["soft vote"] = combining.soft_vote(every, rule).argmax(-1)
-        rows.append(held_out.row("soft vote", members.soft_voting_name(model, others, rule), preds["soft vote"]))
-    if ages:
-        each = [people.view(age).logits(age) for age in ages]
-        for age, age_logits in zip(ages, each, strict=True):
-            rows.append(people.view(age).row("age specialist", age.name, age_logits.argmax(-1)))
-        weighted, preds["weighted"], tuned = tune_weight(model, ages, each, held_out, options.metric)
-        rows.append(weighted)
-    if len(preds) == 3:
-        preds["hard vote"] = votes.attribute_votes(np.stack(list(preds.values())), np.ones(3, np.int64))
-        rows.append(held_out.row("hard vote", "of single, soft vote and weighted", preds["hard vote"]))
-    return Comparison(rows, preds, tuned)
-
-
-def tune_weight(
-    model: Checkpoint, ages: list[Checkpoint], each: list[np.ndarray], held_out: HeldOut, metric: str
-) -> tuple[dict, np.ndarray, dict]:
-    """The row and the (N,) predicted classes of the age-corrected model, each person's under a weight tuned on others;
-    and the weight tuned on everybody, with both scores. `each` are the logits of the age specialists.
-    """
-    from utils.ensembles import age_weight, combining, members
-
-    name, labels, labelling = members.weighted_name(model, ages), held_out.labels, model.labelling
-    logits, age_logits = held_out.logits(model), combining.soft_vote(each, "log")
-    weight = age_weight.tune_age_weight(logits, age_logits, labels, labelling, metric)
-    preds = age_weight.cross_fitted_preds(logits, age_logits, labels, held_out.persons, labelling, metric)
-    row = held_out.row("weighted", name, preds)
-    own = combining.age_corrected(logits, age_logits, weight, labelling).argmax(-1)
-    own_row = held_out.row("weighted, tuned on these people", name, own)
-    return row, preds, {"weight": weight, "cross_fitted": row, "tuned": own_row}
 
 
 def keep_age_weight(

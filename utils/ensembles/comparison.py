@@ -1,0 +1,77 @@
+"""A model beside the ensembles that predict with it, all scored on the same held-out people."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utils.ensembles import age_weight, combining, members, votes
+from utils.evaluation.held_out import HeldOut
+from utils.models.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model beside the ensembles asked for: rows of scores, and the (N,) predicted classes by kind.
+
+    `tuned` is the weight of the age specialists and what it is worth, or None without any.
+    """
+
+    rows: list[dict]
+    preds: dict[str, np.ndarray]
+    tuned: dict | None
+
+    def beside(self, row: dict, logits: np.ndarray) -> "Comparison":
+        """The same with another row, of (N, C) logits."""
+        return replace(self, rows=[*self.rows, row], preds={**self.preds, row["kind"]: logits.argmax(-1)})
+
+
+def compare(
+    model: Checkpoint,
+    ages: list[Checkpoint],
+    others: list[Checkpoint],
+    view: Callable[[Checkpoint], HeldOut],
+    rule: str,
+    metric: str,
+) -> "Comparison":
+    """Score the model, each ensemble asked for, and a hard vote when there is one of either kind.
+
+    `view` gives the held-out photographs as a checkpoint sees them. Specialists of weight 0 have no vote: the model
+    predicts with them as by itself.
+    """
+    held_out = view(model)
+    logits, tuned = held_out.logits(model), None
+    preds = {"single": logits.argmax(-1)}
+    rows = [held_out.row("single", model.name, preds["single"])]
+    if others:
+        every = [logits, *(view(other).logits(other) for other in others)]
+        preds["soft vote"] = combining.soft_vote(every, rule).argmax(-1)
+        rows.append(held_out.row("soft vote", members.soft_voting_name(model, others, rule), preds["soft vote"]))
+    if ages:
+        each = [view(age).logits(age) for age in ages]
+        for age, age_logits in zip(ages, each, strict=True):
+            rows.append(view(age).row("age specialist", age.name, age_logits.argmax(-1)))
+        weighted, preds["weighted"], tuned = tune_weight(model, ages, each, held_out, metric)
+        rows.append(weighted)
+    if len(preds) == 3:
+        voters = [kind for kind in preds if kind != "weighted" or tuned["weight"]]
+        answers = np.stack([preds[kind] for kind in voters])
+        preds["hard vote"] = votes.attribute_votes(answers, np.ones(len(voters), np.int64))
+        rows.append(held_out.row("hard vote", f"of {', '.join(voters[:-1])} and {voters[-1]}", preds["hard vote"]))
+    return Comparison(rows, preds, tuned)
+
+
+def tune_weight(
+    model: Checkpoint, ages: list[Checkpoint], each: list[np.ndarray], held_out: HeldOut, metric: str
+) -> tuple[dict, np.ndarray, dict]:
+    """The row and the (N,) predicted classes of the age-corrected model, each person's under a weight tuned on others;
+    and the weight tuned on everybody, with both scores. `each` are the logits of the age specialists.
+    """
+    name, labels, labelling = members.weighted_name(model, ages), held_out.labels, model.labelling
+    logits, age_logits = held_out.logits(model), combining.soft_vote(each, "log")
+    weight = age_weight.tune_age_weight(logits, age_logits, labels, labelling, metric)
+    preds = age_weight.cross_fitted_preds(logits, age_logits, labels, held_out.persons, labelling, metric)
+    row = held_out.row("weighted", name, preds)
+    own = combining.age_corrected(logits, age_logits, weight, labelling).argmax(-1)
+    own_row = held_out.row("weighted, tuned on these people", name, own)
+    return row, preds, {"weight": weight, "cross_fitted": row, "tuned": own_row}
