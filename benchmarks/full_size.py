@@ -49,7 +49,8 @@ def release_state(seed: int) -> dict[str, torch.Tensor]:
         block |= {f"ln_{k}.weight": torch.ones(WIDTH) for k in (1, 2)}
         block |= {f"ln_{k}.bias": torch.zeros(WIDTH) for k in (1, 2)}
         state |= {f"transformer.resblocks.{layer}.{name}": tensor for name, tensor in block.items()}
-    return {f"model.visual.{name}": tensor for name, tensor in state.items()}
+    head = {"classification_head.weight": normal(1000, DIM), "classification_head.bias": torch.zeros(1000)}
+    return {f"model.visual.{name}": tensor for name, tensor in state.items()} | head
 
 
 def draw_people(folder: Path, count: int = PEOPLE) -> None:

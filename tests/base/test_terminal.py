@@ -37,3 +37,13 @@ def test_no_line_of_a_script_holds_one(capsys):
     assert told.count(r"a\x1b[31mRED") == 5
     assert r"a\x1b[31mRED" in Path(path).read_text()
     assert not {"\x1b", "\x9b", "\x07", "\r", "\u202e", "\udcff"} & {*told, *Path(path).read_text()}
+
+
+def test_a_log_takes_the_place_of_a_link_and_leaves_its_target(tmp_path, capsys):
+    Path("outside").write_text("theirs")
+    Path("logs").mkdir()
+    Path("logs/x.log").symlink_to(Path("outside").resolve())
+    start_log("x")
+    logging.getLogger("utils.x").info("told")
+    assert Path("outside").read_text() == "theirs"
+    assert Path("logs/x.log").read_text().endswith("told\n")

@@ -73,6 +73,12 @@ class _Strict(logging.Handler):
 
 
 class _LogFile(_Strict, logging.FileHandler):
+    """A new file in place of an earlier one; of a link in its place, too, whose target is not touched."""
+
+    def _open(self):
+        Path(self.baseFilename).unlink(missing_ok=True)
+        return open(self.baseFilename, "x", encoding=self.encoding)
+
     def place(self) -> str:
         return os.path.relpath(self.baseFilename)
 

@@ -19,7 +19,7 @@ import requests
 from tqdm import tqdm
 
 from utils.base.errors import InputError
-from utils.base.files import require_writable
+from utils.base.files import open_own, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class _Client:
                 _start_over(model, bar)
                 _check_size(model, int(response.headers.get("Content-Length", model.size)), bar)
             # a connection that breaks or stalls shows in the size; what has arrived is worth keeping
-            with _named(model.part), model.part.open("ab") as file, suppress(requests.RequestException):
+            with _named(model.part), open_own(model.part) as file, suppress(requests.RequestException):
                 for chunk in response.iter_content(CHUNK):
                     _advance(bar, file.write(chunk))
                     if self.stop.is_set() or file.tell() > model.size:
