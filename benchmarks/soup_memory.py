@@ -28,6 +28,7 @@ from utils.models.foreign import from_openai
 from utils.models.weights import read_weights, save_archive
 
 DISTINCT, COUNTS, REPEATS = 4, (4, 40), 3
+TOWER = 12, "quick_gelu"  # heads and activation, which the names of the hub do not tell
 
 
 def write(folder: Path, seed: int) -> None:
@@ -40,7 +41,7 @@ def average_and_write(folder: Path, count: int) -> None:
     torch.zeros(1).add_(1)  # torch's own buffers belong to the imports
     before, begin = psutil.Process().memory_info().rss, time.perf_counter()
     paths = [folder / f"{k % DISTINCT}.pt" for k in range(count)]
-    soup = average([lambda path=path: read_weights(path).state_dict for path in paths])
+    soup = average([lambda path=path: read_weights(path, TOWER).state_dict for path in paths])
     save_archive(folder / "soup.pt", soup)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(time.perf_counter() - begin, peak - before)
