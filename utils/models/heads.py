@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 
 CLIP_TEMPERATURE = 100.0  # the logit scale at which OpenAI's models ended their training
+HEADS = {"probe": "linear probe", "zeroshot": "zero-shot head", "random": "random head"}
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
@@ -95,7 +96,7 @@ def read_head(family: dict, num_classes: int, dim: int) -> dict[str, torch.Tenso
         if shapes != {"classification_head.weight": (num_classes, dim), "classification_head.bias": (num_classes,)}:
             raise InputError(f"{path} holds another head")
     except (InputError, AttributeError) as error:
-        log.info("%s: made anew", error)
+        log.info("%s: the %s is made anew", error, HEADS[family["head_init"]])
         return None
     return head
 
