@@ -123,3 +123,29 @@ def test_a_lock_keeps_others_out_while_it_is_held(monkeypatch):
     monkeypatch.setattr(studies.time, "sleep", turn)
     assert studies.JournalLock(Path("x").resolve()).acquire()
     assert len(waited) == 30
+
+
+def test_a_lock_that_another_worker_has_made_meanwhile_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "LOCK_GRACE", 0)
+    mine, other = (studies.JournalLock(tmp_path / "a.journal") for _ in range(2))
+    mine.path.touch()  # of a killed worker
+    looks = []
+
+    def look(path=None, original=mine._look):
+        there = original(*([path] if path else []))
+        looks.append(there)
+        if len(looks) == 2:  # the other one is faster
+            mine.path.unlink()
+            other.acquire()
+        return there
+
+    def sleep(seconds):
+        if len(looks) > 9:
+            raise TimeoutError
+
+    monkeypatch.setattr(mine, "_look", look)
+    monkeypatch.setattr(studies.time, "sleep", sleep)
+    monkeypatch.setattr(studies.time, "monotonic", iter([0, *[1] * 99]).__next__)  # only the first lock grows stale
+    with pytest.raises(TimeoutError):
+        mine.acquire()
+    assert other.path.exists()

@@ -28,8 +28,6 @@ from utils.models.sweeps import find_checkpoint, find_specialists, sweep_of
 
 log = logging.getLogger(__name__)
 
-NUM_CLASSES = Labelling().num_classes
-
 
 @dataclass(frozen=True)
 class Ensemble:

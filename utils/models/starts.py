@@ -12,7 +12,12 @@ HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
 
 def is_source(source: str) -> bool:
     """Whether it is a file or folder that is there, or may be a hub id."""
-    return bool(source) and (Path(source).exists() or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", source)))
+    return bool(source) and (Path(source).exists() or may_be_hub_id(source))
+
+
+def may_be_hub_id(source: str) -> bool:
+    """Whether it looks like the name of a repository on the hub, and not like a file in a folder."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", source)) and Path(source).suffix not in (".pt", ".pth")
 
 
 def find_pretrained(options: Options) -> tuple[str, str]:

@@ -7,7 +7,6 @@ told apart by their tensor names. Nothing is unpickled that `weights_only=True` 
 import errno
 import hashlib
 import pickle
-import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from utils.models.foreign import (
     read_state_dict,
 )
 from utils.models.record import check_record, read_exported_record
-from utils.models.starts import HUB_NAMES
+from utils.models.starts import HUB_NAMES, may_be_hub_id
 
 HEAD_FILE = "classification_head.safetensors"  # beside the tower in an exported folder
 _DIGESTS = {}  # of the weights at a path, by what tells whether it was replaced
@@ -98,7 +97,7 @@ def read_weights(source: str | Path, tower: tuple[int, str] | None = None) -> We
     if path.exists():
         read = partial(_read_file, tower=tower) if path.is_file() else _hugging_face
         return _unchanged(path, read)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix not in (".pt", ".pth"):
+    if may_be_hub_id(str(source)):
         return _hugging_face(HUB_NAMES.get(str(source), str(source)))
     raise InputError(f"{source} is no checkpoint file, no folder and no hub id")
 

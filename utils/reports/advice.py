@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.base.options import RECORDED, Options, Parser
-from utils.base.training_flags import finetune_parser
+from utils.base.training_flags import each_index_has_a_start, finetune_parser
 from utils.evaluation.alarms import alarm_lines
 from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint
@@ -44,6 +44,8 @@ def commands_of(model: Checkpoint, options: Options, parser: Parser) -> Commands
     trained = "", "", ""
     if "random_seed" in made:  # no soup
         again = {"name": f"{made['name']}_2"}
+        if not each_index_has_a_start(made["model"]):
+            again["i"] = 0  # which trains as given; the index would draw once more, about what it drew
         trained = (
             _training_command(made, "finetune.py", {**where, **again, "epochs": 2 * made["epochs"]}),
             _training_command(made, "finetune.py", {**where, **again, "logit_adjustment": 1.0}),

@@ -4,9 +4,10 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -50,18 +51,31 @@ class JournalLock:
                 there = self._look()
             if there != seen:
                 seen, since = there, time.monotonic()
-            elif there and time.monotonic() - since > LOCK_GRACE:
-                self.release()
+            elif there and time.monotonic() - since > LOCK_GRACE and self._take_away(there):
                 log.warning("%s is removed: a killed worker left it", self.path)
             time.sleep(0.01)
 
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def _look(self) -> tuple[int, int] | None:
-        """What tells this lock from the next one, or None when it is gone."""
+    def _take_away(self, stale: tuple[int, int]) -> bool:
+        """Remove this lock; whether it was still there. One that another worker has made meanwhile is put back."""
+        mine = self.path.with_name(f"{self.path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
         try:
-            stat = os.lstat(self.path)
+            os.rename(self.path, mine)
+        except FileNotFoundError:
+            return False
+        was_stale = self._look(mine) == stale
+        if not was_stale:
+            with suppress(FileExistsError):
+                os.link(mine, self.path, follow_symlinks=False)
+        mine.unlink()
+        return was_stale
+
+    def _look(self, path: Path | None = None) -> tuple[int, int] | None:
+        """What tells this lock, or the one at `path`, from the next one; None when it is gone."""
+        try:
+            stat = os.lstat(path or self.path)
         except FileNotFoundError:
             return None
         return stat.st_ino, stat.st_mtime_ns
