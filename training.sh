@@ -46,6 +46,9 @@ for word in "$@"; do
 done
 
 # What is asked for
+for name in NAME MODEL DATA_LOCATION TEST_LOCATION PRETRAINED_LOCATION MODEL_LOCATION TRUTH; do
+    [[ -n "${!name-given}" ]] || stop "$name is empty: give it a value, or leave it out"
+done
 demo=""
 given="${DATA_LOCATION:-}${TEST_LOCATION:-}${PRETRAINED_LOCATION:-}${MODEL_LOCATION:-}${MODEL:-}${RELABEL:-}${TRUTH:-}"
 if [[ -z "$given" && ! -d data ]]; then
@@ -79,8 +82,8 @@ for stage in ${stages[@]+"${stages[@]}"}; do
     [[ " $every " == *" $stage "* ]] || stop "STAGES has $stage, which is none of: $every"
 done
 [[ -n "${stages[*]-}" && -n "${seeds[*]-}" && -n "${indices[*]-}" ]] || stop "STAGES, SEEDS or INDICES is blank"
-for number in "$EPOCHS" "${seeds[@]}" "${indices[@]}"; do
-    is_whole "$number" || stop "SEEDS, INDICES or EPOCHS has $number, expected whole numbers such as 3"
+for number in "EPOCHS $EPOCHS" "${seeds[@]/#/SEEDS }" "${indices[@]/#/INDICES }"; do
+    is_whole "${number#* }" || stop "${number/ / has }, expected whole numbers such as 3"
 done
 if wanted soup && [[ " $* " =~ \ --(fast[-_]dev[-_]run|val[-_]ratio[=\ ]0?[.]?0*)\  ]]; then
     stop "--${BASH_REMATCH[1]} leaves nothing to make a soup of: give it to finetune.py, or leave soup out of STAGES"
@@ -102,10 +105,6 @@ number=0
 for seed in "${seeds[@]}"; do
     for i in "${indices[@]}"; do
         ((number++ % tasks == me)) && runs+=("$seed:$i")
-        if [[ "$MODEL" == ViT-B/32 ]] && wanted finetune && [[ ! -f "$PRETRAINED_LOCATION/model_$i.pt" ]]; then
-            stop "index $i has no $PRETRAINED_LOCATION/model_$i.pt: choose other INDICES, name the folder with" \
-                "PRETRAINED_LOCATION, or run 'python main.py --download-models --model-location $PRETRAINED_LOCATION'"
-        fi
     done
 done
 [[ -n "$demo" || -d "$DATA_LOCATION" ]] || stop "there is no folder $DATA_LOCATION: name the photographs with DATA_LOCATION"
@@ -129,6 +128,13 @@ else
     options_of
 fi
 check_options "${options[@]}"
+
+for i in "${indices[@]}"; do
+    if [[ "$MODEL" == ViT-B/32 ]] && wanted finetune && [[ ! -f "$PRETRAINED_LOCATION/model_$i.pt" ]]; then
+        stop "index $i has no $PRETRAINED_LOCATION/model_$i.pt: choose other INDICES, name the folder with" \
+            "PRETRAINED_LOCATION, or run 'python main.py --download-models --model-location $PRETRAINED_LOCATION'"
+    fi
+done
 
 if [[ -n "$demo" && ! -f "$TRUTH" ]]; then # the last file that is written
     echo "== drawing the demo's faces"

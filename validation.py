@@ -172,6 +172,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
 
     from utils.base.runtime import from_main
     from utils.ensembles import auto_ensemble, selection
+    from utils.ensembles.calibration import NO_BIAS
     from utils.ensembles.candidates import ensemble_name, find_candidates, library_lines, read_library, sweeps_of
     from utils.evaluation import results
 
@@ -204,7 +205,8 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     log.info(gain)
     rows = auto_ensemble.score_rows(name, people.view(model), choice.crossed)
     for row in rows:
-        log.info(results.row_line(row, options.metric))
+        used = choice.fit.calibration.rule != NO_BIAS or not row["kind"].endswith("bias")
+        log.log(logging.INFO if used else logging.DEBUG, results.row_line(row, options.metric))
     scored = {"metric": options.metric, "people": people.who, "split": people.split.digest, "scores": rows}
     path = from_main(accelerator, lambda: auto_ensemble.write_ensemble(name, candidates, choice, scored))
     log.info("saved %s", path)

@@ -207,3 +207,9 @@ def test_a_folder_or_file_that_changes_is_another_one(tmp_path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # of the same length and time
     assert identity(path) != before
     assert identity(tmp_path) != folder
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.txt"), atomic(tmp_path / "x.txt"):
+        (tmp_path / "gone.txt").read_text()
+    assert os.listdir(tmp_path) == []

@@ -71,7 +71,8 @@ def test_an_output_of_few_letters_gets_the_others_as_escapes():
     assert says("raise InputError('한')", subprocess.DEVNULL, PYTHONIOENCODING="ascii") == (1, "error: \\ud55c\n")
 
 
-def test_a_log_file_on_a_full_disk_is_named(tmp_path):
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "says.log").symlink_to("/dev/full")
-    assert says(SAYS["log"], subprocess.DEVNULL) == (1, "error: No space left on device: logs/says.log\n")
+def test_a_log_file_on_a_full_disk_is_named():
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))"
+    code = SAYS["log"].replace("logging.getLogger", f"{full}; logging.getLogger", 1)
+    assert code != SAYS["log"]
+    assert says(code, subprocess.DEVNULL) == (1, "error: File too large: logs/says.log\n")

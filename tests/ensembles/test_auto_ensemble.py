@@ -87,6 +87,8 @@ def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch):
             path, digest = candidate.checkpoint.path.name, candidate.checkpoint.digest
             members.append({"name": candidate.name, "file": path, "digest": digest, "kind": candidate.kind,
                             "flip": False, "weight": 0.5})  # fmt: skip
+    whole = sum(one["weight"] for one in members)
+    members = [{**one, "weight": one["weight"] / whole} for one in members]
     rewrite(AUTO, members=members, temperature=0.7, bias=np.linspace(-3, 3, 18).tolist())
     chosen = json.loads(Path(AUTO).read_text())
     assert {"single", "age"} <= {one["kind"] for one in members}

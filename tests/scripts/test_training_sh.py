@@ -235,7 +235,7 @@ def test_a_failure_of_one_worker_ends_the_others(sweep):
         ({"STAGES": "finetune soupp"}, "STAGES has soupp, which is none of: finetune age soup"),
         ({"JOBS": "many"}, "JOBS is many, expected a whole number"),
         ({"SEEDS": " "}, "STAGES, SEEDS or INDICES is blank"),
-        ({"SEEDS": "042"}, "SEEDS, INDICES or EPOCHS has 042, expected whole numbers"),
+        ({"SEEDS": "042"}, "SEEDS has 042, expected whole numbers"),
         ({"extra": "--fast-dev-run", "STAGES": "finetune soup"}, "--fast-dev-run leaves nothing to make a soup of"),
         ({"extra": "--val_ratio=0", "STAGES": "finetune soup"}, "--val_ratio=0 leaves nothing to make a soup of"),
         ({"DATA_LOCATION": "nowhere"}, "there is no folder nowhere"),

@@ -83,7 +83,9 @@ def test_a_name_that_a_rehearsal_has_taken_is_told_with_both_epochs(options):
     for stem in ("x_seed1_i0_epoch10", f"x_seed9_i1_epoch{drawn}", "Age_x_seed1_i0_epoch10", "y_seed1_i0_epoch3"):
         Path(f"model/{stem}.pt").touch()
     preflight.check_name_is_free(options)
-    for left in ("x_seed3_i7_epoch5", "Age_x_seed1_i0_epoch5"):
+    Path("model/Age_x_seed1_i0_epoch5.pt").touch()  # an earlier epoch of a run that is done
+    preflight.check_name_is_free(options)
+    for left in ("x_seed3_i7_epoch5", "Age_x_seed2_i0_epoch5"):
         path = Path(f"model/{left}.pt")
         path.touch()
         with pytest.raises(InputError, match=rf"{path} is of 5 epochs, and with EPOCHS=10 .* choose another NAME"):

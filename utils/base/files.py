@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -35,13 +36,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    begin = f".{path.name}.{digest_of(socket.gethostname(), 8)}."
-    for stale in path.parent.iterdir():
-        pid = stale.name.removeprefix(begin).removesuffix(".tmp")
-        if stale.name == f"{begin}{pid}.tmp" and re.fullmatch(r"\d{1,9}", pid) and not _is_of_another(int(pid)):
-            stale.unlink(missing_ok=True)
-    temporary = path.parent / f"{begin}{os.getpid()}.tmp"
+    temporary = temporary_beside(path)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield temporary
@@ -51,9 +46,25 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         if durable:
             flush_to_disk(path.parent)
     except OSError as error:
+        if str(error.filename or path) not in (str(temporary), str(path)):
+            raise  # of another file, which was read meanwhile
         raise OSError(error.errno, f"{error.strerror or error}; nothing was written", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where to make what is to become `path`; what killed processes of this machine left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begin = f".{path.name}.{digest_of(socket.gethostname(), 8)}."
+    for stale in path.parent.iterdir():
+        pid = stale.name.removeprefix(begin).removesuffix(".tmp")
+        if stale.name == f"{begin}{pid}.tmp" and re.fullmatch(r"\d{1,9}", pid) and not _is_of_another(int(pid)):
+            if stale.is_dir() and not stale.is_symlink():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
+    return path.parent / f"{begin}{os.getpid()}.tmp"
 
 
 def flush_to_disk(path: Path) -> None:

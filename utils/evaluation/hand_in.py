@@ -14,17 +14,19 @@ PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most mo
 
 def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
     """For each submission of a sweep how it was made, its file, and its row of scores on held-out people, or in words
-    why it has none.
+    why it has none; one with the same content as an earlier one has no scores of its own.
     """
     rows = [row for row in latest_rows(manifest) if row.get("applied", True)]
     by_model = {row["model"].removesuffix(".pt"): row for row in rows}
     voted = next((row for row in rows if row["kind"] == HARD_VOTE), None)
-    found = []
+    found, first = [], {}
     for way, file in manifest.submissions.items():
         path = Path(file)
         row = voted if way == HARD_VOTE else by_model.get(path.stem.removeprefix("output_"))
         if row and way != HARD_VOTE and not _of_scored_weights(path, row):
             row = "scored with other weights"
+        same = first.setdefault(manifest.sha256.get(way), way)
+        row = row if same == way else f"the same answers as the {same}"
         found.append((way, path, manifest.changed(way) or row or "not scored"))
     return found
 
@@ -53,7 +55,7 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     for other, file, row in near:
         if other == AUTO_ENSEMBLE:
             return file, (
-                f"the {other} did best on new people where that was measured; here {why}, against "
+                f"on real photographs the {other} did best on new people (docs/results.md); here {why}, against "
                 f"{with_interval(row, metric)}, and {persons} people cannot tell these apart"
             )
     if near:

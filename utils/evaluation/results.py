@@ -30,7 +30,7 @@ def read_rows(path: Path) -> list[dict]:
     if not path.is_file():
         raise InputError(f"the scores {path} are gone: run main.py again")
     rows = read_records(path, KeptRow, "file of scores", "remove it and run main.py again")
-    return [row.model_dump() for row in rows]
+    return [row.model_dump(mode="json") for row in rows]
 
 
 def with_earlier(path: Path, rows: list[dict]) -> list[dict]:
@@ -73,7 +73,7 @@ def _auto_ensemble_rows(name: str, models: list[dict]) -> list[dict]:
     if not same or any(digests.get(row["model"], row["digest"]) != row["digest"] for row in models):
         return []
     biased = any(chosen.bias)  # what inference.py does with it
-    rows = [row.model_dump() for row in chosen.scores]
+    rows = [row.model_dump(mode="json") for row in chosen.scores]
     return [{**row, "applied": row["kind"].endswith("bias") == biased} for row in rows]
 
 

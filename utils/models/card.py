@@ -87,8 +87,12 @@ def _origin(checkpoint: Checkpoint) -> str:
         rows = "\n".join(
             f"| {plain(one['name'])} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"]
         )
-        return f"""A model soup: the weighted average of {len(meta["made_from"])} fine-tuned CLIP vision towers (recipe
-{meta["options"]["recipe"]}), with one linear head of {classes} classes.
+        count, recipe = len(meta["made_from"]), meta["options"]["recipe"]
+        made = f"A model soup: the weighted average of {count} fine-tuned CLIP vision towers (recipe {recipe})"
+        if count == 1:
+            made = f"A fine-tuned CLIP vision tower, the only one that the soup's recipe ({recipe}) kept"
+        return f"""{made},
+with one linear head of {classes} classes.
 
 | ingredient | weight | digest |
 |---|---|---|

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from PIL import Image
 from torch import nn
 
 from utils.base.errors import InputError
-from utils.base.files import atomic, is_alive, require_writable
+from utils.base.files import atomic, require_writable, temporary_beside
 from utils.base.flags import RECORD_FILE
 from utils.base.options import Options
 from utils.models.card import model_card
@@ -135,14 +133,7 @@ def _write_folder(made: Path, checkpoint: Checkpoint) -> None:
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`; those that killed processes of this machine left are removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}.{socket.gethostname()}."
-    for stale in folder.parent.iterdir():
-        owner = stale.name.removeprefix(prefix).removesuffix(".tmp")
-        if stale.name == f"{prefix}{owner}.tmp" and owner.isdecimal() and not is_alive(int(owner)):
-            shutil.rmtree(stale, ignore_errors=True)
-    temporary = folder.with_name(f"{prefix}{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = temporary_beside(folder)
     temporary.mkdir()
     try:
         yield temporary
@@ -242,6 +233,8 @@ def export_onnx(path: Path, checkpoint: Checkpoint, pixel_values: torch.Tensor) 
 def _tell(path: Path, checkpoint: Checkpoint) -> None:
     """Put into the metadata of an ONNX file what it takes and what it answers: `classes`, `mean` and `std` as JSON."""
     how = checkpoint.preprocessing
+    import onnx
+
     model = onnx.load(path)
     told = {
         "classes": json.dumps(checkpoint.labelling.classes),

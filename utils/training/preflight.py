@@ -30,11 +30,15 @@ def check_tools(options: Options) -> None:
 
 def check_name_is_free(options: Options) -> None:
     """Raise `InputError` when the name has checkpoints of other epochs, as a rehearsal leaves them: a second sweep
-    would begin beside the first, and be mixed with it where a script takes all of a name.
+    would begin beside the first, and be mixed with it where a script takes all of a name. Of each run the latest epoch
+    counts; `--save-every` may have left earlier ones.
     """
-    for place in (file.place for file in model_files(options.model_location, by_name=True)):
-        if place is None or place.name != options.name:
-            continue
+    latest = {}
+    for file in model_files(options.model_location, by_name=True):
+        if (place := file.place) is not None and place.name == options.name:
+            run = file.is_age_specialist, place.seed, place.i
+            latest[run] = max(place, latest.get(run, place), key=lambda one: one.epoch)
+    for place in latest.values():
         epochs = saved_epochs(options_of_index(options.replace(i=place.i)))
         if place.epoch not in epochs:
             raise InputError(
@@ -52,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     if not options.runs:
         return
     check_tools(options)
-    find_pretrained(options.replace(i=options.runs[0][1]))
+    if not training_flags.each_index_has_a_start(options.model):  # training.sh looks for the release's files
+        find_pretrained(options)
     if options.model_location.is_dir() and not options.overwrite:
         check_name_is_free(options)
 

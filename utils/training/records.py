@@ -132,9 +132,10 @@ def already_done(path: Path, wanted: dict, overwrite: bool) -> dict | None:
         return None
     if meta is None:
         raise InputError(f"{path} is there already and has no record: choose another --name, or pass --overwrite")
+    labels = ", where relabel.csv counts as labels" if "labels" in different else ""
     raise InputError(
-        f"{path} was trained with other options, where relabel.csv counts as labels ({different}): choose another "
-        "--name (NAME of training.sh), or pass --overwrite"
+        f"{path} was trained with other options{labels} ({different}): choose another --name (NAME of training.sh), "
+        "or pass --overwrite"
     )
 
 

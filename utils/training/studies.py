@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 60  # seconds between signs of life in a database; after two of them missed a trial is taken up again
 PLOTTED = 4  # hyperparameters in the contour plot, which has the square of that many panels
 INTERRUPTED = "interrupted"  # the mark of a trial that a signal stopped
-LOCK_GRACE = 10  # seconds after which the lock of a worker that was killed while it wrote is taken away
+LOCK_GRACE = 30  # seconds after which the lock of a worker that was killed while it wrote is taken away
 
 
 class JournalLock:
@@ -39,13 +39,14 @@ class JournalLock:
     """
 
     def __init__(self, journal: Path):
-        self.path = journal.with_name(f"{journal.name}.lock")
+        self.path, self.held = journal.with_name(f"{journal.name}.lock"), None
 
     def acquire(self) -> bool:
         seen, since = None, 0.0
         while True:
             try:
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                self.held = self._look()
                 return True
             except FileExistsError:
                 there = self._look()
@@ -56,7 +57,9 @@ class JournalLock:
             time.sleep(0.01)
 
     def release(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Give the lock back; one that was taken away, and is another worker's now, is left to that one."""
+        if self._look() == self.held:
+            self.path.unlink(missing_ok=True)
 
     def _take_away(self, stale: tuple[int, int]) -> bool:
         """Remove this lock; whether it was still there. One that another worker has made meanwhile is put back."""
