@@ -93,8 +93,8 @@ def test_the_auto_ensemble_is_handed_in_where_held_out_people_cannot_tell_it_fro
     assert recommended([best, near], "macro_f1") == (
         Path("auto.csv"),
         "on real photographs the auto ensemble did best on new people (docs/results.md); here the soup has the best "
-        "macro-F1 on 10 held-out people, 0.700 [0.600, 0.800], against 0.650 [0.550, 0.750], and 10 people cannot tell "
-        "these apart",
+        "macro-F1 on 10 held-out people, 0.700 [0.600, 0.800], against 0.650 [0.550, 0.750], and 10 people cannot "
+        "tell these apart",
     )
     assert recommended([best, far], "macro_f1")[0] == Path("g.csv")
 
