@@ -370,34 +370,3 @@ def test_a_start_of_another_size_is_an_error_that_names_the_tensor(trained, face
         InputError, match=r"--start-from three_layers.pt and finetune_cp.* are different architectures: "
     ):
         soup(faces, "--greedy-soup", "--start-from", "three_layers.pt")
-
-
-def test_the_best_soup_goes_to_the_hub(faces, trained, monkeypatch):
-    in_a_copy(trained, monkeypatch)
-    sent = {}
-
-    class Hub:
-        def whoami(self):
-            return {"name": "someone"}
-
-        def create_repo(self, repo, private, exist_ok):
-            assert private
-            return f"https://hub/{repo}"
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            sent[repo_id] = {path.name: path.read_bytes() for path in folder_path.iterdir()}
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    soup(faces, "--greedy-soup", "--push-to-hub", "someone/soup")
-    assert {"model.safetensors", "config.json", "README.md"} <= sent["someone/soup"].keys()
-    assert b"A model soup" in sent["someone/soup"]["README.md"]
-    train(faces, trained[0].parent / "none", "--model", "model/finetune_cp_seed42_i0_epoch2.pt", "--name", "again",
-          "--push-to-hub", "someone/single")  # fmt: skip
-    assert b"fine-tuned from finetune_cp_seed42_i0_epoch2.pt" in sent["someone/single"]["README.md"]
-
-
-def test_without_an_account_nothing_is_begun(faces, trained, monkeypatch):
-    in_a_copy(trained, monkeypatch)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match=r"--push-to-hub a/b: .* \(log in once with 'hf auth login'\)"):
-        soup(faces, "--greedy-soup", "--push-to-hub", "a/b")
