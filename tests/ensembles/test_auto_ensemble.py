@@ -76,7 +76,7 @@ def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch):
     assert [row["applied"] for row in told[1:]] == [not any(chosen["bias"]), any(chosen["bias"])]
     model = next(one for one in chosen["members"] if one["kind"] != "age")
     with monkeypatch.context() as patch:  # trained again since
-        patch.setitem(model, "digest", "another")
+        patch.setitem(model, "digest", "0" * 64)
         rewrite(AUTO, members=chosen["members"])
         assert "auto ensemble" not in [row["kind"] for row in latest_rows(read_manifest("finetune_cp"))]
     rewrite(AUTO, members=chosen["members"])
@@ -216,7 +216,7 @@ def test_members_that_are_gone_or_were_trained_again_are_named(trained, faces, m
             infer(faces, "--ensemble", AUTO)
         Path(AUTO).write_text(before)
     Path(AUTO).write_text('{"weight": 0.5}')
-    with pytest.raises(InputError, match=r"is no chosen ensemble \(it has no 'members'\)"):
+    with pytest.raises(InputError, match=r"is no chosen ensemble \(members: field required\)"):
         infer(faces, "--ensemble", AUTO)
 
 

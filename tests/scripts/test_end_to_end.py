@@ -93,7 +93,7 @@ def test_a_rerun_replaces_logs_and_skips_training(trained, faces, pretrained, mo
 
 def test_other_options_under_the_same_name_are_an_error(trained, faces, pretrained, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    with pytest.raises(InputError, match=r"with other options, .* \(wd 0.1 -> 0.5\).*--overwrite"):
+    with pytest.raises(InputError, match=r"with other options \(wd 0.1 -> 0.5\).*--overwrite"):
         train(faces, pretrained, "--wd", 0.5)
     train(faces, pretrained, "--wd", 0.5, "--overwrite")
     assert read_checkpoint(Path("model/finetune_cp_seed42_i0_epoch2.pt")).meta["options"]["wd"] == 0.5
@@ -101,7 +101,7 @@ def test_other_options_under_the_same_name_are_an_error(trained, faces, pretrain
 
 def test_a_finished_checkpoint_is_not_replaced_by_a_longer_run(trained, faces, pretrained, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    with pytest.raises(InputError, match=r"epoch2.pt was trained with other options, .* \(epochs 2 -> 4"):
+    with pytest.raises(InputError, match=r"epoch2.pt was trained with other options \(epochs 2 -> 4"):
         train(faces, pretrained, "--epochs", 4, "--save-every", 2)
 
 

@@ -17,6 +17,7 @@ from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import Checkpoint, check_ensemble, flipped, read_checkpoint
 from utils.models.sweeps import model_files
+from utils.models.weights import is_foreign
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
         place, sweep = file.place, file.sweep
         if sweep is None or name not in (None, sweep):
             continue
+        if file.meta is None and is_foreign(file.path):
+            log.warning("%s is left out: no record of its split", file.path)
+            continue
         kind = "soup" if place is None else "age" if file.is_age_specialist else "single"
         key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((file.path.name,), 0)
         if epoch >= found.get(key, (0,))[0]:
@@ -85,7 +89,7 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
 
 
 def _has_record(checkpoint: Checkpoint) -> bool:
-    """Whether it has a record of the people it was trained on, and the competition's classes or ages."""
+    """Whether its record tells of the people it was trained on, and of the competition's classes or ages."""
     has_record = checkpoint.split is not None and checkpoint.labelling.attributes in (ALL_ATTRIBUTES, ("age",))
     if not has_record:
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)

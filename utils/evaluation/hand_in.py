@@ -25,9 +25,10 @@ def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
         row = voted if way == HARD_VOTE else by_model.get(path.stem.removeprefix("output_"))
         if row and way != HARD_VOTE and not _of_scored_weights(path, row):
             row = "scored with other weights"
-        same = first.setdefault(manifest.sha256.get(way), way)
-        row = row if same == way else f"the same answers as the {same}"
-        found.append((way, path, manifest.changed(way) or row or "not scored"))
+        row = manifest.changed(way) or row or "not scored"
+        if isinstance(row, dict) and (same := first.setdefault(manifest.sha256[way], way)) != way:
+            row = f"the same answers as the {same}"
+        found.append((way, path, row))
     return found
 
 

@@ -142,6 +142,14 @@ def read_meta(path: Path) -> dict | None:
         return None
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file can be read and is none of our checkpoints."""
+    try:
+        return not _is_own(read_archive(path))
+    except InputError:
+        return False
+
+
 def _own_record(content: dict, path: Path) -> dict:
     """The record in an archive of ours. Raises `InputError` when it, or what is beside it, is damaged."""
     tensors = content.get("state_dict")
