@@ -98,7 +98,7 @@ def test_what_changed_since_it_was_scored_is_never_handed_in(trained, faces, mon
     assert states[HARD_VOTE] == "changed since"
     assert states[SOUP_ALONE] == "gone"
     assert states[BEST_SINGLE] == "scored with other weights"
-    assert states[SOFT_VOTE]["kind"] == "soft vote"
+    assert states[WEIGHTED]["kind"] == "weighted"  # of those with equal answers the first one that is still there
     soup_alone.rename(written[SOUP_ALONE])
     vote("--sweep", NAME, "--mode", "class")  # which nobody scored
     assert HARD_VOTE not in read_manifest(NAME).submissions
