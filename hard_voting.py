@@ -132,9 +132,6 @@ def run(options: Options) -> Path:
         say(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
     if len(paths) > 1:
         say("\n".join(agreement.comparison_lines(same, len(preds))))
-    earlier = ", in place of an earlier file" if output.exists() else ""
-    submissions.write_submission(output, given[0].columns, given[0].rows, preds)
-    say(f"saved {output}{earlier}")
     if options.show_disagreements:
         rows = votes.most_disputed(answers, weights, MAX_PICTURES)
         if len(rows):
@@ -146,6 +143,9 @@ def run(options: Options) -> Path:
             from utils.base.pictures import save_agreement
 
             say(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
+    earlier = ", in place of an earlier file" if output.exists() else ""
+    submissions.write_submission(output, given[0].columns, given[0].rows, preds)
+    say(f"saved {output}{earlier}")
     if options.sweep:
         options.sweep.submissions.pop(HARD_VOTE, None)
         if options.mode == "attribute":  # the vote that validation.py scores

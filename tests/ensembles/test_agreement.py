@@ -104,8 +104,8 @@ def test_one_file_has_nothing_to_agree_with(capsys):
     assert said[3:] == [
         "[ 0]       0       -       -       -       -       1  a.csv",
         "class and attribute voting differ in 0 rows",
-        "saved vote.csv",
         "the files agree on every row: no sheet of disagreements",
+        "saved vote.csv",
     ]
     assert not hard_voting.MATRIX.exists()
 

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -144,11 +143,9 @@ def test_an_earlier_export_is_replaced_in_one_step(monkeypatch):
 
 def test_what_a_killed_export_left_is_removed_by_the_next():
     """Of processes that are still there, and of others than exports, nothing is."""
-    left, taken = (
-        Path(f".hub.{socket.gethostname()}.{2**22 + 1}.tmp"),
-        Path(f".hub.{socket.gethostname()}.{os.getppid()}.tmp"),
-    )
-    others = [taken, Path(".hub.notes"), Path(f".hub.{socket.gethostname()}.junk.tmp")]
+    begin = temporary_beside(Path("hub")).name.removesuffix(f"{os.getpid()}.tmp")
+    left, taken = Path(f"{begin}{2**22 + 1}.tmp"), Path(f"{begin}{os.getppid()}.tmp")
+    others = [taken, Path(".hub.notes"), Path(f"{begin}junk.tmp")]
     for path in (left, *others):
         path.mkdir()
     exports.export_folder(Path("hub"), checkpoint())

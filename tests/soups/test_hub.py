@@ -24,7 +24,7 @@ def test_the_best_soup_goes_to_the_hub(faces, trained, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     soup(faces, "--greedy-soup", "--push-to-hub", "someone/soup")
     assert {"model.safetensors", "config.json", "README.md"} <= sent["someone/soup"].keys()
-    assert b"A model soup" in sent["someone/soup"]["README.md"]
+    assert b"tags: [clip, model-soup]" in sent["someone/soup"]["README.md"]
     train(faces, trained[0].parent / "none", "--model", "model/finetune_cp_seed42_i0_epoch2.pt", "--name", "again",
           "--push-to-hub", "someone/single")  # fmt: skip
     assert b"fine-tuned from finetune_cp_seed42_i0_epoch2.pt" in sent["someone/single"]["README.md"]
