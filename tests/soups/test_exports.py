@@ -17,6 +17,7 @@ from conftest import REPOSITORY, draw_face, files, infer, release_state
 from PIL import Image
 from safetensors import SafetensorError
 
+from utils.base.files import temporary_beside
 from utils.data.labels import Classes
 from utils.data.preprocessing import preprocessing
 from utils.models import exports
