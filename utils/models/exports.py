@@ -25,7 +25,7 @@ from utils.models.card import model_card
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
 from utils.models.foreign import HEAD
-from utils.models.weights import HEAD_FILE, digest, read_weights
+from utils.models.weights import HEAD_FILE, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
         made = temporary / folder.name
         try:
             _write_folder(made, checkpoint)
-            if digest(read_weights(made).state_dict) != checkpoint.digest:
+            if read_weights(made).digest != checkpoint.digest:
                 raise AssertionError(f"{made} does not read back as {checkpoint.path}")
             _replace(folder, made)
         except (OSError, SafetensorError) as error:
