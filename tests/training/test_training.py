@@ -214,9 +214,7 @@ def test_the_first_run_that_fails_ends_them_all():
             raise InputError("no luck")
 
     with pytest.raises(InputError, match="no luck"):
-        finetune.run_each(
-            options("--data-location", ".", "--model", "ViT-B/16", "--runs", "7:0", "7:3", "8:0"), run_one
-        )
+        finetune.run_each(options("--data-location", ".", "--model", "a/b", "--runs", "7:0", "7:3", "8:0"), run_one)
     assert done == [(7, 0), (7, 3)]
 
 
