@@ -98,13 +98,13 @@ def run(
 
 def finish(accelerator: Accelerator, files: RunFiles) -> None:
     """Publish a checkpoint that is there, and say what to type next."""
+    from utils.base.runtime import from_main
     from utils.base.terminal import log_file
 
     if files.options.fast_dev_run:
         log.info("fast dev run: everything works; no checkpoint is kept")
     else:
-        if accelerator.is_main_process:  # the tracker has ended, and with it what the processes have in common
-            files.publish()
+        from_main(accelerator, files.publish)
         if not files.options.runs:
             log.info("next, when all runs of the sweep are done: %s", files.next_command)
     log.info("log: %s", log_file())

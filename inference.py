@@ -125,7 +125,6 @@ def run(options: Options) -> Path | dict[str, Path]:
         for way, path in written.items():
             options.sweep.add(way, path)
         options.sweep.write()
-    accelerator.end_training()
     return written if options.sweep else written[""]
 
 

@@ -186,7 +186,6 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
 
     # Result
     write_results(evaluator, book, soups, checks, inputs, options)
-    accelerator.end_training()
     log.info("next: %s", next_command(soups, evaluator, inputs, options))
     log.info("everything else: %s", log_file())
     return book.scores

@@ -125,7 +125,6 @@ def run(options: Options) -> list[dict]:
     if options.sweep:
         rows += choose_for_sweep(accelerator, options)
         log.info("next: %s", inference_command(options, sweep=options.sweep))
-    accelerator.end_training()
     log.info("everything else: %s", log_file())
     return rows
 

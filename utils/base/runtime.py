@@ -1,9 +1,11 @@
 """The accelerate runtime: start-up, agreement between processes, loader processes."""
 
+import atexit
 import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 GRACE = 20  # seconds that a loader process goes on when it is told to stop
 SHARED_MEMORY = Path("/dev/shm")  # where torch puts the batches of loader processes; a container often has 64 MB
+PARTING = 0.2  # seconds
 PREFETCH = 2  # batches that each of them is ahead, torch's default
 LABELS = 2**16  # bytes of a batch, at most, that are no photographs
 
@@ -36,7 +39,25 @@ def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     set_seed(random_seed)
+    if accelerator.num_processes > 1:
+        _part_at_the_end()
     return accelerator
+
+
+@cache  # a script may do several runs, all of them with the processes that its first one began with
+def _part_at_the_end() -> None:
+    """Part from the other processes when the script ends, and not after each run as `end_training` does.
+
+    torch's threads need Python's lock to free what they sent last. Who parts holds this lock and waits for the
+    threads, so they are given their time before (a deadlock of torch 2.13 with gloo).
+    """
+
+    def part() -> None:
+        time.sleep(PARTING)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(part)
 
 
 def _cores() -> int:

@@ -31,7 +31,8 @@ def tracked_run(accelerator: Accelerator, options: Options, run_name: str, run_i
     try:
         yield
     finally:
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def log_picture(accelerator: Accelerator, name: str, path: Path) -> None:
