@@ -57,12 +57,12 @@ def run(
     from utils.models.checkpoints import differences
     from utils.models.exports import require_hub
     from utils.training import records, setup
-    from utils.training.index_options import options_of_index
+    from utils.training.index_options import options_of_run
     from utils.training.resume_state import read_state
     from utils.training.task import read_task
 
     # Runtime
-    asked, options = options, options_of_index(options)
+    asked, options = options, options_of_run(options)
     drawn = differences(asked.plain, options.plain)
     options = records.fast_dev_run_options(options, prefix)
     files = records.RunFiles(options, prefix)

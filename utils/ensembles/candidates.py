@@ -16,7 +16,7 @@ from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import confusion_matrix
 from utils.models.checkpoints import Checkpoint, check_ensemble, flipped, read_checkpoint
-from utils.models.sweeps import model_files
+from utils.models.model_files import model_files
 from utils.models.weights import is_foreign
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_pr
 from utils.evaluation.kept import ChosenEnsemble, TunedWeight, ensemble_file, read_chosen
 from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, SOFT_VOTE, SOUP, WEIGHTED, Manifest
 from utils.models.checkpoints import Checkpoint, check_members, flipped, read_checkpoint, versions
-from utils.models.sweeps import find_checkpoint, find_specialists, sweep_of
+from utils.models.model_files import sweep_of
+from utils.models.sweeps import find_checkpoint, find_specialists
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ REMEDY = "copy it anew, or remove it and make it again"
 
 Attribute = Literal[ALL_ATTRIBUTES]
 Text = dict[str, str]
+Fold = Count | Literal["all"]
+Folds = Annotated[int, Field(ge=2)]
 
 
 class LabellingRecord(Record):
@@ -42,6 +44,9 @@ class SplitRecord(Record):
     train_ids: list[str]
     held_out_ids: list[str]
     digest: Digest
+    fold: Fold | None = None
+    folds: Folds | None = None
+    partition: Digest | None = None
 
     @field_validator("digest")
     @classmethod
@@ -71,6 +76,8 @@ class Place(Record):
     seed: Count
     i: Count
     epoch: Count
+    fold: Fold | None = None
+    folds: Folds | None = None
 
 
 class Ingredient(Record):
@@ -79,6 +86,7 @@ class Ingredient(Record):
     name: str
     digest: Digest
     weight: float
+    fold: Fold | None = None
 
 
 class TowerRecord(Record):
@@ -103,6 +111,7 @@ class CheckpointRecord(TowerRecord):
     epoch: Count | None = None
     start: Text | None = None
     ingredient: Place | None = None
+    folds_of: Digest | None = None  # of the soup of all folds that this soup of a fold belongs to
 
 
 def check_record(meta: dict, has_head: bool, where: str) -> dict:

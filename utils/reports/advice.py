@@ -9,7 +9,7 @@ from utils.base.training_flags import each_index_has_a_start, finetune_parser
 from utils.evaluation.alarms import alarm_lines
 from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint
-from utils.models.sweeps import sweep_of
+from utils.models.model_files import sweep_of
 from utils.reports.analysis import OTHER, AgeErrors, Mistake
 
 RARE = 0.1  # that macro-F1 lies below accuracy when rare classes are the matter
