@@ -68,7 +68,7 @@ def run(
     files = records.RunFiles(options, prefix)
     accelerator = setup.start_training(options, files.log_name)
     if drawn:
-        log.info("index %d draws its own options: %s", options.i, drawn)
+        log.info("%s trains with its own options: %s", files.stem, drawn)
     log.debug("options: %s", options.plain)
     require_writable(options.model_location, LOGS, CACHE, PICTURES)
     if options.push_to_hub:

@@ -20,7 +20,7 @@ FOLDS = 5  # of people, wherever something is chosen across them
 
 @dataclass(frozen=True)
 class Folded:
-    """Which of how many folds a split holds out (`all` when nobody), and the `partition`: a digest of who is in which."""
+    """Which of how many folds a split holds out, or `all` when nobody; `partition` is a digest of who is in which."""
 
     fold: int | str
     folds: int

@@ -30,9 +30,7 @@ class Ingredient:
     asked: int
     fold: int | str | None = None
     folds: int | None = None
-    parts: tuple[
-        "Ingredient", ...
-    ] = ()  # of an ingredient across folds: its model of each fold; `path` is no file then
+    parts: tuple["Ingredient", ...] = ()  # across folds: the model of each; then there is no file `path`
 
     @property
     def run(self) -> tuple[int, int, int | None, int | str | None]:

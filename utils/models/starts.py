@@ -45,8 +45,8 @@ def find_pretrained(options: Options) -> tuple[str, str]:
 
 
 def soup_of_fold(source: str, options: Options) -> str:
-    """The start of a fold's model in a second round: the soup of this fold, which lies beside the soup of all folds and
-    has seen nobody who is held out; any other start as it is.
+    """The start of a fold's model in a second round: the soup of this fold, which lies beside the soup of all folds
+    and has seen nobody who is held out; any other start as it is.
     """
     path = Path(source)
     if options.fold in (None, ALL_FOLDS) or path.suffix != ".pt":

@@ -169,8 +169,8 @@ def _ingredients(latest: list[Ingredient], indices: list[int] | None) -> list[In
             there = sorted(other.fold for other in lacking if (other.seed, other.i) == (one.seed, one.i))
             absent = ", ".join(str(fold) for fold in range(one.folds) if fold not in there)
             raise InputError(
-                f"{one.name}: seed {one.seed}, index {one.i} has no model of fold {absent} of {one.folds}: fine-tune it "
-                f"(finetune.py --folds {one.folds} --fold {absent.split(',')[0]})"
+                f"{one.name}: seed {one.seed}, index {one.i} has no model of fold {absent} of {one.folds}: fine-tune "
+                f"it (finetune.py --folds {one.folds} --fold {absent.split(',')[0]})"
             )
     return whole
 
