@@ -152,7 +152,6 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     from utils.base import runtime
     from utils.base.files import require_writable
     from utils.base.terminal import log_file
-    from utils.evaluation.held_out import HeldOut
     from utils.models import exports
     from utils.models.pretrained import read_soup_start
     from utils.soups.evaluator import Evaluator
@@ -170,8 +169,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     if options.start_from:
         start = read_soup_start(accelerator, options.start_from, ingredients, options.tower)
     recipes = possible(recipes, inputs, options)
-    labelling, preprocessing = ingredients[0].labelling, ingredients[0].preprocessing
-    held_out = HeldOut(accelerator, inputs.photographs, inputs.rows, labelling, preprocessing, options)
+    held_out = inputs.held_out(accelerator, options)
     log.info("%d ingredients, scored on %s", len(ingredients), inputs.scored_on)
 
     # Ingredients

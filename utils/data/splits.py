@@ -167,6 +167,33 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
     return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
 
 
+def evaluation_splits(photographs: Photographs, options: Options, checkpoints: list) -> tuple[list[Split], str]:
+    """Whom to score checkpoints on, as in `evaluation_split`: one split, or for models across folds one of each."""
+    folded = [one for one in checkpoints if len(one.parts) > 1]
+    if not folded or options.val_ratio is None:
+        split, who = evaluation_split(photographs, options, checkpoints)
+        return [split], who
+    asked = {"--val-ratio": options.val_ratio != RECORDED, "--split-seed": options.split_seed is not None}
+    for flag in (flag for flag, given in (asked | {"--split-by": options.split_by is not None}).items() if given):
+        raise InputError(f"{folded[0].name} is scored on the people of its folds: leave {flag} out")
+    splits = [recorded_split(photographs, part.split) for part in folded[0].parts]
+    for checkpoint in checkpoints:
+        if len(checkpoint.parts) != len(splits):
+            raise InputError(
+                f"{checkpoint.name} is no model of the {len(splits)} folds of {folded[0].name}, and may have seen the "
+                "people of some of them: score them apart"
+            )
+        for split, part in zip(splits, checkpoint.parts, strict=True):
+            check_unseen(split, part.split, photographs, part.name)
+    kind = "people" if splits[0].by == "person" else "images"
+    return splits, f"all {kind}, each scored by models trained without their fold ({len(splits)} folds)"
+
+
+def splits_digest(splits: list[Split]) -> str:
+    """What stands for the people that some splits hold out."""
+    return splits[0].folded.partition if len(splits) > 1 else splits[0].digest
+
+
 def recorded_split(photographs: Photographs, record: dict) -> Split:
     """The split that a checkpoint's `record` tells of; photographs of people it does not name are on neither side.
 

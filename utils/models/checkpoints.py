@@ -73,6 +73,11 @@ class Checkpoint:
         return self.file_name.removesuffix(".pt")
 
     @property
+    def parts(self) -> tuple["Checkpoint", ...]:
+        """Its models of the folds; of a single split itself."""
+        return (self,)
+
+    @property
     def split(self) -> dict | None:
         return self.meta and self.meta["split"]
 
@@ -178,7 +183,10 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         key: next((getattr(one, key) for one in members if getattr(one, key) is not None), None)
         for key in ("split", "family")
     }
-    made_from = zip(members, weights, strict=True)
+    made_from = [
+        {"name": one.file_name, "digest": one.digest, "weight": weight, **_fold_of(one)}
+        for one, weight in zip(members, weights, strict=True)
+    ]
     return {
         "model": members[0].config,
         "labelling": members[0].labelling.record(),
@@ -187,8 +195,14 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         "split": recorded["split"],
         "family": recorded["family"],
         "scores": scores,
-        "made_from": [{"name": one.file_name, "digest": one.digest, "weight": weight} for one, weight in made_from],
+        "made_from": made_from,
     }
+
+
+def _fold_of(checkpoint: Checkpoint) -> dict:
+    """The fold that a model of a folded sweep holds out, as the record of a soup keeps it."""
+    fold = (checkpoint.split or {}).get("fold")
+    return {} if fold is None else {"fold": fold}
 
 
 def check_same_kind(checkpoints: list[Checkpoint]) -> None:
@@ -216,12 +230,19 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
                 f"{first.file_name} and {other.file_name} were trained on different splits "
                 f"({first.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
             )
-        if first.family != other.family:
+        if family_of(first) != family_of(other):
             raise InputError(
                 f"{first.file_name} and {other.file_name} do not share a start (anchor and head "
                 f"{first.family['inputs']} and {other.family['inputs']}): their average means nothing; "
                 "fine-tune them with the same --head-init, labels and lowest model_{i}.pt"
             )
+
+
+def family_of(checkpoint: Checkpoint) -> object:
+    """What all that may be averaged with it have in common; models of the folds of one sweep start from heads of
+    their own, which were made alike.
+    """
+    return checkpoint.family and (checkpoint.family.get("folds") or checkpoint.family)
 
 
 def check_members(model: Checkpoint, ages: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.evaluation.held_out import PartialLogits
 from utils.evaluation.scores import log_softmax
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
@@ -46,12 +45,15 @@ def _family(ingredients: Sequence[Checkpoint]) -> str:
         return "no records: nothing tells whether they share a start"
     family, split = recorded[0].family, recorded[0].split
     some = "" if len(recorded) == len(ingredients) else f" ({len(ingredients) - len(recorded)} have no record)"
+    if split.get("folds"):
+        people = f"one division into {split['folds']} folds ({split['partition']})"
+        return f"{people} and one start (a {family['head_init']} head for each fold, {family['folds']})"
     return f"one split ({split['digest']}) and one start ({family['head_init']} head {family['inputs']}){some}"
 
 
 def _task_vectors(evaluator: Evaluator) -> list[str]:
-    openers = [one.state_dict for one in evaluator.ingredients]
-    norms, cosines = norms_and_cosines(sum(task_gram(openers, evaluator.start.state_dict).values()))
+    openers = [one.parts[0].state_dict for one in evaluator.ingredients]  # of one fold, whose models have one start
+    norms, cosines = norms_and_cosines(sum(task_gram(openers, evaluator.start.parts[0].state_dict).values()))
     far = int(norms.argmax())
     lines = [
         f"distance from the start {norms.min():.3g} to {norms.max():.3g} (longest: {evaluator.ingredients[far].name})"
@@ -78,7 +80,7 @@ def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
         return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
     pair = evaluator.order[:2]
-    partial = PartialLogits(evaluator.held_out, Mixture.of([evaluator.ingredients[k] for k in pair]))
+    partial = evaluator.held_out.partial(Mixture.of([evaluator.ingredients[k] for k in pair]))
     halfway = partial.evaluate(evaluator.positions[some])
     partial.keep()
     return tuple(loss(evaluator.logits[k][some]) for k in pair), loss(halfway)

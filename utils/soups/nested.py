@@ -7,7 +7,7 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.data.splits import person_folds
-from utils.evaluation.held_out import HeldOut, PartialLogits
+from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import Gain, confusion_matrix, paired_gain
 from utils.models.averaging import Mixture
 from utils.soups.evaluator import Evaluator
@@ -42,7 +42,7 @@ def nested_gain(whole: Evaluator, recipe: str) -> NestedGain:
         soup = make_soup(half, recipe)
         single = ingredients[half.order[0]]
         for preds, mixture in ((soup_preds, soup.mixture), (single_preds, Mixture.of([single]))):
-            partial = PartialLogits(held_out, mixture)
+            partial = held_out.partial(mixture)
             preds[reported_on] = partial.evaluate(reported_on).argmax(-1)
             partial.keep()
         others = len(np.unique(held_out.persons[reported_on]))

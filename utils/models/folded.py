@@ -1,0 +1,133 @@
+"""Models across folds: what is scored fold by fold, each part on people that it has not seen, and predicts as one.
+
+Its weights are those of the average over its folds (Wortsman et al. 2022 average models of one split; here they come
+from different ones), so the number of folds costs nothing at inference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from utils.base.digests import digest_of
+from utils.base.errors import InputError
+from utils.base.options import ALL_FOLDS
+from utils.models.averaging import Mixture
+from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint
+from utils.models.model_files import Ingredient, model_files, named_place
+from utils.models.sweeps import latest_of_each, whole_folds
+
+
+@dataclass(frozen=True)
+class Averaged(Checkpoint):
+    """An average that no file holds."""
+
+    mixture: Mixture | None = None
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.mixture.state_dict()
+
+
+@dataclass(frozen=True)
+class FoldedModel(Checkpoint):
+    """A model whose fold k was trained without the people of fold k; `of_folds` are checkpoints in the order of folds.
+
+    Its own weights are their average, which the file `path` holds if there is one.
+    """
+
+    of_folds: tuple[Checkpoint, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Checkpoint, ...]:
+        return self.of_folds
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return super().state_dict() if self.path.is_file() else Mixture.of(self.of_folds).state_dict()
+
+
+def _like(checkpoint: Checkpoint, kind: type[Checkpoint], **others) -> Checkpoint:
+    """A checkpoint of another kind with the same fields, but for `others`."""
+    return kind(**{one.name: getattr(checkpoint, one.name) for one in fields(Checkpoint)} | others)
+
+
+def folded_model(path: Path, parts: Sequence[Checkpoint]) -> FoldedModel:
+    """The model that these checkpoints of the folds make up. Raises `InputError` when they are not of one sweep."""
+    check_folds(parts)
+    return _like(parts[0], FoldedModel, path=path, digest=Mixture.of(parts).digest, of_folds=tuple(parts))
+
+
+def check_folds(parts: Sequence[Checkpoint]) -> None:
+    """Raise `InputError` unless these checkpoints hold out the folds of one partition of the people, in order."""
+    splits = [one.split or {} for one in parts]
+    partitions, order = {split.get("partition") for split in splits}, [split.get("fold") for split in splits]
+    if len(partitions) > 1 or order != list(range(len(parts))):
+        names = " and ".join(one.file_name for one in parts[:2])
+        raise InputError(f"{names} are of different divisions of the people into folds: retrain one of them")
+    check_same_kind([replace(one, meta={**one.meta, "split": parts[0].split}) for one in parts])
+
+
+def everyone_split(parts: Sequence[Checkpoint]) -> dict:
+    """The record of the split of what the models of all folds make up: trained on everyone, nobody is held out."""
+    first = parts[0].split
+    people = sorted({name for part in parts for name in part.split["held_out_ids"]})
+    split = {"by": first["by"], "seed": first["seed"], "val_ratio": 0.0, "train_ids": people, "held_out_ids": []}
+    split |= {"fold": ALL_FOLDS, "folds": first["folds"], "partition": first["partition"]}
+    return split | {"digest": digest_of([split["by"], people, []])}
+
+
+def read_ingredient(one: Ingredient, *how) -> Checkpoint:
+    """The checkpoint of a place in a sweep; in a folded one the model across folds. `how` is as in `read_checkpoint`."""
+    if not one.parts:
+        return read_checkpoint(one.path, *how)
+    return folded_model(one.path, [read_checkpoint(part.path, *how) for part in one.parts])
+
+
+def parts_on_disk(path: Path) -> list[Ingredient]:
+    """The ingredient across folds that a path means which is no file: of its name, seed and index with all folds."""
+    asked = named_place(path)
+    if asked is None or path.is_file() or not path.parent.is_dir():
+        return []
+    places = [file.place for file in model_files(path.parent, by_name=True)]
+    found = whole_folds(latest_of_each(one for one in places if one))
+    return [one for one in found if one.path.name == path.name]
+
+
+def read_model(path: Path, *how, **more) -> Checkpoint:
+    """The checkpoint at a path; or where only its folds have files the model across them."""
+    if found := parts_on_disk(path):
+        return read_ingredient(found[0], *how)
+    return read_checkpoint(path, *how, **more)
+
+
+def soup_across_folds(soup: Checkpoint) -> Checkpoint:
+    """A soup of a folded sweep with the averages of its folds, as its record tells of them; any other as it is.
+
+    Raises `InputError` when one of its members is not beside it any more, or has other weights.
+    """
+    made_from = (soup.meta or {}).get("made_from", ())
+    folds = (soup.split or {}).get("folds")
+    if not folds or {one.get("fold") for one in made_from} != set(range(folds)):
+        return soup
+    weights = soup.meta["options"].get("weights") or [one["weight"] for one in made_from]
+    parts = []
+    for fold in range(folds):
+        places = [k for k, one in enumerate(made_from) if one["fold"] == fold]
+        members = [_member(soup, made_from[k]) for k in places]
+        per_tensor = isinstance(weights, dict)
+        own = {n: [w[k] for k in places] for n, w in weights.items()} if per_tensor else [weights[k] for k in places]
+        mixture = Mixture.of(members, own)
+        parts.append(_like(members[0], Averaged, digest=mixture.digest, mixture=mixture))
+    return _like(soup, FoldedModel, of_folds=tuple(parts))
+
+
+def _member(soup: Checkpoint, one: dict) -> Checkpoint:
+    path = soup.path.with_name(one["name"])
+    if not path.is_file():
+        raise InputError(
+            f"{soup.path} was made of {path.name}, which is not beside it: only with it people can score it"
+        )
+    member = read_checkpoint(path)
+    if member.digest != one["digest"]:
+        raise InputError(f"{path} has other weights than {soup.path} was made of: make the soup again")
+    return member
