@@ -224,12 +224,16 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     from utils.soups.nested import nested_gain
     from utils.soups.recipes import make_soup
     from utils.soups.report import decision_lines
-    from utils.soups.saved import SavedSoup, save_soup
+    from utils.soups.saved import SavedSoup, save_refit, save_soup
 
     held_out, names = evaluator.held_out, inputs.names
     soup = make_soup(evaluator, recipe)
-    checkpoint = save_soup(evaluator, soup, names.soup_file(options.model_location, recipe), inputs.who)
+    path = names.soup_file(options.model_location, recipe)
+    checkpoint = save_soup(evaluator, soup, path, inputs.who, options.save_folds)
     book.add(f"{recipe} soup", checkpoint.path.name, checkpoint.digest, soup.logits)
+    refit = save_refit(evaluator, soup, names.soup_file(options.model_location, f"{recipe}-refit"), inputs.who)
+    if refit:
+        book.add_estimate(f"{recipe} refit", refit.path.name, refit.digest, like=checkpoint.path.name)
 
     gains = held_out.gain(soup.logits, evaluator.logits[evaluator.order[0]])
     disappoints = diagnosis(evaluator, soup)
@@ -243,7 +247,7 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
     for line in nested.lines if nested else ():
         log.debug(line)
-    return SavedSoup(soup, checkpoint, gains, nested)
+    return SavedSoup(soup, checkpoint, gains, nested, refit)
 
 
 def add_others(evaluator: Evaluator, book: ScoreBook, inputs: SoupInputs, options: Options) -> None:
@@ -270,7 +274,7 @@ def write_results(
     from utils.base.files import write_text
     from utils.evaluation.manifest import Manifest
     from utils.evaluation.results import file_of
-    from utils.soups.report import note_how, plot, recipe_table, soup_lines, verdict
+    from utils.soups.report import folded_parts, note_how, plot, recipe_table, recommended, soup_lines, verdict
 
     log_name, whose = inputs.names.log_name(), "everyone_" if options.val_ratio is None else ""
     note_how(evaluator, book, soups, file_of(f"{whose}soup", log_name))
@@ -284,9 +288,17 @@ def write_results(
         return
     written = book.write(whose, log_name, options.metric)
     if inputs.sweep and options.val_ratio is not None:
-        best = evaluator.ingredients[evaluator.order[0]].path.name
-        scores = list(map(str, written))
-        Manifest(name=inputs.sweep, metric=options.metric, best=best, soups=book.soups(), scores=scores).write()
+        recipe, reason = recommended(evaluator, book, soups)
+        Manifest(
+            name=inputs.sweep,
+            metric=options.metric,
+            best=evaluator.ingredients[evaluator.order[0]].path.name,
+            soups=book.soups(),
+            scores=list(map(str, written)),
+            recommended=recipe,
+            reason=reason,
+            **folded_parts(evaluator, soups, recipe),
+        ).write()
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
         lines = visible("\n".join([*report, table]))

@@ -19,6 +19,8 @@ from utils.evaluation.scores import Gain, paired_gain, score_row
 
 log = logging.getLogger(__name__)
 
+ESTIMATE = "out of fold"  # what the scores of a model are that was trained on everyone: those of its recipe
+
 
 def file_of(what: str, name: str) -> Path:
     """`what` is `individual`, `soup` or `validation`, behind `everyone_` where training people were scored too."""
@@ -156,6 +158,10 @@ class ScoreBook:
         if kind != "ensemble":
             self.scores[name] = record
         log.debug("%s: %s", name, scores)
+
+    def add_estimate(self, kind: str, model: str, digest: str, like: str) -> None:
+        """A model that was trained on everyone, with the scores of the one that was made `like` it out of fold."""
+        self.rows[model] = {**self.rows[like], "kind": kind, "model": model, "digest": digest, "estimate": ESTIMATE}
 
     def soups(self) -> dict[str, str]:
         """The file of each soup by its recipe."""

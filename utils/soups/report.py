@@ -98,6 +98,37 @@ def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
     return f"no recipe is safely better on people that did not choose it: keep the best single model, {single}"
 
 
+def recommended(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> tuple[str, str]:
+    """The recipe to go on with and why: the greedy soup where people surely set it above the uniform soup, else the
+    uniform soup, in which nothing is chosen by chance; where only one of them was made, that one.
+    """
+    made = {one.soup.recipe: one.soup for one in saved if one.soup.recipe in ("uniform", "greedy")}
+    if len(made) < 2:
+        recipe = next(iter(made), "greedy")
+        return recipe, f"the {recipe} soup is the only one of the two published soups that was made"
+    metric, title = evaluator.metric_name, METRICS[evaluator.metric_name].title
+    gain = book.held_out.gain(made["greedy"].logits, made["uniform"].logits)[metric]
+    people = f"{len(np.unique(evaluator.held_out.persons))} people"
+    if gain.low > 0:
+        return "greedy", f"{people} set the greedy soup above the uniform soup: {title} {gain}"
+    return "uniform", (
+        f"{people} cannot tell the greedy soup from the uniform soup ({title} of greedy minus uniform: {gain}), and "
+        "in the uniform soup nothing is chosen by chance"
+    )
+
+
+def folded_parts(evaluator: Evaluator, saved: list[SavedSoup], recipe: str) -> dict:
+    """What the manifest of a folded sweep tells: how many folds, the runs of the soup of `recipe`, and the refits."""
+    folds = len(evaluator.ingredients[0].parts)
+    if folds == 1:
+        return {}
+    chosen = next((one.soup.mixture.members for one in saved if one.soup.recipe == recipe), ())
+    places = [one.meta["ingredient"] for one in chosen]
+    members = [f"{place['seed']}:{place['i']}" for place in sorted(places, key=lambda one: (one["seed"], one["i"]))]
+    refits = {one.soup.recipe: one.refit.path.name for one in saved if one.refit}
+    return {"folds": folds, "members": members, "refits": refits}
+
+
 def note_how(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup], earlier: Path) -> None:
     """Add to the rows of soups how they came about, those of earlier calls as the file of scores `earlier` tells."""
     for one in saved:
