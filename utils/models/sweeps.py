@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from utils.base.errors import InputError
 from utils.base.files import fitted, locked, write_text
 from utils.base.flags import RECORD_FILE, START_FILE
+from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.base.records import Digest, Record
 
@@ -248,7 +249,7 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
 
     Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
     again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
-    still under way is neither counted nor touched.
+    still under way, or whose record is older than the metric, is neither counted nor touched.
     """
     from utils.models.weights import read_meta
 
@@ -256,8 +257,8 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
         metas = {one: read_meta(one.path) for one in find_sweep(model_location, name).ingredients}
         ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
-        scored = [one for one in ended if metas[one]["scores"] is not None]
-        for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
+        scored = [one for one in ended if metric in (metas[one]["scores"] or ())]
+        for one in sorted(scored, key=lambda one: -METRICS[metric].sign * metas[one]["scores"][metric])[most:]:
             note = DroppedNote(**{key: metas[one][key] for key in DroppedNote.model_fields})
             write_text(one.path.with_suffix(DROPPED), note.model_dump_json(indent=1) + "\n")
             removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
