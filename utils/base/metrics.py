@@ -42,18 +42,16 @@ class Metric:
         return float(self.sign * score)
 
 
+def _total(counts):
+    return counts.sum(-1, keepdims=True)
+
+
 METRICS = {
-    "accuracy": Metric(
-        "accuracy", lambda right, true, *_: (right.sum(-1, keepdims=True), true.sum(-1, keepdims=True))
-    ),
+    "accuracy": Metric("accuracy", lambda right, true, *_: (_total(right), _total(true))),
     # TP by (2 TP + FP + FN) / 2; as in scikit-learn, a class that neither occurs nor is predicted does not count
     "macro_f1": Metric("macro-F1", lambda right, true, predicted, _: (2 * right, true + predicted)),
     "balanced_accuracy": Metric("balanced accuracy", lambda right, true, *_: (right, true)),
-    "log_loss": Metric(
-        "log-loss",
-        lambda _right, true, _predicted, lost: (-lost.sum(-1, keepdims=True), NAT * true.sum(-1, keepdims=True)),
-        is_loss=True,
-    ),
+    "log_loss": Metric("log-loss", lambda _, true, __, lost: (-_total(lost), NAT * _total(true)), is_loss=True),
 }
 PUBLISHED = "accuracy", "macro_f1"
 

@@ -114,7 +114,8 @@ def score(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> Score
 def bootstrap_scores(
     labels: np.ndarray, answers: np.ndarray, persons: np.ndarray, num_classes: int, samples: int = 2000, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """(samples,) scores by each metric that can be told, of resampled people, each with all their photographs (Efron 1979).
+    """(samples,) scores by each metric that can be told, of resampled people (Efron 1979), each with all their
+    photographs.
 
     A person, not a photograph, is the unit: seven pictures of one face are far from independent.
     """

@@ -49,13 +49,10 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
         scores = ", ".join(f"{name} {with_interval(row, key)}" for name, key in zip(titles, shown, strict=True))
         lines = [f"{one.soup.recipe} soup of {len(one.soup.mixture.members)}: {scores}"]
         lines += [f"gain in {title} over the best ingredient: {one.gains[metric]}"]
-        nested = (
-            f"gain in {title} over the best ingredient, selected on one half of the people and scored on the other"
-        )
+        nested = "the same, selected on one half of the people and scored on the other"
         return lines + ([f"{nested}: {one.nested.gains[metric]}"] if one.nested else [])
-    cells = [
-        ("recipe", "members", *titles, f"gain in {title} over the best ingredient", "the same, selected on others")
-    ]
+    gained = f"gain in {title} over the best ingredient", "the same, selected on others"
+    cells = [("recipe", "members", *titles, *gained)]
     for one in saved:
         row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
         nested = str(one.nested.gains[metric]) if one.nested else ""
@@ -158,12 +155,8 @@ def recipe_table(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) 
         row = book.rows[file]
         ensemble = row.get("ensemble", {})
         averaged = " / ".join(f"{ensemble[name]:.3f}" for name in shown if name in ensemble)
-        took = (
-            averaged,
-            str(row.get("looked_at", "")),
-            seconds.get(recipe, ""),
-            str(_gain_on_others(row, metric) or ""),
-        )
+        gain = str(_gain_on_others(row, metric) or "")
+        took = averaged, str(row.get("looked_at", "")), seconds.get(recipe, ""), gain
         cells.append((recipe, str(row.get("members", "")), *_scores_of(row, shown), *took, file))
     images = len(evaluator.labels)
     people = f"chosen and scored by {metric} on the same {images} images of {book.people}"
