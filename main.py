@@ -35,7 +35,7 @@ def parser() -> Parser:
     what = parser.group("what")
     what.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
     what.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
-    what.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
+    what.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must improve")
     what.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
     what.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
     flags.add_recipes(parser)
@@ -198,8 +198,8 @@ def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     book = ScoreBook(evaluator.held_out, inputs.who, inputs.split)
     for one, logits in zip(evaluator.ingredients, evaluator.logits, strict=True):
         book.add("ingredient", one.file_name, one.digest, logits)
-    preds, classes = [logits.argmax(-1) for logits in evaluator.logits], evaluator.held_out.labelling.classes
-    alarms = alarm_lines(evaluator.labels, preds, classes, evaluator.metric_name)
+    classes = evaluator.held_out.labelling.classes
+    alarms = alarm_lines(evaluator.labels, evaluator.logits, classes, evaluator.metric_name)
     for line in [*ingredient_lines(book, evaluator.metric_name), *alarms]:
         log.info(line)
     return book

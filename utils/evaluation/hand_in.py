@@ -47,12 +47,12 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
     if not scored:
         return None
-    way, path, best = max(scored, key=lambda one: (one[2][metric], one[0] in PREFERRED))
-    title, persons = METRICS[metric].title, best["persons"]
+    sign, title, interval = METRICS[metric].sign, METRICS[metric].title, f"{metric}_interval"
+    way, path, best = max(scored, key=lambda one: (sign * one[2][metric], one[0] in PREFERRED))
+    persons = best["persons"]
     why = f"the {way} has the best {title} on {persons} held-out people, {with_interval(best, metric)}"
-    interval = f"{metric}_interval"
-    low = best[interval][0]
-    near = [one for one in scored if one[2] is not best and one[2][interval][1] >= low]
+    least = min(sign * end for end in best[interval])
+    near = [one for one in scored if one[2] is not best and max(sign * end for end in one[2][interval]) >= least]
     for other, file, row in near:
         if other == AUTO_ENSEMBLE:
             return file, (
@@ -67,25 +67,33 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
 
 
 def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | None = None) -> list[str]:
-    """The table of submissions, and the line that says which one to hand in and why.
+    """The table of submissions, and the line that says which one to hand in and why: by the sweep's metric, or by
+    macro-F1 if that cannot score all of them.
 
     Scores of held-out people who chose what is scored, members or weights, stand in one column, and those of people
     who had no part in it in another.
 
     `scored_on_new_people` are rows of scores on people that chose nothing, by file, when their answers are known.
     """
-    metric, rows = manifest.metric, submission_rows(manifest)
+    rows = submission_rows(manifest)
+    untold = [way for way, _, row in rows if isinstance(row, dict) and manifest.metric not in row]
+    metric = "macro_f1" if untold else manifest.metric
     title = METRICS[metric].title
-    heading = [f"{title}, people who chose", "people who did not", *(["new people"] if scored_on_new_people else [])]
+    heading = [f"{title}, people who chose", "people who did not"]
+    if scored_on_new_people:
+        on_new = metric if all(metric in row for row in scored_on_new_people.values()) else "macro_f1"
+        heading.append("new people" if on_new == metric else f"{METRICS[on_new].title}, new people")
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
         scores = scores[::-1] if way in CROSS_FITTED else scores
         if scored_on_new_people:
             new = scored_on_new_people.get(path.name)
-            scores.append(with_interval(new, metric) if new else "")
+            scores.append(with_interval(new, on_new) if new else "")
         cells.append((way, *scores, str(path)))
     lines = aligned(cells)
+    if untold:
+        lines.append(f"compared by {title}: {', '.join(untold)} has no {METRICS[manifest.metric].title}")
     choice = recommended(rows, metric)
     if choice is None:
         again = " and ".join(f"{script} --sweep {manifest.name}" for script in ("validation.py", "inference.py"))

@@ -71,15 +71,14 @@ class Scored:
 
     def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:
         """The gain of (N, C) logits over those of another model, by a paired bootstrap over people."""
-        preds, before = logits.argmax(-1), baseline.argmax(-1)
-        return paired_gain(self.labels, preds, before, self.persons, self.labelling.num_classes)
+        return paired_gain(self.labels, logits, baseline, self.persons, self.labelling.num_classes)
 
-    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
-        """The row of scores of (N,) predicted classes, with 95 % bootstrap intervals over people."""
+    def row(self, kind: str, model: str, answers: np.ndarray) -> dict:
+        """The row of scores of answers, with 95 % bootstrap intervals over people."""
         return {
             "kind": kind,
             "model": model,
-            **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
+            **score_row(self.labels, answers, self.persons, self.labelling.num_classes),
         }
 
 

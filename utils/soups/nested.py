@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.base.metrics import METRICS
+from utils.base.metrics import METRICS, shown_metrics
 from utils.data.splits import person_folds
-from utils.evaluation.held_out import HeldOut
-from utils.evaluation.scores import Gain, confusion_matrix, paired_gain
+from utils.evaluation.scores import Gain, exact_score
 from utils.models.averaging import Mixture
 from utils.soups.evaluator import Evaluator
 from utils.soups.recipes import make_soup
@@ -32,7 +31,7 @@ def nested_gain(whole: Evaluator, recipe: str) -> NestedGain:
     people = len(np.unique(held_out.persons))
     if people < 4:
         raise InputError(f"--nested needs two people in each half, and {people} are held out: leave it out")
-    soup_preds, single_preds = np.zeros((2, len(held_out.labels)), np.int64)
+    soup_logits, single_logits = np.zeros((2, len(held_out.labels), held_out.labelling.num_classes), np.float32)
     halves = person_folds(held_out.labels, held_out.persons, 2)
     lines = []
     for chosen_on, reported_on in (halves, halves[::-1]):
@@ -41,21 +40,26 @@ def nested_gain(whole: Evaluator, recipe: str) -> NestedGain:
         )
         soup = make_soup(half, recipe)
         single = ingredients[half.order[0]]
-        for preds, mixture in ((soup_preds, soup.mixture), (single_preds, Mixture.of([single]))):
+        for logits, mixture in ((soup_logits, soup.mixture), (single_logits, Mixture.of([single]))):
             partial = held_out.partial(mixture)
-            preds[reported_on] = partial.evaluate(reported_on).argmax(-1)
+            logits[reported_on] = partial.evaluate(reported_on)
             partial.keep()
         others = len(np.unique(held_out.persons[reported_on]))
-        soup_scores, single_scores = (_scores(held_out, reported_on, preds) for preds in (soup_preds, single_preds))
+        soup_scores, single_scores = (_scores(half, reported_on, logits) for logits in (soup_logits, single_logits))
         lines.append(
             f"{recipe} chosen on {len(np.unique(held_out.persons[chosen_on]))} people ({len(soup.mixture.members)} "
             f"members): {soup_scores} on the other {others}; best single {single_scores}"
         )
-    gains = paired_gain(held_out.labels, soup_preds, single_preds, held_out.persons, held_out.labelling.num_classes)
-    lines += [f"both ways together, {name} of the soup minus the best single: {gain}" for name, gain in gains.items()]
+    gains = held_out.gain(soup_logits, single_logits)
+    shown = shown_metrics(whole.metric_name)
+    lines += [f"both ways together, gain in {name} over the best single: {gains[name]}" for name in shown]
     return NestedGain(gains, lines)
 
 
-def _scores(held_out: HeldOut, positions: np.ndarray, preds: np.ndarray) -> str:
-    confusion = confusion_matrix(held_out.labels[positions], preds[positions], held_out.labelling.num_classes)
-    return ", ".join(f"{name} {float(metric(confusion)):.4f}" for name, metric in METRICS.items())
+def _scores(evaluator: Evaluator, positions: np.ndarray, logits: np.ndarray) -> str:
+    """The scores of (N, C) logits at some of the held-out photographs, in words."""
+    labels, parts = evaluator.held_out.labels[positions], []
+    for name in shown_metrics(evaluator.metric_name):
+        score = exact_score(METRICS[name], labels, logits[positions], logits.shape[1])
+        parts.append(f"{name} {METRICS[name].shown(score):.4f}")
+    return ", ".join(parts)

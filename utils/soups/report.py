@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.flags import RECIPES
-from utils.base.metrics import METRICS, shown_metrics
+from utils.base.metrics import METRICS, PUBLISHED, shown_metrics
 from utils.base.terminal import aligned
 from utils.evaluation.results import ScoreBook, read_rows, row_line, with_interval
 from utils.evaluation.scores import Gain
@@ -48,10 +48,11 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
         row = book.rows[one.checkpoint.path.name]
         scores = ", ".join(f"{name} {with_interval(row, key)}" for name, key in zip(titles, shown, strict=True))
         lines = [f"{one.soup.recipe} soup of {len(one.soup.mixture.members)}: {scores}"]
-        lines += [f"{title} above the best ingredient's: {one.gains[metric]}"]
-        nested = f"{title} above the best ingredient's, selected on one half of the people and scored on the other"
+        lines += [f"gain in {title} over the best ingredient: {one.gains[metric]}"]
+        nested = "the same, selected on one half of the people and scored on the other"
         return lines + ([f"{nested}: {one.nested.gains[metric]}"] if one.nested else [])
-    cells = [("recipe", "members", *titles, f"{title} above the best ingredient's", "the same, selected on others")]
+    gained = f"gain in {title} over the best ingredient", "the same, selected on others"
+    cells = [("recipe", "members", *titles, *gained)]
     for one in saved:
         row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
         nested = str(one.nested.gains[metric]) if one.nested else ""
@@ -68,7 +69,8 @@ def decision_lines(
     metric, mixture = evaluator.metric_name, soup.mixture
     lines = [f"{soup.recipe} soup by {metric}, {scored_on}"]
     for step in soup.steps:
-        result = "no gain, dropped" if step.score is None else f"{metric} with it {float(step.score):.6f}"
+        shown = None if step.score is None else METRICS[metric].shown(step.score)
+        result = "no gain, dropped" if shown is None else f"{metric} with it {shown:.6f}"
         lines.append(f"{'accepted' if step.accepted else 'rejected'} {step.candidate.name}: {result}")
     accepted = {step.candidate.digest for step in soup.steps if step.accepted}
     if accepted != {one.digest for one in mixture.members}:
@@ -78,7 +80,7 @@ def decision_lines(
     if [one.digest for one in mixture.members] == [evaluator.ingredients[best].digest]:
         lines.append(f"the soup is its best ingredient, {evaluator.ingredients[best].name}")
     else:
-        lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
+        lines += [f"gain in {name} over its best ingredient: {gains[name]}" for name in shown_metrics(metric)]
     return [*lines, *([diagnosis] if diagnosis else []), soup.effort]
 
 
@@ -86,14 +88,14 @@ def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
     """Which recipe is surely better than the best ingredient on people that it did not select on, or that none is;
     None when no recipe that selects was tried on other people.
     """
-    told = {recipe: book.rows[file].get("gain_on_others") for recipe, file in book.soups().items()}
-    gains = {recipe: Gain(**told[recipe][evaluator.metric_name]) for recipe in told if told[recipe]}
+    told = {recipe: _gain_on_others(book.rows[file], evaluator.metric_name) for recipe, file in book.soups().items()}
+    gains = {recipe: gain for recipe, gain in told.items() if gain}
     if not any(RECIPES[recipe].selects for recipe in gains):
         return None
     best = max(gains, key=lambda recipe: gains[recipe].low)
     if gains[best].low > 0:
         title = METRICS[evaluator.metric_name].title
-        return f"safely better on people that did not choose it: {best}, {title} {gains[best]}"
+        return f"safely better on people that did not choose it: {best}, gain in {title} {gains[best]}"
     single = evaluator.ingredients[evaluator.order[0]].name
     return f"no recipe is safely better on people that did not choose it: keep the best single model, {single}"
 
@@ -129,6 +131,14 @@ def folded_parts(evaluator: Evaluator, saved: list[SavedSoup], recipe: str) -> d
     return {"folds": folds, "members": members, "refits": refits}
 
 
+def _gain_on_others(row: dict, metric: str) -> Gain | None:
+    """What the soup of a row gains on people that it did not select on; None where nobody tried, and in a row that is
+    older than the metric.
+    """
+    gain = (row.get("gain_on_others") or {}).get(metric)
+    return gain and Gain(**gain)
+
+
 def note_how(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup], earlier: Path) -> None:
     """Add to the rows of soups how they came about, those of earlier calls as the file of scores `earlier` tells."""
     for one in saved:
@@ -152,10 +162,10 @@ def _rows_with_how(path: Path) -> list[dict]:
     try:
         rows = [row for row in read_rows(path) if all(key in row for key in HOW)] if path.is_file() else []
         for row in rows:
-            for name in METRICS:
-                _ = float(row["ensemble"][name]), row["gain_on_others"] and str(Gain(**row["gain_on_others"][name]))
+            _ = [float(row["ensemble"][name]) for name in {*PUBLISHED, *row["ensemble"]}]
+            _ = [str(_gain_on_others(row, name)) for name in row["gain_on_others"] or ()]
         return rows
-    except (InputError, TypeError, ValueError, KeyError):
+    except (InputError, TypeError, ValueError, KeyError, AttributeError):
         return []
 
 
@@ -169,13 +179,14 @@ def recipe_table(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) 
     metric, best = evaluator.metric_name, evaluator.ingredients[evaluator.order[0]]
     shown, seconds = shown_metrics(metric), {one.soup.recipe: f"{one.soup.seconds:.1f}" for one in saved}
     titles = [METRICS[name].title for name in shown]
-    took = "ensemble of the members", "looked at", "seconds", f"{METRICS[metric].title} gained on other people"
+    took = "ensemble of the members", "looked at", "seconds", f"gain in {METRICS[metric].title} on other people"
     cells = [("recipe", "members", *titles, *took, "file")]
     cells += [("best single", "1", *_scores_of(book.rows[best.file_name], shown), "", "0", "", "", best.file_name)]
     for recipe, file in sorted(book.soups().items(), key=lambda one: list(RECIPES).index(one[0])):
         row = book.rows[file]
-        averaged = " / ".join(f"{row['ensemble'][name]:.3f}" for name in shown) if "ensemble" in row else ""
-        gain = str(Gain(**row["gain_on_others"][metric])) if row.get("gain_on_others") else ""
+        ensemble = row.get("ensemble", {})
+        averaged = " / ".join(f"{ensemble[name]:.3f}" for name in shown if name in ensemble)
+        gain = str(_gain_on_others(row, metric) or "")
         took = averaged, str(row.get("looked_at", "")), seconds.get(recipe, ""), gain
         cells.append((recipe, str(row.get("members", "")), *_scores_of(row, shown), *took, file))
     images = len(evaluator.labels)
@@ -200,7 +211,8 @@ def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str
              row["accuracy_interval"], row["macro_f1_interval"])
         )  # fmt: skip
     path_steps = [
-        (_short(step.candidate.file_name), step.score and float(step.score), step.accepted) for step in steps
+        (_short(step.candidate.file_name), step.score and METRICS[metric].shown(step.score), step.accepted)
+        for step in steps
     ]
     band = next((row[f"{metric}_interval"] for row in rows if row["kind"] == "ingredient"), None)  # of the best
     return save_score_plot(path, points, title, path_steps, metric, band)

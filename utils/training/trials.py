@@ -8,6 +8,7 @@ import optuna
 import torch
 
 from utils.base.errors import Diverged, Interrupted, NoRoom
+from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.base.terminal import aside
 from utils.training import studies
@@ -53,13 +54,13 @@ class Trials:
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("checkpoint", path.name)
         log.info("%s: %s %.4f; %s", place, options.metric, scores[options.metric], studies.in_words(chosen))
-        return scores[options.metric]
+        return METRICS[options.metric].sign * scores[options.metric]
 
     def reporter(self, trial: optuna.Trial) -> Callable[[int, dict], None]:
         """A function that reports an epoch's score to the study, and raises `optuna.TrialPruned` below the median."""
 
         def after_epoch(epoch: int, scores: dict) -> None:
-            trial.report(scores[self.common.metric], epoch)
+            trial.report(METRICS[self.common.metric].sign * scores[self.common.metric], epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned(f"pruned, below the median after epoch {epoch}")
 
