@@ -198,6 +198,7 @@ def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     book = ScoreBook(evaluator.held_out, inputs.who, inputs.split)
     for one, logits in zip(evaluator.ingredients, evaluator.logits, strict=True):
         book.add("ingredient", one.file_name, one.digest, logits)
+    book.add_expected(evaluator.logits)
     classes = evaluator.held_out.labelling.classes
     alarms = alarm_lines(evaluator.labels, evaluator.logits, classes, evaluator.metric_name)
     for line in [*ingredient_lines(book, evaluator.metric_name), *alarms]:
@@ -235,7 +236,7 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     if refit:
         book.add_estimate(f"{recipe} refit", refit.path.name, refit.digest, like=checkpoint.path.name)
 
-    gains = held_out.gain(soup.logits, evaluator.logits[evaluator.order[0]])
+    gains = held_out.gain(soup.logits, *evaluator.logits)
     disappoints = diagnosis(evaluator, soup)
     lines = decision_lines(evaluator, soup, gains, inputs.scored_on, disappoints)
     for line in lines:
@@ -245,19 +246,22 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
         from_main(held_out.accelerator, lambda: write_text(told, visible("\n".join(lines)) + "\n"))
 
     nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
-    for line in nested.lines if nested else ():
-        log.debug(line)
+    if nested:
+        book.add_row(nested.row)
+        for line in nested.lines:
+            log.debug(line)
     return SavedSoup(soup, checkpoint, gains, nested, refit)
 
 
 def add_others(evaluator: Evaluator, book: ScoreBook, inputs: SoupInputs, options: Options) -> None:
     """Add the scores of what the soups are compared with: soups of earlier calls, and the ingredients' ensemble."""
+    from utils.models.folded import soup_across_folds
     from utils.models.sweeps import saved_soups
     from utils.soups.report import add_ensemble
 
     for soup in saved_soups(inputs.names, options.model_location, evaluator.ingredients, flags.RECIPES):
         if soup.path.name not in book.rows:
-            logits = evaluator.held_out.logits(soup)
+            logits = evaluator.held_out.logits(soup_across_folds(soup))
             book.add(f"{soup.meta['options']['recipe']} soup", soup.path.name, soup.digest, logits)
     add_ensemble(book, evaluator)
 
@@ -299,6 +303,8 @@ def write_results(
             reason=reason,
             **folded_parts(evaluator, soups, recipe),
         ).write()
+        if soups:
+            log.info("go on with the %s soup: %s", recipe, reason)
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
         lines = visible("\n".join([*report, table]))

@@ -161,6 +161,7 @@ fi
 people=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" ${relabel[@]+"${relabel[@]}"})
 soups=(main.py --uniform-soup --greedy-soup --plot "${metric[@]}" --name "$NAME")
 soups+=(--random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${people[@]}")
+[[ -z "$FOLDS" ]] || soups+=(--nested)
 if ((ROUNDS > 1)) && [[ -n "$FOLDS" ]]; then soups+=(--save-folds); fi
 if wanted soup; then
     stage main.py plain "${soups[@]}"

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
-from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, SOUP, WEIGHTED, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
@@ -66,6 +67,17 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     return path, why
 
 
+def nothing_chosen(manifest: Manifest) -> tuple[str, ...]:
+    """The ways whose scores come from people who had no part in them; in a uniform soup nothing is chosen."""
+    return CROSS_FITTED if RECIPES[manifest.recommended].selects else (*CROSS_FITTED, SOUP, WEIGHTED)
+
+
+def nested_row(manifest: Manifest) -> dict | None:
+    """The scores of the recommended recipe when each person is predicted by what other people selected."""
+    kind = f"{manifest.recommended} soup, nested"
+    return next((row for row in latest_rows(manifest) if row["kind"] == kind), None)
+
+
 def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | None = None) -> list[str]:
     """The table of submissions, and the line that says which one to hand in and why: by the sweep's metric, or by
     macro-F1 if that cannot score all of them.
@@ -86,7 +98,9 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
-        scores = scores[::-1] if way in CROSS_FITTED else scores
+        scores = scores[::-1] if way in nothing_chosen(manifest) else scores
+        if way == SOUP and (nested := nested_row(manifest)) and metric in nested:
+            scores[1] = with_interval(nested, metric)
         if scored_on_new_people:
             new = scored_on_new_people.get(path.name)
             scores.append(with_interval(new, on_new) if new else "")

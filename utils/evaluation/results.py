@@ -4,6 +4,7 @@ A row is a dict of plain values, as `kept.KeptRow` describes them.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,16 @@ class ScoreBook:
         if kind != "ensemble":
             self.scores[name] = record
         log.debug("%s: %s", name, scores.told())
+
+    def add_expected(self, every: Sequence[np.ndarray]) -> None:
+        """What one of several models is expected to score, given the (N, C) logits of each: what a user gets who
+        trains once, and so what a soup is compared with.
+        """
+        self.add_row(self.held_out.expected_row(every))
+
+    def add_row(self, row: dict) -> None:
+        """A row of what is no model with weights of its own."""
+        self.rows[row["model"]] = {**row, "digest": "", "people": self.people, "split": self.split}
 
     def add_estimate(self, kind: str, model: str, digest: str, like: str) -> None:
         """A model that was trained on everyone, with the scores of the one that was made `like` it out of fold."""

@@ -5,6 +5,7 @@ each row is the prediction (of equal ones the first), and of which alone a loss 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -169,20 +170,44 @@ class Gain:
 def paired_gain(
     labels: np.ndarray, answers: np.ndarray, baseline: np.ndarray, persons: np.ndarray, num_classes: int
 ) -> dict[str, Gain]:
-    """The gain of `answers` over those of a `baseline` by each metric that tells both, by a paired bootstrap over
-    people.
+    """The gain of `answers` over those of a `baseline`, as `gain_over_mean`."""
+    return gain_over_mean(labels, answers, [baseline], persons, num_classes)
 
-    Both are scored on the same resamplings, so what makes some people hard for both cancels out.
+
+def gain_over_mean(
+    labels: np.ndarray,
+    answers: np.ndarray,
+    baselines: Sequence[np.ndarray],
+    persons: np.ndarray,
+    num_classes: int,
+) -> dict[str, Gain]:
+    """The gain of `answers` over the mean score of the `baselines` by each metric that tells all of them, by a paired
+    bootstrap over people.
+
+    All are scored on the same resamplings, so what makes some people hard for all cancels out.
     """
-    after, before = (bootstrap_scores(labels, one, persons, num_classes) for one in (answers, baseline))
+    after = bootstrap_scores(labels, answers, persons, num_classes)
+    before = [bootstrap_scores(labels, one, persons, num_classes) for one in baselines]
     gains = {}
-    for name in (name for name in after if name in before):
-        score, baseline_score = (exact_score(METRICS[name], labels, one, num_classes) for one in (answers, baseline))
-        samples = after[name] - before[name]
+    for name in (name for name in after if all(name in one for one in before)):
+        score, *others = (exact_score(METRICS[name], labels, one, num_classes) for one in (answers, *baselines))
+        baseline_score = sum(others) / len(others)
+        samples = after[name] - sum(one[name] for one in before) / len(before)
         low, high = interval(samples)
         probability = float((samples > 0).mean() + (samples == 0).mean() / 2)
         gains[name] = Gain(float(score - baseline_score), low, high, probability)
     return gains
+
+
+def expected_row(labels: np.ndarray, every: Sequence[np.ndarray], persons: np.ndarray, num_classes: int) -> dict:
+    """The mean of what several models score, which is what one of them is expected to, as `score_row` tells scores."""
+    samples = [bootstrap_scores(labels, one, persons, num_classes) for one in every]
+    row = {"images": len(labels), "persons": len(np.unique(persons))}
+    for name, metric in told_metrics(every[0]).items():
+        scores = [exact_score(metric, labels, one, num_classes) for one in every]
+        row[name] = metric.shown(sum(scores) / len(scores))
+        row[f"{name}_interval"] = interval(metric.sign * sum(one[name] for one in samples) / len(samples))
+    return row
 
 
 def score_row(labels: np.ndarray, answers: np.ndarray, persons: np.ndarray, num_classes: int) -> dict:

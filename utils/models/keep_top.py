@@ -25,8 +25,8 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
 
     Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
     again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
-    still under way, or whose record is older than the metric, is neither counted nor touched. In a folded sweep the models of all folds of a seed and index stay
-    or go together, by the mean of their scores.
+    still under way, or whose record is older than the metric, is neither counted nor touched. In a folded sweep the
+    models of all folds of a seed and index stay or go together, by the mean of their scores.
     """
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once

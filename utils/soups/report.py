@@ -10,6 +10,7 @@ from utils.base.errors import InputError
 from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS, PUBLISHED, shown_metrics
 from utils.base.terminal import aligned
+from utils.evaluation.held_out import EXPECTED
 from utils.evaluation.results import ScoreBook, read_rows, row_line, with_interval
 from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
@@ -31,11 +32,11 @@ def add_ensemble(book: ScoreBook, evaluator: Evaluator) -> None:
 def ingredient_lines(book: ScoreBook, metric: str) -> list[str]:
     """How the ingredients score: one line for each of a few, of more the best, the mean and the worst score."""
     rows = [row for row in book.ordered(metric) if row["kind"] == "ingredient"]
+    expected = next(row for row in book.rows.values() if row["kind"] == EXPECTED)
     if len(rows) <= FEW:
-        return [row_line(row, metric) for row in rows]
-    mean = sum(row[metric] for row in rows) / len(rows)
+        return [row_line(row, metric) for row in [*rows, expected]]
     best, worst = (f"{row[metric]:.4f} ({row['model']})" for row in (rows[0], rows[-1]))
-    return [f"{METRICS[metric].title}: best {best}, mean {mean:.4f}, worst {worst}"]
+    return [f"{METRICS[metric].title}: best {best}, mean {expected[metric]:.4f}, worst {worst}"]
 
 
 def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> list[str]:
@@ -48,11 +49,13 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
         row = book.rows[one.checkpoint.path.name]
         scores = ", ".join(f"{name} {with_interval(row, key)}" for name, key in zip(titles, shown, strict=True))
         lines = [f"{one.soup.recipe} soup of {len(one.soup.mixture.members)}: {scores}"]
-        lines += [f"gain in {title} over the best ingredient: {one.gains[metric]}"]
-        nested = "the same, selected on one half of the people and scored on the other"
+        lines += [f"gain in {title} over the expected single model: {one.gains[metric]}"]
+        nested = "the same, selected on some of the people and scored on the others"
         return lines + ([f"{nested}: {one.nested.gains[metric]}"] if one.nested else [])
-    gained = f"gain in {title} over the best ingredient", "the same, selected on others"
+    gained = f"gain in {title} over the expected single", "the same, selected on others"
     cells = [("recipe", "members", *titles, *gained)]
+    for kind, row in _singles(evaluator, book):
+        cells.append((kind, "1", *_scores_of(row, shown), "", ""))
     for one in saved:
         row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
         nested = str(one.nested.gains[metric]) if one.nested else ""
@@ -63,8 +66,8 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
 def decision_lines(
     evaluator: Evaluator, soup: Soup, gains: dict[str, Gain], scored_on: str, diagnosis: str | None
 ) -> list[str]:
-    """What a recipe decided, one line each: the candidates, what the soup is made of, its `gains` over the best
-    ingredient, the `diagnosis` if it disappoints, and how many photographs all this took.
+    """What a recipe decided, one line each: the candidates, what the soup is made of, its `gains` over the expected
+    single model, the `diagnosis` if it disappoints, and how many photographs all this took.
     """
     metric, mixture = evaluator.metric_name, soup.mixture
     lines = [f"{soup.recipe} soup by {metric}, {scored_on}"]
@@ -79,14 +82,13 @@ def decision_lines(
     best = evaluator.order[0]
     if [one.digest for one in mixture.members] == [evaluator.ingredients[best].digest]:
         lines.append(f"the soup is its best ingredient, {evaluator.ingredients[best].name}")
-    else:
-        lines += [f"gain in {name} over its best ingredient: {gains[name]}" for name in shown_metrics(metric)]
+    lines += [f"gain in {name} over the expected single model: {gains[name]}" for name in shown_metrics(metric)]
     return [*lines, *([diagnosis] if diagnosis else []), soup.effort]
 
 
 def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
-    """Which recipe is surely better than the best ingredient on people that it did not select on, or that none is;
-    None when no recipe that selects was tried on other people.
+    """Which recipe is surely better than the expected single model on people that it did not select on, or that none
+    is; None when no recipe that selects was tried on other people.
     """
     told = {recipe: _gain_on_others(book.rows[file], evaluator.metric_name) for recipe, file in book.soups().items()}
     gains = {recipe: gain for recipe, gain in told.items() if gain}
@@ -95,9 +97,16 @@ def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
     best = max(gains, key=lambda recipe: gains[recipe].low)
     if gains[best].low > 0:
         title = METRICS[evaluator.metric_name].title
-        return f"safely better on people that did not choose it: {best}, gain in {title} {gains[best]}"
-    single = evaluator.ingredients[evaluator.order[0]].name
-    return f"no recipe is safely better on people that did not choose it: keep the best single model, {single}"
+        better = "safely better than the expected single model on people that did not choose it"
+        return f"{better}: {best}, gain in {title} {gains[best]}"
+    return "no recipe is safely better than the expected single model on people that did not choose it"
+
+
+def _singles(evaluator: Evaluator, book: ScoreBook) -> list[tuple[str, dict]]:
+    """The rows that soups are compared with: the expected single model, and the best one, which luck chose too."""
+    best = evaluator.ingredients[evaluator.order[0]]
+    expected = next(row for row in book.rows.values() if row["kind"] == EXPECTED)
+    return [(EXPECTED, expected), ("best single", book.rows[best.file_name])]
 
 
 def recommended(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> tuple[str, str]:
@@ -107,7 +116,7 @@ def recommended(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -
     made = {one.soup.recipe: one.soup for one in saved if one.soup.recipe in ("uniform", "greedy")}
     if len(made) < 2:
         recipe = next(iter(made), "greedy")
-        return recipe, f"the {recipe} soup is the only one of the two published soups that was made"
+        return recipe, "of the two published soups only this one was made"
     metric, title = evaluator.metric_name, METRICS[evaluator.metric_name].title
     gain = book.held_out.gain(made["greedy"].logits, made["uniform"].logits)[metric]
     people = f"{len(np.unique(evaluator.held_out.persons))} people"
@@ -173,15 +182,16 @@ def recipe_table(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) 
     """One line per recipe: members, scores with intervals, scores of the members' averaged logits, what it took, what
     it gains on people that it did not select on, and its file. Soups of earlier calls that still fit are in it.
 
-    The best single model comes first. `looked at` counts the photographs of all candidates, cached or not. The
-    ensemble needs as many forward passes per photograph as there are members.
+    The expected and the best single model come first. `looked at` counts the photographs of all candidates, cached or
+    not. The ensemble needs as many forward passes per photograph as there are members.
     """
-    metric, best = evaluator.metric_name, evaluator.ingredients[evaluator.order[0]]
+    metric = evaluator.metric_name
     shown, seconds = shown_metrics(metric), {one.soup.recipe: f"{one.soup.seconds:.1f}" for one in saved}
     titles = [METRICS[name].title for name in shown]
     took = "ensemble of the members", "looked at", "seconds", f"gain in {METRICS[metric].title} on other people"
     cells = [("recipe", "members", *titles, *took, "file")]
-    cells += [("best single", "1", *_scores_of(book.rows[best.file_name], shown), "", "0", "", "", best.file_name)]
+    for kind, row in _singles(evaluator, book):
+        cells.append((kind, "1", *_scores_of(row, shown), "", "0", "", "", row["model"]))
     for recipe, file in sorted(book.soups().items(), key=lambda one: list(RECIPES).index(one[0])):
         row = book.rows[file]
         ensemble = row.get("ensemble", {})
