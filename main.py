@@ -303,7 +303,7 @@ def write_results(
             reason=reason,
             **folded_parts(evaluator, soups, recipe),
         ).write()
-        if soups:
+        if len(soups) > 1:
             log.info("go on with the %s soup: %s", recipe, reason)
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
