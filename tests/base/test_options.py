@@ -44,7 +44,7 @@ FLAGS = {
         tower=None val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
-        data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) freeze=None
+        data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None
         gradient-accumulation-steps=1 gradient-checkpointing=False half-cutmix=0.0 head-init=None image-size=None
         indices=None keep=last label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0
         loss-fn=CrossEntropyLoss lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32

@@ -35,8 +35,21 @@ class LabellingRecord(Record):
         return self
 
 
-class SplitRecord(Record):
-    """Who was trained on, and who was held out."""
+class InFolds(Record):
+    """Which of how many folds is meant; neither of a single split."""
+
+    fold: Fold | None = None
+    folds: Folds | None = None
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_them(self):
+        if (self.fold is None) != (self.folds is None) or (isinstance(self.fold, int) and self.fold >= self.folds):
+            raise ValueError(f"there is no fold {self.fold} of {self.folds}")
+        return self
+
+
+class SplitRecord(InFolds):
+    """Who was trained on, and who was held out; in a folded sweep `partition` stands for who is in which fold."""
 
     by: Literal["person", "image"]
     seed: int
@@ -44,8 +57,6 @@ class SplitRecord(Record):
     train_ids: list[str]
     held_out_ids: list[str]
     digest: Digest
-    fold: Fold | None = None
-    folds: Folds | None = None
     partition: Digest | None = None
 
     @field_validator("digest")
@@ -55,6 +66,12 @@ class SplitRecord(Record):
         if None not in named and digest_of(named) != digest:
             raise ValueError("it is not that of the ids beside it")
         return digest
+
+    @model_validator(mode="after")
+    def _folds_have_a_partition(self):
+        if (self.partition is None) != (self.folds is None):
+            raise ValueError("folds and partition belong together")
+        return self
 
 
 class OptionsRecord(Record):
@@ -69,15 +86,13 @@ class OptionsRecord(Record):
     recipe: str | None = None
 
 
-class Place(Record):
+class Place(InFolds):
     """A checkpoint's place in its sweep."""
 
     name: str
     seed: Count
     i: Count
     epoch: Count
-    fold: Fold | None = None
-    folds: Folds | None = None
 
 
 class Ingredient(Record):
