@@ -19,6 +19,8 @@ from utils.evaluation.scores import Gain, paired_gain, score_row
 
 log = logging.getLogger(__name__)
 
+ESTIMATE = "out of fold"  # what the scores of a model are that was trained on everyone: those of its recipe
+
 
 def file_of(what: str, name: str) -> Path:
     """`what` is `individual`, `soup` or `validation`, behind `everyone_` where training people were scored too."""
