@@ -8,6 +8,7 @@ import torch
 from utils.base.digests import digest_of
 from utils.evaluation.held_out import HeldOut, PartialLogits, Scored
 from utils.evaluation.prediction import SEARCH_BATCH
+from utils.evaluation.results import ESTIMATE
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 
@@ -27,6 +28,7 @@ class OutOfFold(Scored):
         )
         self.fold_of = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
+        self.images_digest = digest_of([part.images_digest for part in parts])
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
 
     def key(self, weights_digest: str) -> str:
@@ -43,6 +45,17 @@ class OutOfFold(Scored):
 
     def keep(self, weights_digest: str, logits: np.ndarray) -> None:
         """Nothing: the weights of a soup of all folds have seen everybody, and the logits are those of its parts."""
+
+    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
+        """The row of scores, as in `Scored`; it says that these are an estimate, since the models that predict new
+        people, averages over the folds, are not scored themselves.
+        """
+        return super().row(kind, model, preds) | {"estimate": ESTIMATE}
+
+    def squares_at(self, positions: np.ndarray) -> np.ndarray:
+        """(B, S, S, 3) uint8, the photographs at these positions."""
+        each = zip(self.fold_of[positions], positions, strict=True)
+        return np.concatenate([self.parts[fold].squares_at([k - self.starts[fold]]) for fold, k in each])
 
     def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
         """(B, 3, S, S) pixels of the photographs at these positions, which are all of one fold."""

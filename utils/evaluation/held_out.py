@@ -133,10 +133,14 @@ class HeldOut(Scored):
             output=output,
         )
 
+    def squares_at(self, positions: np.ndarray) -> np.ndarray:
+        """(B, S, S, 3) uint8, the held-out photographs at these positions."""
+        return np.stack([self.squares[row] for row in self.rows[positions]])
+
     def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
         """(B, 3, S, S) pixels, as a model takes them, of the held-out photographs at these positions."""
-        squares = np.stack([self.squares[row] for row in self.rows[positions]])
-        return normalised(torch.from_numpy(squares), self.preprocessing["mean"], self.preprocessing["std"])
+        squares = torch.from_numpy(self.squares_at(positions))
+        return normalised(squares, self.preprocessing["mean"], self.preprocessing["std"])
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a checkpoint: read from the cache, or evaluated and put there.

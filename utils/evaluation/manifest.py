@@ -17,6 +17,7 @@ from utils.base.records import FileName, Record, read_record
 
 BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE = "best single", "soup", "soup + age specialist", "soft vote"
 AUTO_ENSEMBLE, HARD_VOTE = "auto ensemble", "hard vote"
+OVER_FOLDS = ", folds"  # behind a way whose members are the models of the folds (inference.py --members folds)
 VOTERS = (SOUP, WEIGHTED, SOFT_VOTE)  # whose submissions hard_voting.py --sweep lets vote
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from utils.base.errors import InputError
+from utils.base.options import ALL_FOLDS
 from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, checked_preprocessing, preprocessing
 from utils.models.clip import CLIPClassifier, build
@@ -80,6 +81,15 @@ class Checkpoint:
     @property
     def split(self) -> dict | None:
         return self.meta and self.meta["split"]
+
+    @property
+    def division(self) -> str | None:
+        """What stands for who was trained on and who was not: models that fit have the same. Those across folds, and
+        those trained on everyone for as long, have that of their folds.
+        """
+        if not self.split:
+            return None
+        return self.split["partition"] if self.split.get("fold") == ALL_FOLDS else self.split["digest"]
 
     @property
     def family(self) -> dict | None:
@@ -276,10 +286,10 @@ def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, 
             f"{model.path.name} and {other.path.name} have other age limits ({model.labelling.age_limits} and "
             f"{other.labelling.age_limits}): their age classes mean different things; retrain one of them"
         )
-    if model.split and other.split and model.split["digest"] != other.split["digest"]:
+    if model.division and other.division and model.division != other.division:
         raise InputError(
             f"{model.path.name} and {other.path.name} were trained on different splits "
-            f"({model.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
+            f"({model.division} and {other.division}): one has seen people held out from the other"
         )
 
 

@@ -15,8 +15,9 @@ from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint
-from utils.models.model_files import Ingredient, model_files, named_place
-from utils.models.sweeps import latest_of_each, whole_folds
+from utils.models.model_files import Ingredient
+from utils.models.starts import fold_file
+from utils.models.sweeps import parts_on_disk
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class FoldedModel(Checkpoint):
     @property
     def parts(self) -> tuple[Checkpoint, ...]:
         return self.of_folds
+
+    @property
+    def division(self) -> str:
+        return self.of_folds[0].split["partition"]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return super().state_dict() if self.path.is_file() else Mixture.of(self.of_folds).state_dict()
@@ -83,16 +88,6 @@ def read_ingredient(one: Ingredient, *how) -> Checkpoint:
     return folded_model(one.path, [read_checkpoint(part.path, *how) for part in one.parts])
 
 
-def parts_on_disk(path: Path) -> list[Ingredient]:
-    """The ingredient across folds that a path means which is no file: of its name, seed and index with all folds."""
-    asked = named_place(path)
-    if asked is None or path.is_file() or not path.parent.is_dir():
-        return []
-    places = [file.place for file in model_files(path.parent, by_name=True)]
-    found = whole_folds(latest_of_each(one for one in places if one))
-    return [one for one in found if one.path.name == path.name]
-
-
 def read_model(path: Path, *how, **more) -> Checkpoint:
     """The checkpoint at a path; or where only its folds have files the model across them."""
     if found := parts_on_disk(path):
@@ -103,12 +98,17 @@ def read_model(path: Path, *how, **more) -> Checkpoint:
 def soup_across_folds(soup: Checkpoint) -> Checkpoint:
     """A soup of a folded sweep with the averages of its folds, as its record tells of them; any other as it is.
 
-    Raises `InputError` when one of its members is not beside it any more, or has other weights.
+    Where its members are not beside it any more, the soups of its folds serve that `main.py --save-folds` wrote.
+    Raises `InputError` when there are neither, and when they have other weights than the soup was made of.
     """
     made_from = (soup.meta or {}).get("made_from", ())
     folds = (soup.split or {}).get("folds")
     if not folds or {one.get("fold") for one in made_from} != set(range(folds)):
         return soup
+    saved = [fold_file(soup.path, fold, folds) for fold in range(folds)]
+    beside = all(soup.path.with_name(one["name"]).is_file() for one in made_from)
+    if not beside and all(path.is_file() for path in saved):
+        return _like(soup, FoldedModel, of_folds=tuple(_saved_part(soup, path) for path in saved))
     weights = soup.meta["options"].get("weights") or [one["weight"] for one in made_from]
     parts = []
     for fold in range(folds):
@@ -125,9 +125,17 @@ def _member(soup: Checkpoint, one: dict) -> Checkpoint:
     path = soup.path.with_name(one["name"])
     if not path.is_file():
         raise InputError(
-            f"{soup.path} was made of {path.name}, which is not beside it: only with it people can score it"
+            f"{soup.path} was made of {path.name}, which is not beside it, nor are the soups of its folds: "
+            "main.py --save-folds writes them"
         )
     member = read_checkpoint(path)
     if member.digest != one["digest"]:
         raise InputError(f"{path} has other weights than {soup.path} was made of: make the soup again")
     return member
+
+
+def _saved_part(soup: Checkpoint, path: Path) -> Checkpoint:
+    part = read_checkpoint(path)
+    if (part.meta or {}).get("folds_of") != soup.meta.get("folds_of"):
+        raise InputError(f"{path} is of another soup than {soup.path}: make both again, with main.py --save-folds")
+    return part

@@ -30,7 +30,14 @@ def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
     have all folds.
     """
     places = [file.place for file in model_files(model_location) if file.is_age_specialist and file.meta]
-    latest = latest_of_each([one for one in places if one and one.name == name])
+    return latest_whole(one for one in places if one and one.name == name)
+
+
+def latest_whole(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
+    """The latest epoch of each run, and where runs hold out folds, what all folds of a seed and index make up; models
+    that were trained on everyone are none.
+    """
+    latest = latest_of_each(ingredients)
     return [one for one in latest if one.fold is None] + whole_folds(latest)
 
 
@@ -54,9 +61,28 @@ def whole_folds(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
 
 def across_folds(parts: Sequence[Ingredient]) -> Ingredient:
     """The ingredient that these models of its folds make up, called as one model of a single split would be."""
-    first = parts[0]
-    stem = first.path.stem.replace(f"_fold{first.fold}of{first.folds}_epoch", "_epoch")
-    return replace(first, path=first.path.with_name(f"{stem}.pt"), fold=None, parts=tuple(parts))
+    return replace(parts[0], path=path_across_folds(parts[0]), fold=None, parts=tuple(parts))
+
+
+def path_across_folds(part: Ingredient) -> Path:
+    """Where the ingredient of which this is one fold would lie, were it one file."""
+    stem = part.path.stem.replace(f"_fold{part.fold}of{part.folds}_epoch", "_epoch")
+    return part.path.with_name(f"{stem}.pt")
+
+
+def parts_on_disk(path: Path) -> list[Ingredient]:
+    """The ingredient across folds that a path means which is no file: the files of all its folds lie there."""
+    if path.is_file() or named_place(path) is None or not path.parent.is_dir():
+        return []
+    places = [file.place for file in model_files(path.parent, by_name=True)]
+    parts = [one for one in places if one and one.folds and path_across_folds(one).name == path.name]
+    _check_one_division(parts)
+    return whole_folds(parts)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a checkpoint at a path, in one file or in one of each fold."""
+    return path.is_file() or bool(parts_on_disk(path))
 
 
 @dataclass(frozen=True)
@@ -156,11 +182,8 @@ def _ingredients(latest: list[Ingredient], indices: list[int] | None) -> list[In
     """The ingredients that these models make up. Raises `InputError` for models of folds beside others, and when
     folds are missing of an index that was asked for, or of all.
     """
-    kinds = sorted({one.folds for one in latest}, key=lambda folds: folds or 0)
-    if len(kinds) > 1:
-        words = " and ".join(f"{folds} folds" if folds else "a single split" for folds in kinds)
-        raise Several(f"{latest[0].path.parent} has models of {latest[0].name} of {words}: keep them in two folders")
-    if kinds == [None]:
+    _check_one_division(latest)
+    if latest[0].folds is None:
         return latest
     whole = whole_folds(latest)
     lacking = [one for one in latest if (one.seed, one.i) not in {(other.seed, other.i) for other in whole}]
@@ -173,6 +196,16 @@ def _ingredients(latest: list[Ingredient], indices: list[int] | None) -> list[In
                 f"it (finetune.py --folds {one.folds} --fold {absent.split(',')[0]})"
             )
     return whole
+
+
+def _check_one_division(ingredients: list[Ingredient]) -> None:
+    """Raise `InputError` unless all are of one single split, or of as many folds."""
+    kinds = sorted({one.folds for one in ingredients}, key=lambda folds: folds or 0)
+    if len(kinds) > 1:
+        first, words = ingredients[0], [f"{folds} folds" if folds else "a single split" for folds in kinds]
+        raise Several(
+            f"{first.path.parent} has models of {first.name} of {' and '.join(words)}: keep them in two folders"
+        )
 
 
 def saved_soups(
@@ -214,9 +247,9 @@ def choose_checkpoint(options: Options, by_name: bool = False) -> Path:
     path = find_checkpoint(options.model_name, options.model_location, by_name)
     if by_name or not asked:
         return path
-    from utils.models.checkpoints import read_checkpoint
+    from utils.models.folded import read_model
 
-    meta = read_checkpoint(path, tower=options.tower).meta
+    meta = read_model(path, tower=options.tower).meta
     for name, value in asked.items() if meta else ():
         recorded = _recorded(meta, name)
         if value not in recorded:
@@ -235,27 +268,31 @@ def _recorded(meta: dict, name: str) -> set[int]:
 
 def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool = False) -> Path:
     """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
-    folder of an exported soup.
+    folder of an exported soup. A model across folds goes by the name without the fold, and no file has it.
 
     Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
+    A soup of one fold is none of them, nor is a model of one fold or of `--fold all`.
     """
     if model_name is not None:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
-            if candidate.is_file() or (candidate / RECORD_FILE).is_file():
+            if is_there(candidate) or (candidate / RECORD_FILE).is_file():
                 return candidate
     files = model_files(model_location, by_name)
     if model_name is not None:
         there = ", ".join(file.path.name for file in files) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
-    models = [file for file in files if not file.is_age_specialist]
-    greedy = [file for file in models if file.recipe == "greedy"]
-    if by_name and not all(file.place for file in models):  # one may be a greedy soup that was renamed
-        models = greedy
-    for choice in (greedy, models):
+    models = [file for file in files if not (file.is_age_specialist or file.is_of_a_fold)]
+    greedy = [file.path for file in models if file.recipe == "greedy"]
+    places = [file.place for file in models]
+    paths = [file.path for file, place in zip(models, places, strict=True) if not (place and place.folds)]
+    paths += [one.path for one in latest_whole(place for place in places if place and place.folds)]
+    if by_name and not all(places):  # one may be a greedy soup that was renamed
+        paths = greedy
+    for choice in (greedy, paths):
         if len(choice) == 1:
-            return choice[0].path
+            return choice[0]
         if choice:
-            names = ", ".join(file.path.name for file in choice)
+            names = ", ".join(path.name for path in choice)
             raise Several(f"several checkpoints, choose one with --model-name: {names}")
     raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
 

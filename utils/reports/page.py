@@ -21,7 +21,7 @@ from utils.base.metrics import METRICS, PUBLISHED
 from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
-from utils.data.splits import Split
+from utils.data.splits import Split, splits_digest
 from utils.evaluation.alarms import chance
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import with_interval
@@ -43,8 +43,9 @@ LEGIBLE = 0.69  # share of a shade above which writing on it is in the other col
 class Subject:
     """What a page is about: a model's `logits` on the held-out photographs, and scores beside it.
 
-    `rows` are scores, `preds` (N,) predicted classes by their kind, "single" of the model itself and `OTHER` of one
-    that it is compared with; `who` says in words who was scored.
+    `splits` are the split, or of a model across folds one of each fold. `rows` are scores, `preds` (N,) predicted
+    classes by their kind, "single" of the model itself and `OTHER` of one that it is compared with; `who` says in
+    words who was scored.
     """
 
     model: Checkpoint
@@ -54,8 +55,17 @@ class Subject:
     rows: list[dict]
     preds: dict[str, np.ndarray]
     who: str
-    split: Split
+    splits: list[Split]
     commands: Commands
+
+    @property
+    def split(self) -> Split:
+        """The first split; those of all folds are alike."""
+        return self.splits[0]
+
+    @property
+    def split_digest(self) -> str:
+        return splits_digest(self.splits)
 
     @property
     def ages(self) -> np.ndarray:

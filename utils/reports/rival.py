@@ -10,9 +10,12 @@ from utils.evaluation.results import gain_words
 from utils.models.checkpoints import Checkpoint
 
 
-def read_rival(model: Checkpoint, options: Options) -> Checkpoint:
-    """The model of `--compare-with`; raises `InputError` when it is the same, or the same people cannot score both."""
-    _, _, (rival,) = read_parts(Way(str(model.path), others=[options.compare_with]), options)
+def read_rival(model: Checkpoint, options: Options, by_folds: bool) -> Checkpoint:
+    """The model of `--compare-with`, as in `read_parts`.
+
+    Raises `InputError` when it is the same, or the same people cannot score both.
+    """
+    _, _, (rival,) = read_parts(Way(str(model.path), others=[options.compare_with]), options, by_folds)
     if rival.digest == model.digest:
         raise InputError(f"--compare-with {options.compare_with} has the model's own weights: name another one")
     return rival
