@@ -127,9 +127,9 @@ class CrossFit:
     """Predictions for each person by what was chosen on other people only.
 
     `single` (N, C) are the log-probabilities of the one model that scored best, `plain` and `biased` (N, C) the scores
-    of the ensemble with its temperature, without and with a bias. `rules` say which bias each fold got. `losses` are the
-    mean log-losses without and with the temperature. `fold_scores` are what `plain` and `biased` score in each fold by
-    itself.
+    of the ensemble with its temperature, without and with a bias. `rules` say which bias each fold got. `losses` are
+    the mean log-losses without and with the temperature. `fold_scores` are what `plain` and `biased` score in each
+    fold by itself.
     """
 
     single: np.ndarray
