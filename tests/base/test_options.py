@@ -65,6 +65,12 @@ def test_flags_and_defaults_are_frozen(script):
     assert {name: value.replace(", ", ",") for name, value in defaults.items()} == expected
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "balanced_accuracy", "log_loss"])
+def test_every_script_that_chooses_may_choose_by_each_metric(metric):
+    for script in (finetune, finetune_age, main, validation, optuna_script):
+        assert script.parser().parse(["--metric", metric]).metric == metric
+
+
 def test_both_spellings_work():
     dashes = finetune.parser().parse(["--random-seed", "7", "--old-aug=True", "--name", "a_b"])
     underscores = finetune.parser().parse(["--random_seed", "7", "--old_aug=True", "--name", "a_b"])
