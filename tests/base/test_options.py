@@ -20,8 +20,8 @@ from utils.base.options import GROUPS, Parser, default_as_typed
 FLAGS = {
     finetune: """age-limits=(30, 60) age-regression=0.0 aug-strength=1.0 batch-size=64 checkpointing-steps=None
         class-weights=none compile=False contrastive-weight=0.1 data-location=data drop-ages=None ema-decay=0.0
-        epochs=20 fast-dev-run=False freeze=None gradient-accumulation-steps=1 gradient-checkpointing=False
-        half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None label-smoothing=0.0
+        epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1
+        gradient-checkpointing=False half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None label-smoothing=0.0
         layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
@@ -31,11 +31,11 @@ FLAGS = {
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
-        no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None score-on=None
-        split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False val-ratio=recorded
+        no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None save-folds=False
+        score-on=None split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False val-ratio=recorded
         verbose=False workers=None""",
     inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
-        model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
+        members=soup model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
         soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
         weighted-ensemble=None workers=None""",
     validation: """batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None mean=None
