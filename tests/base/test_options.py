@@ -35,8 +35,8 @@ FLAGS = {
         split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False val-ratio=recorded
         verbose=False workers=None""",
     inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
-        model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
-        soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
+        members=soup model-location=model model-name=None no-bias=False output-dir=output save-probs=False
+        skip-bad=None soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
         weighted-ensemble=None workers=None""",
     validation: """batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None mean=None
         metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None
