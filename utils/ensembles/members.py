@@ -60,19 +60,19 @@ class Ensemble:
 
     @property
     def models(self) -> list[Checkpoint]:
-        """What is evaluated: the models of the first member, then those of the second, and so on."""
-        return [model for one in self.members for model in self._models_of(one)]
-
-    def _models_of(self, member: Checkpoint) -> list[Checkpoint]:
+        """What is evaluated: the members, or the models of the first one's folds, then those of the second, and so
+        on.
+        """
         if not self.by_folds:
-            return [member]
-        return [replace(part, preprocessing=member.preprocessing) for part in member.parts]
+            return self.members
+        return [replace(part, preprocessing=one.preprocessing) for one in self.members for part in one.parts]
 
     def of_members(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(N, C) logits of each member, of those of the `models`; over folds they are mean log-probabilities."""
+        if not self.by_folds:
+            return list(logits)
         logits = iter(logits)
-        each = [list(islice(logits, len(self._models_of(one)))) for one in self.members]
-        return [soft_vote(own, "log") if len(own) > 1 else own[0] for own in each]
+        return [soft_vote(list(islice(logits, len(one.parts))), "log") for one in self.members]
 
     def scores(self, logits: Sequence[Sequence[np.ndarray]], shards: Iterable[int]) -> Iterator[np.ndarray]:
         """(n, C) scores of each shard, by the logits of each model shard by shard; NaN in the rows of images that
