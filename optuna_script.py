@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import finetune
 from utils.base import files, flags, training_flags
 from utils.base.errors import InputError, run_script
+from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number, run_name
 from utils.base.terminal import log_file
 
@@ -169,7 +170,7 @@ def show_study(accelerator: Accelerator, study: optuna.Study, options: Options) 
     from utils.training import studies, tracking
 
     folder = files.PICTURES / f"optuna_{options.study_name}"
-    pictures = studies.save_pictures(study, folder, options.metric)
+    pictures = studies.save_pictures(study, folder, "minus " * METRICS[options.metric].is_loss + options.metric)
     public = options.replace(storage=None)  # its address may hold a password
     with tracking.tracked_run(accelerator, public, f"{options.study_name}_study"):
         for name, picture in pictures.items():
@@ -187,7 +188,8 @@ def tell_best(study: optuna.Study, options: Options) -> None:
     best = studies.best_trials(study, options.best)
     for trial in best:
         checkpoint, params = trial.user_attrs["checkpoint"], studies.in_words(trial.params)
-        log.info("%s %.4f: %s, %s", options.metric, trial.value, checkpoint, params)
+        score = METRICS[options.metric].sign * trial.value
+        log.info("%s %.4f: %s, %s", options.metric, score, checkpoint, params)
     if best:
         words = ["accelerate", "launch", "main.py", "--greedy-soup", "--metric", options.metric]
         words += ["--name", options.study_name, "--random-seed"]

@@ -247,7 +247,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     comparison = compare(model, ages, others, people.view, options.soft_voting_rule or "minmax", options.metric)
     if rival:
         theirs = people.view(rival).logits(rival)
-        comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs.argmax(-1)), theirs)
+        comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs), theirs)
         log.info(rival_line(rival.name, held_out, logits, theirs, options.metric))
 
     # Result
@@ -258,7 +258,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     for rate in rates:
         log.debug(rate)
     log.log(detail(options), "most often wrong: %s", mistakes.worst_rates(rates))
-    for line in alarm_lines(held_out.labels, [logits.argmax(-1)], model.labelling.classes, options.metric):
+    for line in alarm_lines(held_out.labels, [logits], model.labelling.classes, options.metric):
         log.info(line)
 
     def write() -> None:

@@ -216,6 +216,12 @@ def add_recipes(parser: Parser) -> None:
     )
     saving = parser.group("saving and resuming")
     saving.add_argument(
+        "--save-folds",
+        action="store_true",
+        help="of a folded sweep also write the soup of each fold, for a second round and for --members folds of "
+        "inference.py",
+    )
+    saving.add_argument(
         "--export", type=Path, metavar="DIR", help="write the soup as a Hugging Face folder (default: not written)"
     )
     saving.add_argument(

@@ -257,7 +257,7 @@ def _add_scored(parser: Parser) -> None:
         "--patience",
         type=number(int, 1),
         metavar="N",
-        help="stop when N epochs in a row have not raised --metric (default: train all epochs)",
+        help="stop when N epochs in a row have not improved --metric (default: train all epochs)",
     )
 
 

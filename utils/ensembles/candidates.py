@@ -14,7 +14,7 @@ from utils.ensembles.agreement import agreement, percent_table
 from utils.ensembles.combining import class_log_probs
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
-from utils.evaluation.scores import confusion_matrix
+from utils.evaluation.scores import exact_score
 from utils.models.checkpoints import Checkpoint, check_ensemble, flipped, read_checkpoint
 from utils.models.model_files import model_files
 from utils.models.weights import is_foreign
@@ -142,11 +142,11 @@ def library_lines(library: Library, metric: str) -> list[str]:
     """
     preds = library.log_probs.argmax(-1)  # (M, N); the first class of the age that a specialist predicts
     ages = Labelling().decode(preds)["age"]
-    lines = []
+    lines, scored = [], METRICS[metric]
     for k, name in enumerate(library.names):
-        confusion = confusion_matrix(library.labels, preds[k], len(library.class_counts))
-        score = f"{metric} {float(METRICS[metric](confusion)):.4f}" if library.begins[k] else "age specialist"
-        lines.append(f"[{k:2d}] {score:16}  {name}")
+        reached = exact_score(scored, library.labels, library.log_probs[k], len(library.class_counts))
+        score = f"{metric} {scored.shown(reached):.4f}" if library.begins[k] else "age specialist"
+        lines.append(f"[{k:2d}] {score:{len(metric) + 8}}  {name}")
     both = library.begins[:, None] & library.begins
     same = np.where(both, agreement(preds), agreement(ages))
     lines += ["pairwise disagreement in percent of photographs, rounded down (with an age specialist: on the age)"]

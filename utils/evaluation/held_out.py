@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from utils.data.photographs import Photographs
 from utils.data.preprocessing import normalised
 from utils.evaluation.logit_cache import cache_key, load_logits, store_logits
 from utils.evaluation.prediction import SEARCH_BATCH, predict
-from utils.evaluation.scores import Gain, Scores, paired_gain, score, score_row
+from utils.evaluation.scores import Gain, Scores, expected_row, gain_over_mean, score, score_row
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import CLIPClassifier, build
@@ -29,6 +29,7 @@ from utils.models.clip import CLIPClassifier, build
 log = logging.getLogger(__name__)
 
 
+EXPECTED = "expected single"  # the kind of its row
 KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 
@@ -69,18 +70,24 @@ class Scored:
             )
         return score(logits, self.labels, self.labelling)
 
-    def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:
-        """The gain of (N, C) logits over those of another model, by a paired bootstrap over people."""
-        preds, before = logits.argmax(-1), baseline.argmax(-1)
-        return paired_gain(self.labels, preds, before, self.persons, self.labelling.num_classes)
+    def gain(self, logits: np.ndarray, *baselines: np.ndarray) -> dict[str, Gain]:
+        """The gain of (N, C) logits over those of another model, or over the mean score of several, by a paired
+        bootstrap over people.
+        """
+        return gain_over_mean(self.labels, logits, baselines, self.persons, self.labelling.num_classes)
 
-    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
-        """The row of scores of (N,) predicted classes, with 95 % bootstrap intervals over people."""
+    def row(self, kind: str, model: str, answers: np.ndarray) -> dict:
+        """The row of scores of answers, with 95 % bootstrap intervals over people."""
         return {
             "kind": kind,
             "model": model,
-            **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
+            **score_row(self.labels, answers, self.persons, self.labelling.num_classes),
         }
+
+    def expected_row(self, every: Sequence[np.ndarray]) -> dict:
+        """The row of what one of several models is expected to score, given the (N, C) logits of each."""
+        scores = expected_row(self.labels, every, self.persons, self.labelling.num_classes)
+        return {"kind": EXPECTED, "model": f"the mean score of {len(every)}", **scores}
 
 
 class HeldOut(Scored):

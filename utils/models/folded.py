@@ -77,7 +77,7 @@ def everyone_split(parts: Sequence[Checkpoint]) -> dict:
 
 
 def read_ingredient(one: Ingredient, *how) -> Checkpoint:
-    """The checkpoint of a place in a sweep, across folds where it has them; `how` is as in `read_checkpoint`."""
+    """The checkpoint of a place in a sweep; in a folded one the model across folds."""
     if not one.parts:
         return read_checkpoint(one.path, *how)
     return folded_model(one.path, [read_checkpoint(part.path, *how) for part in one.parts])

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from utils.base.files import locked, write_text
+from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
 from utils.base.records import Digest, Record
 from utils.models.model_files import DROPPED, Ingredient, model_files
@@ -24,13 +25,13 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
 
     Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
     again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
-    still under way is neither counted nor touched. In a folded sweep the models of all folds of a seed and index stay
-    or go together, by the mean of their scores.
+    still under way, or whose record is older than the metric, is neither counted nor touched. In a folded sweep the
+    models of all folds of a seed and index stay or go together, by the mean of their scores.
     """
     removed = []
     with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
-        runs = _scored_runs(model_location, name)
-        for run in sorted(runs, key=lambda run: mean(meta["scores"][metric] for _, meta in run), reverse=True)[most:]:
+        sign, runs = METRICS[metric].sign, _scored_runs(model_location, name, metric)
+        for run in sorted(runs, key=lambda run: -sign * mean(meta["scores"][metric] for _, meta in run))[most:]:
             for one, meta in run:
                 note = DroppedNote(**{key: meta[key] for key in DroppedNote.model_fields})
                 write_text(one.path.with_suffix(DROPPED), note.model_dump_json(indent=1) + "\n")
@@ -41,7 +42,7 @@ def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Pa
     return removed
 
 
-def _scored_runs(model_location: Path, name: str) -> list[list[tuple[Ingredient, dict]]]:
+def _scored_runs(model_location: Path, name: str, metric: str) -> list[list[tuple[Ingredient, dict]]]:
     """The runs of a sweep that have ended and were scored, sorted by seed and index, each with the records of its
     checkpoints: one, or one for each fold.
     """
@@ -54,6 +55,6 @@ def _scored_runs(model_location: Path, name: str) -> list[list[tuple[Ingredient,
     runs = defaultdict(list)
     for epochs in found.values():
         last = max(epochs, key=lambda one: one.epoch)
-        if last.epoch == metas[last]["options"].get("epochs") and metas[last]["scores"] is not None:
+        if last.epoch == metas[last]["options"].get("epochs") and metric in (metas[last]["scores"] or ()):
             runs[last.seed, last.i].append((last, metas[last]))
     return [run for _, run in sorted(runs.items()) if len(run) == (run[0][0].folds or 1)]

@@ -180,18 +180,19 @@ def saved_soups(
 ) -> list[Checkpoint]:
     """The soups of this sweep by these recipes that lie in the folder and were made of these very ingredients.
 
-    What they were fine-tuned from may be in it as well.
+    What they were fine-tuned from may be in it as well, if the sweep has a single split.
     """
     from utils.models.checkpoints import read_checkpoint
 
-    digests = {one.digest for one in ingredients}
+    parts = [part for one in ingredients for part in one.parts]
+    digests, folded = {one.digest for one in parts}, len(parts) > len(ingredients)
     paths = [sweep.soup_file(model_location, recipe) for recipe in recipes]
     soups = [read_checkpoint(path) for path in paths if path.is_file()]
     return [
         soup
         for soup in soups
         if soup.meta
-        and digests.issuperset(one["digest"] for one in soup.meta["made_from"] if one["name"] != START_FILE)
+        and digests.issuperset(one["digest"] for one in soup.meta["made_from"] if folded or one["name"] != START_FILE)
     ]
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from utils.base.errors import visible
 from utils.base.files import write_text
-from utils.base.metrics import METRICS
+from utils.base.metrics import METRICS, PUBLISHED
 from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
@@ -113,7 +113,7 @@ def contents(subject: Subject) -> dict:
     return {
         "subject": subject,
         "warnings": warnings(subject),
-        "chance": {name: chance(held_out.labels, labelling.num_classes, name) for name in METRICS},
+        "chance": {name: chance(held_out.labels, labelling.num_classes, name) for name in PUBLISHED},
         "steps": next_steps(subject.model, held_out, subject.preds, parts, gains, found, borders, subject.commands),
         "parts": parts,
         "with_interval": with_interval,
@@ -175,9 +175,7 @@ def gains_over_single(subject: Subject, kind: str) -> dict:
 
 
 def comparison_chart(rows: list[dict]) -> Markup:
-    series = {
-        metric.title: [Bar(row[name], row[f"{name}_interval"]) for row in rows] for name, metric in METRICS.items()
-    }
+    series = {METRICS[name].title: [Bar(row[name], row[f"{name}_interval"]) for row in rows] for name in PUBLISHED}
     ends = [end for bars in series.values() for bar in bars for end in bar.interval]
     low = min(math.floor(min(ends) * 10) / 10, 0.9)
     high = max(math.ceil(max(ends) * 10) / 10, low + 0.1)

@@ -28,6 +28,6 @@ def rival_line(rival: str, held_out: HeldOut, logits: np.ndarray, theirs: np.nda
     """What a model of (N, C) `logits` gains over its rival of `theirs`, and on how many photographs they differ."""
     only_ours, only_theirs = changed(held_out.labels, logits.argmax(-1), theirs.argmax(-1))
     return (
-        f"above {rival}: {gain_words(held_out.gain(logits, theirs), metric)}; of {len(logits)} photographs only this "
-        f"model is right on {only_ours.sum()}, only the other on {only_theirs.sum()}"
+        f"gain over {rival}: {gain_words(held_out.gain(logits, theirs), metric)}; of {len(logits)} photographs only "
+        f"this model is right on {only_ours.sum()}, only the other on {only_theirs.sum()}"
     )

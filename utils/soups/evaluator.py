@@ -12,7 +12,7 @@ from utils.base.progress import ProgressBar
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.prediction import SEARCH_BATCH
-from utils.evaluation.scores import confusion_matrix, log_softmax
+from utils.evaluation.scores import exact_score, log_softmax
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.soups.journal import Journal
@@ -62,7 +62,7 @@ class Evaluator:
 
     def score(self, logits: np.ndarray) -> Fraction:
         """The exact score of (N, C) logits on these photographs."""
-        return self.metric(confusion_matrix(self.labels, logits.argmax(-1), logits.shape[1]))
+        return exact_score(self.metric, self.labels, logits, logits.shape[1])
 
     @property
     def order(self) -> list[int]:
@@ -127,7 +127,7 @@ class Evaluator:
             self.held_out.labelling.num_classes,
             self.metric,
             self._order(mixture),
-            lambda some: partial.evaluate(self.positions[some]).argmax(-1),
+            lambda some: partial.evaluate(self.positions[some]),
             SEARCH_BATCH,
             self.held_out.accelerator.num_processes,
         )

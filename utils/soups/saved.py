@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.base.options import ALL_FOLDS
 from utils.base.runtime import from_main
+from utils.evaluation.results import ESTIMATE
 from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint, save_checkpoint, soup_meta
@@ -18,8 +19,6 @@ from utils.models.starts import fold_file
 from utils.soups.evaluator import Evaluator
 from utils.soups.nested import NestedGain
 from utils.soups.recipes import Soup
-
-ESTIMATE = "out of fold"  # what the scores of a model are that was trained on everyone: those of its recipe
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,21 @@ def save_soup(evaluator: Evaluator, soup: Soup, path: Path, people: str, save_fo
     held_out, mixture = evaluator.held_out, soup.mixture
 
     def save() -> None:
-        meta = _meta(evaluator, soup, mixture.flat, people)
+        meta = _meta(evaluator, soup, soup.recipe, mixture.flat, people)
         if len(mixture.parts) > 1:
             meta |= {"split": everyone_split(evaluator.ingredients[0].parts), "folds_of": mixture.digest}
         held_out.keep(save_checkpoint(path, mixture.state_dict(), meta), soup.logits)
         for fold, part in enumerate(mixture.parts if save_folds and len(mixture.parts) > 1 else ()):
-            own = _meta(evaluator, soup, part, people) | {"folds_of": mixture.digest}
+            own = _meta(evaluator, soup, soup.recipe, part, people) | {"folds_of": mixture.digest}
             save_checkpoint(fold_file(path, fold, len(mixture.parts)), part.state_dict(), own)
 
     from_main(held_out.accelerator, save)
     return read_checkpoint(path)
 
 
-def _meta(evaluator: Evaluator, soup: Soup, mixture: Mixture, people: str) -> dict:
-    """The record of a checkpoint that holds this mixture of the soup's recipe, with the scores of the soup."""
-    how = {"recipe": soup.recipe, "metric": evaluator.metric_name, "weights": mixture.record()}
+def _meta(evaluator: Evaluator, soup: Soup, recipe: str, mixture: Mixture, people: str) -> dict:
+    """The record of a checkpoint that holds this mixture, made like the soup, with the scores of the soup."""
+    how = {"recipe": recipe, "metric": evaluator.metric_name, "weights": mixture.record()}
     scores = {"people": people, **evaluator.held_out.score(soup.logits).record()}
     if len(soup.mixture.parts) > 1:
         scores["estimate"] = ESTIMATE
@@ -76,7 +75,8 @@ def save_refit(evaluator: Evaluator, soup: Soup, path: Path, people: str) -> Che
 
     def save() -> None:
         check_same_kind(members)
-        save_checkpoint(path, mixture.state_dict(), _meta(evaluator, soup, mixture, people))
+        meta = _meta(evaluator, soup, f"{soup.recipe} refit", mixture, people)
+        save_checkpoint(path, mixture.state_dict(), meta)
 
     from_main(evaluator.held_out.accelerator, save)
     return read_checkpoint(path)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from utils.base.errors import Diverged, NoRoom
 from utils.base.flags import EVALUATION_BATCH
+from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.base.terminal import aside
 from utils.data.photographs import read_photographs
@@ -68,7 +69,12 @@ class Trials:
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("checkpoint", name)
         log.info("%s: %s %.4f; %s", place, options.metric, score, studies.in_words(chosen))
-        return score
+        return self.sign * score
+
+    @property
+    def sign(self) -> int:
+        """What turns a score by `--metric` into one that is larger the better."""
+        return METRICS[self.common.metric].sign
 
     def _one_split(self, trial: optuna.Trial, options: Options) -> tuple[str, float]:
         """Train one model; returns the name of its file and its score."""
@@ -84,7 +90,7 @@ class Trials:
         for fold in range(options.folds):
             paths.append(self.train(options.replace(fold=fold))[0])
             score = self.pooled(paths)
-            trial.report(score, len(paths))
+            trial.report(self.sign * score, len(paths))
             if len(paths) < options.folds and trial.should_prune():
                 raise optuna.TrialPruned(f"pruned, below the median after fold {fold} of {options.folds}")
         return across_folds([named_place(path) for path in paths]).path.name, score
@@ -93,7 +99,7 @@ class Trials:
         """A function that reports an epoch's score to the study, and raises `optuna.TrialPruned` below the median."""
 
         def after_epoch(epoch: int, scores: dict) -> None:
-            trial.report(scores[self.common.metric], epoch)
+            trial.report(self.sign * scores[self.common.metric], epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned(f"pruned, below the median after epoch {epoch}")
 
