@@ -20,9 +20,9 @@ from utils.base.options import GROUPS, Parser, default_as_typed
 FLAGS = {
     finetune: """age-limits=(30, 60) age-regression=0.0 aug-strength=1.0 batch-size=64 checkpointing-steps=None
         class-weights=none compile=False contrastive-weight=0.1 data-location=data drop-ages=None ema-decay=0.0
-        epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1 gradient-checkpointing=False
-        half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None label-smoothing=0.0
-        layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
+        epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1
+        gradient-checkpointing=False half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None
+        label-smoothing=0.0 layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
