@@ -55,8 +55,8 @@ def whole_folds(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
 def across_folds(parts: Sequence[Ingredient]) -> Ingredient:
     """The ingredient that these models of its folds make up, called as one model of a single split would be."""
     first = parts[0]
-    stem = first.path.stem.replace(f"_fold{first.fold}of{first.folds}_epoch", "_epoch")
-    return replace(first, path=first.path.with_name(f"{stem}.pt"), fold=None, parts=tuple(parts))
+    run, _, epoch = first.path.stem.rpartition(f"_fold{first.fold}of{first.folds}_epoch")
+    return replace(first, path=first.path.with_name(f"{run}_epoch{epoch}.pt"), fold=None, parts=tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def find_sweep(
             i
             for i in indices or ()
             if (names[0], seed, i) not in found
-            and not any(model_location.glob(f"{names[0]}_seed{seed}_i{i}_epoch*{DROPPED}"))
+            and not any(model_location.glob(f"{names[0]}_seed{seed}_i{i}_*{DROPPED}"))
         ]
         if missing:
             raise InputError(f"{names[0]}: seed {seed} has no index {', '.join(map(str, missing))}")
