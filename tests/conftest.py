@@ -1,11 +1,13 @@
 """Small faces and small backbones that every test can make for itself in a second."""
 
 import csv
+import fcntl
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -316,3 +318,51 @@ def browser():
 def resize(browser, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+STAND_IN = """#!/usr/bin/env bash
+# accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
+echo "${CUDA_VISIBLE_DEVICES:-}|$*" >> "$CALLS"
+[[ -n "${SAVES:-}" ]] && { python3 -c "$SAVES" "$CALLS" & }
+[[ -n "${SLEEP_UNLESS:-}" && "$*" != *"$SLEEP_UNLESS"* ]] && sleep 60
+[[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"
+[[ -n "${KILL_PARENT:-}" && "$*" == *"$KILL_PARENT"* ]] && kill -9 $PPID
+[[ -n "${FAIL:-}" && "$*" == *"$FAIL"* ]] && { echo "error: no luck" >&2; exit 1; }
+exit 0
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Runs training.sh where `accelerate` only writes its arguments down; gives the result and these lines."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "accelerate").write_text(STAND_IN)
+    (tools / "accelerate").chmod(0o755)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "model").mkdir()
+    for i in range(5):
+        (tmp_path / "model" / f"model_{i}.pt").touch()
+
+    calls = tmp_path / "calls.txt"
+
+    def start(*arguments, terminal=None, **env):
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CUDA"))}
+        env = {"STAGES": "finetune age", **inherited, "CALLS": str(calls), **env}
+        env["PATH"] = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = ["bash", str(REPOSITORY / "training.sh"), *arguments]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if terminal is not None:
+            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+            streams |= {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+        return subprocess.Popen(command, env=env, **streams)
+
+    def run(*arguments, **env):
+        calls.unlink(missing_ok=True)
+        process = start(*arguments, **env)
+        told = process.communicate(timeout=60)
+        result = subprocess.CompletedProcess(process.args, process.returncode, *told)
+        return result, calls.read_text().splitlines() if calls.is_file() else []
+
+    run.start = start
+    return run

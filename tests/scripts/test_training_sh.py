@@ -2,67 +2,18 @@
 
 import contextlib
 import csv
-import fcntl
 import os
 import pty
 import re
 import shutil
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import REPOSITORY, files
-
-STAND_IN = """#!/usr/bin/env bash
-# accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
-echo "${CUDA_VISIBLE_DEVICES:-}|$*" >> "$CALLS"
-[[ -n "${SAVES:-}" ]] && { python3 -c "$SAVES" "$CALLS" & }
-[[ -n "${SLEEP_UNLESS:-}" && "$*" != *"$SLEEP_UNLESS"* ]] && sleep 60
-[[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"
-[[ -n "${KILL_PARENT:-}" && "$*" == *"$KILL_PARENT"* ]] && kill -9 $PPID
-[[ -n "${FAIL:-}" && "$*" == *"$FAIL"* ]] && { echo "error: no luck" >&2; exit 1; }
-exit 0
-"""
-
-
-@pytest.fixture
-def sweep(tmp_path):
-    """Runs training.sh where `accelerate` only writes its arguments down; gives the result and these lines."""
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "accelerate").write_text(STAND_IN)
-    (tools / "accelerate").chmod(0o755)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "model").mkdir()
-    for i in range(5):
-        (tmp_path / "model" / f"model_{i}.pt").touch()
-
-    calls = tmp_path / "calls.txt"
-
-    def start(*arguments, terminal=None, **env):
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CUDA"))}
-        env = {"STAGES": "finetune age", **inherited, "CALLS": str(calls), **env}
-        env["PATH"] = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        command = ["bash", str(REPOSITORY / "training.sh"), *arguments]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        if terminal is not None:
-            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
-            streams |= {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
-        return subprocess.Popen(command, env=env, **streams)
-
-    def run(*arguments, **env):
-        calls.unlink(missing_ok=True)
-        process = start(*arguments, **env)
-        told = process.communicate(timeout=60)
-        result = subprocess.CompletedProcess(process.args, process.returncode, *told)
-        return result, calls.read_text().splitlines() if calls.is_file() else []
-
-    run.start = start
-    return run
 
 
 def runs(calls):
