@@ -129,7 +129,7 @@ def out_of_fold(options: argparse.Namespace, truth: Truth) -> None:
 
 
 def mixed_alike(held_out: OutOfFold, truth: Truth) -> np.ndarray:
-    """(N,) a weight for each photograph, under which the out-of-fold people are mixed of gender and age as the others."""
+    """(N,) a weight for each photograph, so that out-of-fold people are mixed of gender and age as the others are."""
     shares = []
     for labels in (held_out.labels, truth.labels):
         kinds = LABELLING.decode(labels)
