@@ -76,7 +76,7 @@ def test_a_call_keeps_the_rows_of_other_soups_that_still_fit(trained, faces, pre
     in_a_copy(trained, monkeypatch)
     soup(faces, "--greedy-soup", "--recipe", "top-k", "--nested")
     before, _ = table()
-    gain = before["greedy"]["accuracy gained on other people"]
+    gain = before["greedy"]["gain in accuracy on other people"]
     assert re.match(r"no difference|[+-]0\.\d{3} \[", gain)
     soup(faces, "--uniform-soup")
     after, last = table()
@@ -85,7 +85,7 @@ def test_a_call_keeps_the_rows_of_other_soups_that_still_fit(trained, faces, pre
         assert after[recipe] == before[recipe] | {"seconds": ""}
     assert last.startswith(("no recipe is safely better on people that did not choose it: keep ", "safely better on "))
     soup(faces, "--greedy-soup")  # the same soup again, not tried on other people
-    assert table()[0]["greedy"]["accuracy gained on other people"] == gain
+    assert table()[0]["greedy"]["gain in accuracy on other people"] == gain
     train(faces, pretrained, "--i", 2, "--wd", 0.5, "--overwrite")  # of which both soups are made
     soup(faces, "--uniform-soup")
     assert list(table()[0]) == ["best single", "uniform"]
@@ -110,7 +110,8 @@ def test_the_verdict_crowns_no_recipe_that_is_not_surely_better_on_others():
     assert verdict(*told(greedy=(-0.02, -0.05, 0.01), uniform=(-0.01, -0.03, 0.02))) == keep
     assert verdict(*told(greedy=(0.04, -0.001, 0.08), top_k=None)) == keep
     better = verdict(*told(greedy=(0.01, 0.001, 0.02), top_k=(0.03, 0.002, 0.05)))
-    assert better.startswith("safely better on people that did not choose it: top-k, macro-F1 +0.030 [+0.002, ")
+    said = "safely better on people that did not choose it: top-k, gain in macro-F1 +0.030 [+0.002, "
+    assert better.startswith(said)
     assert verdict(*told(greedy=None, uniform=(0.1, 0.05, 0.2))) is None
 
 
