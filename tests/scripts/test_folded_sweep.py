@@ -52,6 +52,13 @@ SOUP, UNIFORM, ONE, TWO, AGE = (
 AUTO = f"logs/ensemble_{NAME}_auto.json"
 
 
+@pytest.fixture(autouse=True)
+def _few_pictures(request, monkeypatch):
+    """Sheets of mistakes are drawn for the page only: they take seconds."""
+    if "page" not in request.node.name:
+        monkeypatch.setattr("utils.reports.mistakes.save_report", lambda *_: [])
+
+
 def fold_names(name: str) -> list[str]:
     return [name.replace("_epoch", f"_fold{fold}of{FOLDS}_epoch") for fold in range(FOLDS)]
 
