@@ -266,7 +266,8 @@ def test_models_across_folds_go_by_the_name_without_the_fold(trained_folds, monk
     assert chosen("--model-name", SOUP, "--random-seed", 42) == MODEL / f"{SOUP}.pt"
     with pytest.raises(InputError, match=r"was trained with --i 1, not 0: leave --i out"):
         chosen("--model-name", TWO, "--i", 0)
-    (MODEL / f"{SOUP}.pt").unlink()
+    for name in (SOUP, UNIFORM):
+        (MODEL / f"{name}.pt").unlink()
     with pytest.raises(Several, match=f"choose one with --model-name: {ONE}.pt, {TWO}.pt"):
         chosen()
     for name in fold_names(ONE)[1:]:
