@@ -57,18 +57,18 @@ def run(
     from utils.models.checkpoints import differences
     from utils.models.exports import require_hub
     from utils.training import records, setup
-    from utils.training.index_options import options_of_index
+    from utils.training.index_options import options_of_run
     from utils.training.resume_state import read_state
     from utils.training.task import read_task
 
     # Runtime
-    asked, options = options, options_of_index(options)
+    asked, options = options, options_of_run(options)
     drawn = differences(asked.plain, options.plain)
     options = records.fast_dev_run_options(options, prefix)
     files = records.RunFiles(options, prefix)
     accelerator = setup.start_training(options, files.log_name)
     if drawn:
-        log.info("index %d draws its own options: %s", options.i, drawn)
+        log.info("%s trains with its own options: %s", files.stem, drawn)
     log.debug("options: %s", options.plain)
     require_writable(options.model_location, LOGS, CACHE, PICTURES)
     if options.push_to_hub:
@@ -180,16 +180,17 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
 
 def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: float) -> tuple[dict, np.ndarray | None]:
     """The row of an epoch, with held-out scores when anybody is held out, and then their (N, C) logits."""
-    held_out, logits, scores = job.task.held_out, None, "nobody"
+    held_out, logits, told = job.task.held_out, None, "nobody"
     row = {"epoch": progress.epoch, "step": progress.step, "lr": job.schedule.get_last_lr()[-1]}
     row["train_loss"] = job.accelerator.reduce(total_loss, "sum").item() / progress.seen
     if len(held_out.rows):
         logits = held_out.predict(job.shown)
         scores = held_out.score(logits)
+        told = scores.told(job.options.metric)
         row |= scores.record()
         progress.note_best(row, job.options.metric, job.shown if job.options.keep == "best" else None)
     fast = f", {speed:.1f} images/s" if speed else ""
-    job.tell_epoch(row["epoch"], f"train loss {row['train_loss']:.4f}{fast}, held out: {scores}")
+    job.tell_epoch(row["epoch"], f"train loss {row['train_loss']:.4f}{fast}, held out: {told}")
     job.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
     return row, logits
 

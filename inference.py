@@ -5,7 +5,8 @@
 Reads `eval/info.csv` (or `.parquet`) and `eval/images/` (or any folder of images); writes
 `output/output_{model}.csv` and, with `--save-probs`, the probabilities beside it. Without `--model-name` it takes the
 only greedy soup in `model/`; with `--ensemble logs/ensemble_NAME.json` it predicts with the members, weights,
-temperature and bias of that file.
+temperature and bias of that file. Of a folded sweep `--members folds` predicts with the models of all folds, into a
+file `output_..._folds.csv` of its own.
 Each model's logits are kept in `cache/logits`, 256 photographs at a time: a run that was killed goes on there. With
 `--demo` it writes nothing and shows a page that answers one photograph at a time.
 """
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from utils.base import files, flags
 from utils.base.errors import InputError, run_script
 from utils.base.options import Options, Parser, number
-from utils.evaluation.manifest import read_manifest
+from utils.evaluation.manifest import OVER_FOLDS, read_manifest
 
 if TYPE_CHECKING:
     from utils.ensembles.members import Ensemble
@@ -39,10 +40,17 @@ def parser() -> Parser:
         parser,
         read_manifest,
         "write all submissions of this sweep: best single model, soup, soup with the age specialist, "
-        "soft vote, auto ensemble",
+        "soft vote, auto ensemble; with --members folds beside those written without it",
     )
     flags.add_ensembles(parser, one_only=True)
     what, saving = parser.group("what"), parser.group("saving and resuming")
+    what.add_argument(
+        "--members",
+        choices=("soup", "folds"),
+        default="soup",
+        help="what predicts for a model of a folded sweep: the average of its folds, one model; or the models of all "
+        "folds, whose log-probabilities are averaged, for as many times the time",
+    )
     what.add_argument("--no-bias", action="store_true", help="with --ensemble: leave its bias per class out")
     flags.add_demo(parser)
     flags.add_locations(parser)
@@ -105,14 +113,14 @@ def run(options: Options) -> Path | dict[str, Path]:
     log.info("%d images of %s", test.count, test.folder)
 
     # Loop
-    members = [one for ensemble in ensembles.values() for one in ensemble.members]
-    logits = iter(shards.evaluate(accelerator, members, test, options.batch_size, options.workers))
+    models = [one for ensemble in ensembles.values() for one in ensemble.models]
+    logits = iter(shards.evaluate(accelerator, models, test, options.batch_size, options.workers))
 
     # Result
     written = {}
     for way, ensemble in ensembles.items():
         written[way] = options.output_dir / f"output_{ensemble.name}.{options.format}"
-        kept = list(islice(logits, len(ensemble.members)))
+        kept = list(islice(logits, len(ensemble.models)))
         if accelerator.is_main_process:
             scores = partial(ensemble.scores, kept, range(len(test.shard_sizes)))
             to_probs = ensemble.to_probs if options.save_probs else None
@@ -121,10 +129,12 @@ def run(options: Options) -> Path | dict[str, Path]:
             )
         log.info("saved %s (%d rows)", written[way], test.count)
     if options.sweep and accelerator.is_main_process:
-        options.sweep.submissions.clear()
+        sweep, by_folds = options.sweep, options.members == "folds"
+        for way in [way for way in sweep.submissions if way.endswith(OVER_FOLDS) == by_folds]:
+            del sweep.submissions[way]
         for way, path in written.items():
-            options.sweep.add(way, path)
-        options.sweep.write()
+            sweep.add(way, path)
+        sweep.write()
     return written if options.sweep else written[""]
 
 

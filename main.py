@@ -35,7 +35,7 @@ def parser() -> Parser:
     what = parser.group("what")
     what.add_argument("--greedy-soup", action="store_true", help="average the checkpoints that raise the score")
     what.add_argument("--uniform-soup", action="store_true", help="average all checkpoints")
-    what.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must raise")
+    what.add_argument("--metric", choices=METRICS, default="accuracy", help="what a soup must improve")
     what.add_argument("--eval-individual-models", action="store_true", help="score every checkpoint by itself")
     what.add_argument("--plot", action="store_true", help="draw ingredients, soups and the greedy path")
     flags.add_recipes(parser)
@@ -152,7 +152,6 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     from utils.base import runtime
     from utils.base.files import require_writable
     from utils.base.terminal import log_file
-    from utils.evaluation.held_out import HeldOut
     from utils.models import exports
     from utils.models.pretrained import read_soup_start
     from utils.soups.evaluator import Evaluator
@@ -170,8 +169,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     if options.start_from:
         start = read_soup_start(accelerator, options.start_from, ingredients, options.tower)
     recipes = possible(recipes, inputs, options)
-    labelling, preprocessing = ingredients[0].labelling, ingredients[0].preprocessing
-    held_out = HeldOut(accelerator, inputs.photographs, inputs.rows, labelling, preprocessing, options)
+    held_out = inputs.held_out(accelerator, options)
     log.info("%d ingredients, scored on %s", len(ingredients), inputs.scored_on)
 
     # Ingredients
@@ -200,8 +198,9 @@ def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     book = ScoreBook(evaluator.held_out, inputs.who, inputs.split)
     for one, logits in zip(evaluator.ingredients, evaluator.logits, strict=True):
         book.add("ingredient", one.file_name, one.digest, logits)
-    preds, classes = [logits.argmax(-1) for logits in evaluator.logits], evaluator.held_out.labelling.classes
-    alarms = alarm_lines(evaluator.labels, preds, classes, evaluator.metric_name)
+    book.add_expected(evaluator.logits)
+    classes = evaluator.held_out.labelling.classes
+    alarms = alarm_lines(evaluator.labels, evaluator.logits, classes, evaluator.metric_name)
     for line in [*ingredient_lines(book, evaluator.metric_name), *alarms]:
         log.info(line)
     return book
@@ -226,14 +225,18 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
     from utils.soups.nested import nested_gain
     from utils.soups.recipes import make_soup
     from utils.soups.report import decision_lines
-    from utils.soups.saved import SavedSoup, save_soup
+    from utils.soups.saved import SavedSoup, save_refit, save_soup
 
     held_out, names = evaluator.held_out, inputs.names
     soup = make_soup(evaluator, recipe)
-    checkpoint = save_soup(evaluator, soup, names.soup_file(options.model_location, recipe), inputs.who)
+    path = names.soup_file(options.model_location, recipe)
+    checkpoint = save_soup(evaluator, soup, path, inputs.who, options.save_folds)
     book.add(f"{recipe} soup", checkpoint.path.name, checkpoint.digest, soup.logits)
+    refit = save_refit(evaluator, soup, names.soup_file(options.model_location, f"{recipe}-refit"), inputs.who)
+    if refit:
+        book.add_estimate(f"{recipe} refit", refit.path.name, refit.digest, like=checkpoint.path.name)
 
-    gains = held_out.gain(soup.logits, evaluator.logits[evaluator.order[0]])
+    gains = held_out.gain(soup.logits, *evaluator.logits)
     disappoints = diagnosis(evaluator, soup)
     lines = decision_lines(evaluator, soup, gains, inputs.scored_on, disappoints)
     for line in lines:
@@ -243,19 +246,22 @@ def add_soup(evaluator: Evaluator, book: ScoreBook, recipe: str, inputs: SoupInp
         from_main(held_out.accelerator, lambda: write_text(told, visible("\n".join(lines)) + "\n"))
 
     nested = nested_gain(evaluator, recipe) if options.nested and flags.RECIPES[recipe].selects else None
-    for line in nested.lines if nested else ():
-        log.debug(line)
-    return SavedSoup(soup, checkpoint, gains, nested)
+    if nested:
+        book.add_row(nested.row)
+        for line in nested.lines:
+            log.debug(line)
+    return SavedSoup(soup, checkpoint, gains, nested, refit)
 
 
 def add_others(evaluator: Evaluator, book: ScoreBook, inputs: SoupInputs, options: Options) -> None:
     """Add the scores of what the soups are compared with: soups of earlier calls, and the ingredients' ensemble."""
+    from utils.models.folded import soup_across_folds
     from utils.models.sweeps import saved_soups
     from utils.soups.report import add_ensemble
 
     for soup in saved_soups(inputs.names, options.model_location, evaluator.ingredients, flags.RECIPES):
         if soup.path.name not in book.rows:
-            logits = evaluator.held_out.logits(soup)
+            logits = evaluator.held_out.logits(soup_across_folds(soup))
             book.add(f"{soup.meta['options']['recipe']} soup", soup.path.name, soup.digest, logits)
     add_ensemble(book, evaluator)
 
@@ -272,7 +278,7 @@ def write_results(
     from utils.base.files import write_text
     from utils.evaluation.manifest import Manifest
     from utils.evaluation.results import file_of
-    from utils.soups.report import note_how, plot, recipe_table, soup_lines, verdict
+    from utils.soups.report import folded_parts, note_how, plot, recipe_table, recommended, soup_lines, verdict
 
     log_name, whose = inputs.names.log_name(), "everyone_" if options.val_ratio is None else ""
     note_how(evaluator, book, soups, file_of(f"{whose}soup", log_name))
@@ -286,9 +292,19 @@ def write_results(
         return
     written = book.write(whose, log_name, options.metric)
     if inputs.sweep and options.val_ratio is not None:
-        best = evaluator.ingredients[evaluator.order[0]].path.name
-        scores = list(map(str, written))
-        Manifest(name=inputs.sweep, metric=options.metric, best=best, soups=book.soups(), scores=scores).write()
+        recipe, reason = recommended(evaluator, book, soups)
+        Manifest(
+            name=inputs.sweep,
+            metric=options.metric,
+            best=evaluator.ingredients[evaluator.order[0]].path.name,
+            soups=book.soups(),
+            scores=list(map(str, written)),
+            recommended=recipe,
+            reason=reason,
+            **folded_parts(evaluator, soups, recipe),
+        ).write()
+        if len(soups) > 1:
+            log.info("go on with the %s soup: %s", recipe, reason)
     if soups:
         report = checks + [line for one in soups if one.nested for line in one.nested.lines]
         lines = visible("\n".join([*report, table]))

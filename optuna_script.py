@@ -4,9 +4,12 @@
 
 Searched are learning rate, weight decay, batch size, epochs, augmentation strength, label smoothing and the pretrained
 index; the score is that of all held-out images after the last epoch, and trials below the median of the others after
-an epoch are pruned. The study lies in `logs/optuna/{study}.journal` (or any Optuna storage URL, which several machines
-can share) and is gone on with when called again; `--n-trials` counts all its trials. Writes the trials' checkpoints
-`model/{study}_seed{trial}_i{i}_epoch{epoch}.pt`, ready to be souped, and plots to `val_img/optuna_{study}/`.
+an epoch are pruned. With `--folds 5` a trial is five runs, and everybody scores it, each person by the run that holds
+this person out; trials below the median after a fold are pruned, and leave no checkpoints. The study lies in
+`logs/optuna/{study}.journal` (or any Optuna storage URL, which several machines can share) and is gone on with when
+called again; `--n-trials` counts all its trials. Writes the trials' checkpoints
+`model/{study}_seed{trial}_i{i}_epoch{epoch}.pt` (with `_fold{k}of{K}` before the epoch), ready to be souped, and plots
+to `val_img/optuna_{study}/`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING
 import finetune
 from utils.base import files, flags, training_flags
 from utils.base.errors import InputError, run_script
+from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number, run_name
 from utils.base.terminal import log_file
 
@@ -42,6 +46,7 @@ def parser() -> Parser:
     )
     flags.add_locations(parser)
     flags.add_split(parser)
+    flags.add_fold_count(parser, "score each trial on everybody, by one model for each of K folds of the people")
     flags.add_labels(parser)
     flags.add_workers(parser)
     flags.add_cache(parser)
@@ -80,7 +85,7 @@ def run(options: Options) -> optuna.Study:
 
     from utils.base.files import require_writable
     from utils.training import setup, studies
-    from utils.training.trials import Trials
+    from utils.training.trials import Trials, pooled_scorer
 
     # Runtime
     common, fixed = options_of_all_trials(options)
@@ -98,14 +103,15 @@ def run(options: Options) -> optuna.Study:
             studies.open_storage(address),
             settings,
             startup_trials=min(10, max(3, options.n_trials // 4)),
-            warmup_epochs=max(1, options.epochs_limits[0] // 3),
+            warmup_epochs=None if options.folds else max(1, options.epochs_limits[0] // 3),
         )
         studies.check_checkpoints(study, options.model_location)
 
         # Trials
         for taken in studies.take_up_again(study):
             log.info("trial %d was left by a worker that is gone: taken up again", taken)
-        trials = Trials(study, space, common, train=finetune.run, count=options.n_trials)
+        pooled = pooled_scorer(accelerator, common) if options.folds else None
+        trials = Trials(study, space, common, finetune.run, pooled, count=options.n_trials)
         while studies.counted(study) < options.n_trials:
             study.optimize(trials.objective, n_trials=1)
 
@@ -142,11 +148,18 @@ def held_out_people(options: Options) -> list[str]:
     from utils.base.digests import digest_of
     from utils.data.labels import Labelling
     from utils.data.photographs import read_photographs
-    from utils.data.splits import make_split
+    from utils.data.splits import make_folds, make_split
 
     photographs = read_photographs(options.data_location, options.relabel)
+    labels = photographs.labels(Labelling(age_limits=options.age_limits))
+    if options.folds:
+        folds = make_folds(photographs, options.folds, options.split_seed, options.split_by)
+        partition = folds[0].folded.partition
+        counts = f"{len(photographs)} photographs, each held out in one of {options.folds} folds to score on"
+        log.info("study %s: %s (folds %s)", options.study_name, counts, partition)
+        return [partition, digest_of(labels)]
     split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
-    labels = photographs.labels(Labelling(age_limits=options.age_limits))[split.held_out]
+    labels = labels[split.held_out]
     counts = f"{len(split.train)} photographs to train on, {len(split.held_out)} held out to score on"
     log.info("study %s: %s (split %s)", options.study_name, counts, split.digest)
     return [split.digest, digest_of(labels)]
@@ -157,7 +170,7 @@ def show_study(accelerator: Accelerator, study: optuna.Study, options: Options) 
     from utils.training import studies, tracking
 
     folder = files.PICTURES / f"optuna_{options.study_name}"
-    pictures = studies.save_pictures(study, folder, options.metric)
+    pictures = studies.save_pictures(study, folder, "minus " * METRICS[options.metric].is_loss + options.metric)
     public = options.replace(storage=None)  # its address may hold a password
     with tracking.tracked_run(accelerator, public, f"{options.study_name}_study"):
         for name, picture in pictures.items():
@@ -175,7 +188,8 @@ def tell_best(study: optuna.Study, options: Options) -> None:
     best = studies.best_trials(study, options.best)
     for trial in best:
         checkpoint, params = trial.user_attrs["checkpoint"], studies.in_words(trial.params)
-        log.info("%s %.4f: %s, %s", options.metric, trial.value, checkpoint, params)
+        score = METRICS[options.metric].sign * trial.value
+        log.info("%s %.4f: %s, %s", options.metric, score, checkpoint, params)
     if best:
         words = ["accelerate", "launch", "main.py", "--greedy-soup", "--metric", options.metric]
         words += ["--name", options.study_name, "--random-seed"]

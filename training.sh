@@ -11,6 +11,8 @@
 #   MODEL                ViT-B/32 (model_{i}.pt), ViT-B/16, hub id, file     ViT-B/32
 #   SEEDS, INDICES       the grid, one ingredient for each pair              "42", "0 1 2 3 4"
 #   EPOCHS               passes over the training photographs                20  (another MODEL: drawn about it)
+#   FOLDS                cross-validate: every model once for each fold      none, one split
+#   ROUNDS               2: the soup is the start of a second sweep          1
 #   DATA_LOCATION        folder of the training photographs                  data
 #   TEST_LOCATION        folder of the photographs to predict                the data location
 #   PRETRAINED_LOCATION  folder of model_{i}.pt                              the model location
@@ -18,7 +20,7 @@
 #   RELABEL              CSV of corrections, for all scripts                 relabel.csv in the train folder, if any
 #   METRIC               what soups, weights and ensembles are chosen by     macro_f1, which the task is ranked by
 #   TRUTH                CSV ImageID,ans,person to score the submissions     none
-#   STAGES               which of: finetune age soup validation inference vote summary
+#   STAGES               which of: finetune age soup refit validation inference vote summary (refit: with FOLDS)
 #   JOBS                 fine-tuning runs at once                            one per GPU, else 1
 #
 # With fewer JOBS than GPUs each run is spread over several: JOBS=1 is data-parallel training on all of them. As a SLURM
@@ -39,7 +41,7 @@ for word in "$@"; do
             sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p;}' "$HERE/training.sh"
             exit 0
             ;;
-        --name | --model | --random-seed | --i | --runs | --epochs | --data-location | --model-location | --pretrained-location | --relabel)
+        --name | --model | --random-seed | --i | --runs | --folds | --fold | --epochs | --data-location | --model-location | --pretrained-location | --relabel)
             stop "$flag is set by the environment, for all scripts alike: see bash training.sh --help"
             ;;
     esac
@@ -72,7 +74,10 @@ MODEL_LOCATION="${MODEL_LOCATION:-model}"
 PRETRAINED_LOCATION="${PRETRAINED_LOCATION:-$MODEL_LOCATION}"
 metric=(--metric "${METRIC:-macro_f1}")
 relabel=(${RELABEL:+--relabel "$RELABEL"})
-every="finetune age soup validation inference vote summary"
+FOLDS="${FOLDS:-}"
+ROUNDS="${ROUNDS:-1}"
+folds=(${FOLDS:+--folds "$FOLDS"})
+every="finetune age soup${FOLDS:+ refit} validation inference vote summary"
 STAGES="${STAGES:-${SLURM_ARRAY_TASK_ID:+finetune age}}"
 read -r -d '' -a stages <<<"${STAGES:-$every}" || true
 
@@ -82,7 +87,7 @@ for stage in ${stages[@]+"${stages[@]}"}; do
     [[ " $every " == *" $stage "* ]] || stop "STAGES has $stage, which is none of: $every"
 done
 [[ -n "${stages[*]-}" && -n "${seeds[*]-}" && -n "${indices[*]-}" ]] || stop "STAGES, SEEDS or INDICES is blank"
-for number in "EPOCHS $EPOCHS" "${seeds[@]/#/SEEDS }" "${indices[@]/#/INDICES }"; do
+for number in "EPOCHS $EPOCHS" "ROUNDS $ROUNDS" ${FOLDS:+"FOLDS $FOLDS"} "${seeds[@]/#/SEEDS }" "${indices[@]/#/INDICES }"; do
     is_whole "${number#* }" || stop "${number/ / has }, expected whole numbers such as 3"
 done
 if wanted soup && [[ " $* " =~ \ --(fast[-_]dev[-_]run|val[-_]ratio[=\ ]0?[.]?0*)\  ]]; then
@@ -102,9 +107,14 @@ last=$(((${SLURM_ARRAY_TASK_MAX:-0} - first) / step))
 ((last == tasks - 1)) || stop "a SLURM array must be a plain range, such as --array=0-7: its tasks share the grid"
 runs=()
 number=0
+of_folds=()
+for ((fold = 0; fold < ${FOLDS:-0}; fold++)); do of_folds+=(":$fold"); done
+((${#of_folds[@]} > 0)) || of_folds=("")
 for seed in "${seeds[@]}"; do
     for i in "${indices[@]}"; do
-        ((number++ % tasks == me)) && runs+=("$seed:$i")
+        for fold in "${of_folds[@]}"; do
+            ((number++ % tasks == me)) && runs+=("$seed:$i$fold")
+        done
     done
 done
 [[ -n "$demo" || -d "$DATA_LOCATION" ]] || stop "there is no folder $DATA_LOCATION: name the photographs with DATA_LOCATION"
@@ -112,7 +122,7 @@ done
 [[ -n "$demo" || -z "${TRUTH:-}" || -f "$TRUTH" ]] || stop "there is no file $TRUTH: name the right answers with TRUTH, or leave it out"
 
 options_of() { # SEED:INDEX...
-    options=(--resume --name "$NAME" --model "$MODEL")
+    options=(--resume --name "$NAME" --model "$MODEL" ${folds[@]+"${folds[@]}"})
     (($# > 0)) && options+=(--runs "$@")
     options+=(--epochs "$EPOCHS" --data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION")
     options+=(--pretrained-location "$PRETRAINED_LOCATION" "${metric[@]}")
@@ -123,7 +133,7 @@ finetune() { # SLOT SCRIPT SEED:INDEX...
     launch "$1" "$2" "${options[@]}"
 }
 if wanted finetune || wanted age; then
-    options_of "${seeds[0]}:${indices[0]}" # where something is trained, the name must be free
+    options_of "${seeds[0]}:${indices[0]}${of_folds[0]}" # where something is trained, the name must be free
 else
     options_of
 fi
@@ -142,16 +152,24 @@ if [[ -n "$demo" && ! -f "$TRUTH" ]]; then # the last file that is written
 fi
 
 if wanted finetune; then
-    side_by_side # all `runs`, JOBS at once
+    side_by_side finetune.py # all `runs`, JOBS at once
 fi
 if wanted age && ((me == 0)); then
-    stage finetune_age.py finetune 0 finetune_age.py "${seeds[0]}:${indices[0]}"
+    stage finetune_age.py finetune 0 finetune_age.py "${of_folds[@]/#/${seeds[0]}:${indices[0]}}"
 fi
 
 people=(--data-location "$DATA_LOCATION" --model-location "$MODEL_LOCATION" ${relabel[@]+"${relabel[@]}"})
+soups=(main.py --uniform-soup --greedy-soup --plot "${metric[@]}" --name "$NAME")
+soups+=(--random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${people[@]}")
+[[ -z "$FOLDS" ]] || soups+=(--nested)
+if ((ROUNDS > 1)) && [[ -n "$FOLDS" ]]; then soups+=(--save-folds); fi
 if wanted soup; then
-    stage main.py plain main.py --uniform-soup --greedy-soup --plot "${metric[@]}" --name "$NAME" \
-        --random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" "${people[@]}"
+    stage main.py plain "${soups[@]}"
+fi
+if wanted refit && [[ -n "$FOLDS" ]]; then
+    read -r -d '' -a runs < <(told members) || true
+    side_by_side "refit on everyone"
+    must main.py plain "${soups[@]}"
 fi
 if wanted validation; then
     stage validation.py plain validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
@@ -165,4 +183,18 @@ fi
 if wanted summary; then
     begin summary.py
     python "$HERE/summary.py" --name "$NAME" ${TRUTH:+--truth "$TRUTH"}
+fi
+
+if ((ROUNDS > 1)); then # the soup is the start of another sweep: a quarter of the epochs, half the learning rate
+    MODEL="$MODEL_LOCATION/$(told soup)"
+    NAME="${NAME}_round2"
+    EPOCHS="$(((EPOCHS + 3) / 4))"
+    ROUNDS="$((ROUNDS - 1))"
+    STAGES="${stages[*]}"
+    SEEDS="${seeds[*]}"
+    INDICES="${indices[*]}"
+    echo "== second round: $NAME from $MODEL, $EPOCHS epochs"
+    export NAME MODEL SEEDS INDICES EPOCHS FOLDS ROUNDS DATA_LOCATION TEST_LOCATION PRETRAINED_LOCATION MODEL_LOCATION
+    export STAGES JOBS TRUTH
+    exec bash "$HERE/training.sh" ${extra[@]+"${extra[@]}"} --lr "$(half_of_lr ${extra[@]+"${extra[@]}"})"
 fi

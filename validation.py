@@ -12,6 +12,8 @@ Writes confusion matrices and sheets of the misclassified photographs to `val_im
 
 selects from all checkpoints in `model/` what predicts best together, and a bias per class, and writes both to
 `logs/ensemble_{name}_auto.json` for `inference.py --ensemble`.
+Models of a folded sweep (`finetune.py --folds`) go by their names without the fold, and all people decide: each is
+scored by the models of the one fold that was trained without them.
 """
 
 from __future__ import annotations
@@ -33,12 +35,18 @@ if TYPE_CHECKING:
     import numpy as np
     from accelerate import Accelerator
 
+    from utils.data.labels import Labelling
     from utils.data.photographs import Photographs
     from utils.data.splits import Split
     from utils.ensembles.comparison import Comparison
+    from utils.evaluation.folded import OutOfFold
     from utils.evaluation.held_out import HeldOut
     from utils.models.checkpoints import Checkpoint
 
+OUT_OF_FOLD = (
+    "scores are out of fold: for the average over the folds, which inference.py predicts with, and for all their models "
+    "together (--members folds) they are an estimate"
+)
 log = logging.getLogger("utils.validation")  # under the project's own logger, whose level the runtime sets
 
 
@@ -131,29 +139,46 @@ def run(options: Options) -> list[dict]:
 
 @dataclass(frozen=True)
 class People:
-    """The photographs, their split, who is held out in words, and `view`, which gives the held-out photographs with
-    the classes and the preprocessing of a checkpoint.
+    """The photographs, their split (of models across folds one of each fold), who is held out in words, and `view`,
+    which gives the held-out photographs with the classes and the preprocessing of a checkpoint.
     """
 
     photographs: Photographs
-    split: Split
+    splits: list[Split]
     who: str
-    view: Callable[[Checkpoint], HeldOut]
+    view: Callable[[Checkpoint], HeldOut | OutOfFold]
+
+    @property
+    def digest(self) -> str:
+        from utils.data.splits import splits_digest
+
+        return splits_digest(self.splits)
 
     @property
     def scored_on(self) -> str:
-        return f"{len(self.split.held_out)} images of {self.who} (split {self.split.digest})"
+        return f"{sum(len(one.held_out) for one in self.splits)} images of {self.who} (split {self.digest})"
+
+    def class_counts(self, labelling: Labelling) -> np.ndarray:
+        """(C,) photographs of each class that models were trained on; across folds on everyone."""
+        import numpy as np
+
+        trained_on = np.unique(np.concatenate([one.train for one in self.splits]))
+        return np.bincount(self.photographs.labels(labelling)[trained_on], minlength=labelling.num_classes)
 
 
 def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:
     """Read the photographs and split them; raises `InputError` when one of the checkpoints has seen held-out ones."""
     from utils.data.photographs import read_photographs
-    from utils.data.splits import evaluation_split
+    from utils.data.splits import evaluation_splits
+    from utils.evaluation.folded import folded_views
     from utils.evaluation.held_out import views
 
     photographs = read_photographs(options.data_location, options.relabel)
-    split, who = evaluation_split(photographs, options, checkpoints)
-    return People(photographs, split, who, views(accelerator, photographs, split.held_out, options))
+    splits, who = evaluation_splits(photographs, options, checkpoints)
+    each = [views(accelerator, photographs, one.held_out, options) for one in splits]
+    if len(splits) > 1:
+        log.log(detail(options), OUT_OF_FOLD)
+    return People(photographs, splits, who, folded_views(each) if len(splits) > 1 else each[0])
 
 
 def choose_for_sweep(accelerator: Accelerator, options: Options) -> list[dict]:
@@ -167,8 +192,6 @@ def choose_for_sweep(accelerator: Accelerator, options: Options) -> list[dict]:
 
 def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     """Choose an ensemble of all checkpoints and write it; the rows score it on people that it was not chosen on."""
-    import numpy as np
-
     from utils.base.runtime import from_main
     from utils.ensembles import auto_ensemble, selection
     from utils.ensembles.calibration import NO_BIAS
@@ -185,9 +208,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     people = read_people(accelerator, options, [one.checkpoint for one in candidates])
     model = next(one.checkpoint for one in candidates if one.kind != "age")
     log.log(detail(options), "%d candidates, scored on %s", len(candidates), people.scored_on)
-    trained_on = people.photographs.labels(model.labelling)[people.split.train]
-    class_counts = np.bincount(trained_on, minlength=model.labelling.num_classes)
-    library = read_library(candidates, people.view, class_counts)
+    library = read_library(candidates, people.view, people.class_counts(model.labelling))
     for line in library_lines(library, options.metric):
         log.debug(line)
 
@@ -206,7 +227,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     for row in rows:
         used = choice.fit.calibration.rule != NO_BIAS or not row["kind"].endswith("bias")
         log.log(logging.INFO if used else logging.DEBUG, results.row_line(row, options.metric))
-    scored = {"metric": options.metric, "people": people.who, "split": people.split.digest, "scores": rows}
+    scored = {"metric": options.metric, "people": people.who, "split": people.digest, "scores": rows}
     path = from_main(accelerator, lambda: auto_ensemble.write_ensemble(name, candidates, choice, scored))
     log.info("saved %s", path)
     if not options.sweep:
@@ -233,9 +254,10 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
         way = members.way_to_validate(options.sweep, options.model_location)
     else:
         way = replace(members.asked_way(options), model=str(choose_checkpoint(options)))
-    model, ages, others = members.read_parts(way, options)
+    by_folds = options.val_ratio is not None  # else the model's own weights are scored, on everyone
+    model, ages, others = members.read_parts(way, options, by_folds)
     check_attributes(model, ALL_ATTRIBUTES)
-    rival = read_rival(model, options) if options.compare_with else None
+    rival = read_rival(model, options, by_folds) if options.compare_with else None
 
     # Data
     people = read_people(accelerator, options, [model, *others, *ages, *([rival] if rival else [])])
@@ -247,7 +269,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     comparison = compare(model, ages, others, people.view, options.soft_voting_rule or "minmax", options.metric)
     if rival:
         theirs = people.view(rival).logits(rival)
-        comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs.argmax(-1)), theirs)
+        comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs), theirs)
         log.info(rival_line(rival.name, held_out, logits, theirs, options.metric))
 
     # Result
@@ -258,7 +280,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     for rate in rates:
         log.debug(rate)
     log.log(detail(options), "most often wrong: %s", mistakes.worst_rates(rates))
-    for line in alarm_lines(held_out.labels, [logits.argmax(-1)], model.labelling.classes, options.metric):
+    for line in alarm_lines(held_out.labels, [logits], model.labelling.classes, options.metric):
         log.info(line)
 
     def write() -> None:
@@ -293,7 +315,7 @@ def keep_age_weight(
     from utils.ensembles import members
 
     tuned, metric = comparison.tuned, options.metric
-    record = {**tuned, "metric": metric, "people": people.who, "split": people.split.digest}
+    record = {**tuned, "metric": metric, "people": people.who, "split": people.digest}
     path = members.save_age_weight(model, ages, record)
     on_these, on_others, without = (row[metric] for row in (tuned["tuned"], tuned["cross_fitted"], comparison.rows[0]))
     log.info(
@@ -315,7 +337,7 @@ def write_report(
     folder = files.PICTURES / f"{whose}{model.name}"
     pictures = mistakes.save_report(folder, held_out, logits, model.name, people.who)
     log.log(detail(options), "pictures: %d in %s", len(pictures), folder)
-    scored = {"digest": model.digest, "people": people.who, "split": people.split.digest}
+    scored = {"digest": model.digest, "people": people.who, "split": people.digest}
     file = results.file_of(f"{whose}validation", model.name)
     rows = [{**row, **scored} for row in comparison.rows if row["kind"] != OTHER]
     rows = results.with_earlier(file, rows)
@@ -332,7 +354,7 @@ def write_report(
             rows=comparison.rows,
             preds=comparison.preds,
             who=people.who,
-            split=people.split,
+            splits=people.splits,
             commands=commands_of(model, options, parser()),
         )
         log.info("report: %s", save_page(folder / "report.html", subject))

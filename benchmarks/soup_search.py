@@ -37,7 +37,7 @@ from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
 from utils.data.preprocessing import normalised, preprocessing
 from utils.data.splits import make_split, recorded_split
-from utils.evaluation.scores import confusion_matrix
+from utils.evaluation.scores import exact_score
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
 from utils.models.clip import build
 from utils.models.foreign import from_openai
@@ -59,7 +59,7 @@ def parser() -> Parser:
     parser = Parser(__doc__)
     flags.add_locations(parser)
     flags.add_relabel(parser)
-    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what the soup must raise")
+    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what the soup must improve")
     parser.add_argument("--repeats", type=number(int, 1), default=3, help="times that each is run")
     parser.add_argument("--full-size", choices=STREWN, help="make six random ViT-B/32 and drawn faces instead")
     return parser
@@ -76,7 +76,7 @@ def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]
     labels = photographs.labels(first.labelling)[rows]
 
     def evaluate(state_dict: dict) -> object:
-        model, preds = build(first.config, state_dict).eval(), []
+        model, logits = build(first.config, state_dict).eval(), []
         for start in range(0, len(rows), BATCH):
             squares = []
             for row in rows[start : start + BATCH]:
@@ -84,8 +84,8 @@ def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]
                 pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
                 squares.append(((pixels - mean) / std).transpose(2, 0, 1))
             with torch.inference_mode():
-                preds.append(model.classify(torch.from_numpy(np.stack(squares))).argmax(-1).numpy())
-        return metric(confusion_matrix(labels, np.concatenate(preds), first.labelling.num_classes))
+                logits.append(model.classify(torch.from_numpy(np.stack(squares))).numpy())
+        return exact_score(metric, labels, np.concatenate(logits), first.labelling.num_classes)
 
     def load(path: Path) -> dict:
         return torch.load(path, weights_only=True)["state_dict"]

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # HERE, stages and runs are training.sh's
+# shellcheck shell=bash disable=SC2153,SC2154 # HERE, NAME, stages and runs are training.sh's
 # How training.sh starts what it starts: on which GPUs, several at once, and so that a signal ends all of it.
 # It expects HERE, `stages` and, for `side_by_side`, `runs` ("SEED:INDEX" each) and a function finetune SLOT SCRIPT RUN...
 
@@ -48,6 +48,25 @@ check_options() {
     python -c "$code" "$HERE" "$@" </dev/null || exit 1
 }
 
+# told WHAT: the soup of the sweep, or the members of it that are to be trained on everyone
+told() {
+    local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.evaluation.manifest import tell; tell(sys.argv[1:])"
+    python -c "$code" "$HERE" "$NAME" "$1" </dev/null
+}
+
+# half_of_lr ARGUMENT...: half of the learning rate that finetune.py gets with them
+half_of_lr() {
+    local lr=1e-5
+    while (($# > 0)); do
+        case "$1" in
+            --lr) lr="${2:-$lr}" ;;
+            --lr=*) lr="${1#--lr=}" ;;
+        esac
+        shift
+    done
+    awk -v lr="$lr" 'BEGIN { printf "%g", lr / 2 }'
+}
+
 # plain SCRIPT ARGUMENT... runs one that does not train: on one process it need not wait for the launcher
 plain() {
     if ((share > 1)); then launch 0 "$@"; else python "$HERE/$1" "${@:2}"; fi
@@ -84,11 +103,11 @@ must() { # NAME COMMAND... stops there when it fails
     pids=()
 }
 
-# side_by_side fine-tunes all `runs`: each of JOBS workers is one process that does every JOBS-th of them, one after the
+# side_by_side WHAT fine-tunes all `runs`: each of JOBS workers is one process that does every JOBS-th of them, one after the
 # other. When one fails the others save their state and end.
 side_by_side() {
     local slot k mine logs=() cores told=$SECONDS
-    begin "finetune.py, ${#runs[@]} runs"
+    begin "$1, ${#runs[@]} runs"
     if ((JOBS > 1)); then
         mkdir -p logs/training
         echo "$JOBS at once: what they tell is in logs/training/worker_*.out"

@@ -44,7 +44,7 @@ FLAGS = {
         tower=None val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
-        data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) freeze=None
+        data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None
         gradient-accumulation-steps=1 gradient-checkpointing=False half-cutmix=0.0 head-init=None image-size=None
         indices=None keep=last label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0
         loss-fn=CrossEntropyLoss lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32
@@ -63,6 +63,12 @@ def test_flags_and_defaults_are_frozen(script):
     defaults = {name.replace("_", "-"): str(value) for name, value in script.parser().parse([]).plain.items()}
     expected = dict(item.split("=") for item in FLAGS[script].replace(", ", ",").split())
     assert {name: value.replace(", ", ",") for name, value in defaults.items()} == expected
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "balanced_accuracy", "log_loss"])
+def test_every_script_that_chooses_may_choose_by_each_metric(metric):
+    for script in (finetune, finetune_age, main, validation, optuna_script):
+        assert script.parser().parse(["--metric", metric]).metric == metric
 
 
 def test_both_spellings_work():

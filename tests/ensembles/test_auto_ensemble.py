@@ -66,7 +66,7 @@ def test_an_ensemble_is_chosen_told_of_and_applied(trained, faces, monkeypatch):
         "spread",
         "temperature",
         "the bias ",
-        "minus the best member",
+        "gain in accuracy over the best member",
     ):
         assert told in said
     for one in chosen["members"]:

@@ -10,6 +10,7 @@ from utils.base.metrics import METRICS
 from utils.data import splits
 from utils.data.labels import Labelling
 from utils.ensembles import age_weight, combining, members
+from utils.ensembles.calibration import log_loss
 from utils.evaluation.scores import confusion_matrix
 from utils.models import checkpoints
 
@@ -53,6 +54,12 @@ def test_the_tuned_weight_never_scores_below_the_model_alone_and_ties_take_the_s
     weight = age_weight.tune_age_weight(logits, age_logits, labels, LABELLING, "accuracy")
     assert score(weight) == max(map(score, age_weight.AGE_WEIGHTS))
     assert weight == min(w for w in age_weight.AGE_WEIGHTS if score(w) == score(weight))
+    by_loss = age_weight.tune_age_weight(logits, age_logits, labels, LABELLING, "log_loss")
+    losses = {
+        weight: log_loss(combining.age_corrected(logits, age_logits, weight, LABELLING), labels)
+        for weight in age_weight.AGE_WEIGHTS
+    }
+    assert by_loss == min(losses, key=losses.get)
     perfect = np.eye(18, dtype=np.float32)[labels] * 50
     assert age_weight.tune_age_weight(perfect, age_logits, labels, LABELLING, "macro_f1") == 0
 
@@ -67,15 +74,15 @@ def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
         return float(len(seen))
 
     monkeypatch.setattr(age_weight, "tune_age_weight", tune)
-    preds = age_weight.cross_fitted_preds(logits, age_logits, labels, persons, LABELLING, "accuracy")
+    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, persons, LABELLING, "accuracy")
     assert len(seen) == splits.FOLDS
     held_out = [set(persons) - people for people in seen]
     assert set().union(*held_out) == set(persons)
     assert sum(map(len, held_out)) == 12
     for weight, people in enumerate(held_out, start=1):
         rows = np.isin(persons, list(people))
-        expected = combining.age_corrected(logits[rows], age_logits[rows], weight, LABELLING).argmax(-1)
-        assert (preds[rows] == expected).all()
+        expected = combining.age_corrected(logits[rows], age_logits[rows], weight, LABELLING)
+        np.testing.assert_array_equal(scores[rows], expected)
 
 
 def test_min_max_scaling_by_hand():
@@ -103,6 +110,8 @@ def test_probabilities_add_up_and_keep_the_order(rule):
     probs = combining.as_probs(scores, rule)
     np.testing.assert_allclose(probs.sum(-1), 1)
     assert (probs.argmax(-1) == scores.argmax(-1)).all()
+    log_probs = combining.soft_vote_log_probs([random_logits(), random_logits(seed=4)], rule)
+    np.testing.assert_allclose(np.exp(log_probs), probs)
 
 
 def test_what_does_not_fit_together_is_named():

@@ -52,7 +52,7 @@ def test_a_perfect_member_wins_and_nothing_is_added_to_it():
     assert all(one.scores[0] == 1 and one.kept == 1 for one in chosen.selections)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
 def test_the_order_of_candidates_plays_no_part(metric):
     given = library(0.5, 0.8, 1.0, 0.9)
     order = [2, 0, 3, 1]
@@ -94,6 +94,18 @@ def test_of_the_steps_those_up_to_the_best_score_are_kept():
     assert max(select(given, "accuracy").scores) >= max(single)
 
 
+def test_by_log_loss_the_ensemble_that_loses_least_is_kept_and_the_bias_lowers_the_loss():
+    given = library(0.8, 0.7, 0.6, 0.5)
+    chosen = select(given, "log_loss", steps=8)
+    losses = [calibration.log_loss(one, given.labels) for one in (*given.log_probs, given.scores(chosen.weights(4)))]
+    assert losses[-1] == pytest.approx(-float(max(chosen.scores)), abs=1e-9)
+    assert losses[-1] < min(losses[:-1])
+    off = given.log_probs[0] + np.array([2.5, 0, 0, 0])
+    bias = calibration.class_bias(off, given.labels, "log_loss")
+    assert bias[0] - bias[1:].max() < -0.9
+    assert calibration.log_loss(off + bias, given.labels) < calibration.log_loss(off, given.labels) - 0.1
+
+
 def test_what_predicts_no_class_alone_never_comes_first():
     given = library(50.0, 0.1)
     given = replace(given, begins=np.array([False, True]))
@@ -119,10 +131,10 @@ def test_nobody_is_predicted_by_what_they_had_a_part_in(monkeypatch):
         rows = np.isin(given.persons, list(people))
         scores = given.log_probs[number % 3][rows]
         biased = log_softmax(scores / 2) + np.eye(CLASSES)[number % CLASSES]
-        np.testing.assert_array_equal(crossed.plain[rows], scores.argmax(-1))
-        np.testing.assert_array_equal(crossed.biased[rows], biased.argmax(-1))
+        np.testing.assert_allclose(crossed.plain[rows], scores / 2)
+        np.testing.assert_allclose(crossed.biased[rows], biased)
         best = select(given.at(~rows), "macro_f1", steps=1).picks[0]
-        np.testing.assert_array_equal(crossed.single[rows], given.log_probs[best][rows].argmax(-1))
+        np.testing.assert_array_equal(crossed.single[rows], given.log_probs[best][rows])
 
 
 def test_a_bias_is_decided_on_scores_of_people_that_selected_nothing(monkeypatch):

@@ -19,6 +19,9 @@ def test_chance_is_the_better_of_one_answer_for_all_and_of_answers_drawn_by_freq
     # all young: (2 * 60 / 160) / 3 = 0.25; drawn: (0.6 + 0.3 + 0.1) / 3
     assert chance(LABELS, 3, "macro_f1") == pytest.approx(1 / 3)
     assert chance(np.arange(18).repeat(5), 18, "macro_f1") == pytest.approx(1 / 18)
+    assert chance(LABELS, 4, "balanced_accuracy") == pytest.approx(1 / 3)
+    by_frequency = -0.6 * np.log(0.6) - 0.3 * np.log(0.3) - 0.1 * np.log(0.1)
+    assert chance(LABELS, 4, "log_loss") == pytest.approx(by_frequency)  # about 0.898; the fourth class does not occur
 
 
 def test_a_good_model_is_quiet():
@@ -56,7 +59,17 @@ def test_of_several_models_only_what_all_fail_at_is_told():
     (line,) = alarm_lines(LABELS, [never, never], CLASSES)
     assert "all 2 models never get 1 right" in line
     (line,) = alarm_lines(LABELS, [np.zeros(100, int), np.ones(100, int)], CLASSES)
-    assert line.startswith("ALARM: all 2 models learned little: macro-F1 0.250 at most")
+    assert line.startswith("ALARM: all 2 models learned little: macro-F1 0.250 at best")
+
+
+def test_probabilities_that_lose_more_than_the_frequencies_do_are_near_chance_by_log_loss():
+    doubtful, sure = (np.log(np.full((100, 3), rest) + (1 - 3 * rest) * np.eye(3)[LABELS]) for rest in (0.3, 0.1))
+    (line,) = alarm_lines(LABELS, [doubtful], CLASSES, "log_loss")
+    assert line.startswith(
+        "ALARM: the model learned little: log-loss 0.916, and answers that see no photograph reach 0.898 "
+    )
+    assert alarm_lines(LABELS, [doubtful], CLASSES, "accuracy") == []
+    assert alarm_lines(LABELS, [sure], CLASSES, "log_loss") == []
 
 
 def test_many_classes_make_one_short_line():

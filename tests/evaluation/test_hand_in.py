@@ -8,6 +8,7 @@ import pytest
 from utils.base.errors import InputError
 from utils.evaluation.hand_in import hand_in_lines, recommended
 from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOUP, Manifest, read_manifest
+from utils.evaluation.results import read_rows, row_line
 
 KNOWN = {"people": "held-out people", "split": "s", "images": 70, "persons": 10}
 
@@ -76,6 +77,66 @@ def test_intervals_that_overlap_are_told():
     assert hand_in_lines(manifest)[-1].endswith(
         "the intervals of 1 of 2 others overlap it, so 10 people cannot tell these apart"
     )
+
+
+def with_loss(row, loss, low, high):
+    return {**row, "log_loss": loss, "log_loss_interval": [low, high]}
+
+
+def by_log_loss(rows, submissions):
+    manifest = sweep(rows, submissions)
+    manifest.metric = "log_loss"
+    return hand_in_lines(manifest)
+
+
+def test_by_log_loss_the_lowest_is_handed_in():
+    rows = [with_loss(row("ingredient", "a.pt", 0.7, 0.6, 0.8), 1.5, 1.4, 1.6)]
+    rows += [with_loss(row("greedy soup", "g.pt", 0.6, 0.5, 0.7), 1.1, 1.0, 1.3)]
+    files = {BEST_SINGLE: "output/output_a.csv", SOUP: "output/output_g.csv"}
+    heading, _, single, _, last = by_log_loss(rows, files)
+    assert "log-loss, people who chose" in heading
+    assert "1.500 [1.400, 1.600]" in single
+    assert last == (
+        "hand in output/output_g.csv: the soup has the best log-loss on 10 held-out people, 1.100 [1.000, 1.300]"
+    )
+    rows[1] |= {"log_loss_interval": [0.9, 1.4]}
+    assert by_log_loss(rows, files)[-1].endswith(
+        "the intervals of all others overlap it, so 10 people cannot tell these apart"
+    )
+
+
+def test_what_has_no_log_loss_is_compared_by_macro_f1_as_all_others_then_are():
+    rows = [with_loss(row("greedy soup", "g.pt", 0.4, 0.3, 0.5), 1.1, 1.0, 1.3)]
+    rows += [row(HARD_VOTE, "of single and soft vote", 0.6, 0.5, 0.7)]
+    heading, _, soup, vote, told, last = by_log_loss(rows, {SOUP: "output_g.csv", HARD_VOTE: "hard_voting.csv"})
+    assert "macro-F1, people who chose" in heading
+    assert "0.400 [0.300, 0.500]" in soup
+    assert "0.600 [0.500, 0.700]" in vote
+    assert told == "compared by macro-F1: hard vote has no log-loss"
+    assert last.startswith("hand in hard_voting.csv: the hard vote has the best macro-F1 on 10 held-out people")
+
+
+def test_submissions_scored_on_new_people_have_no_log_loss_which_the_heading_tells():
+    manifest = sweep(
+        [with_loss(row("ingredient", "a.pt", 0.3, 0.2, 0.4), 1.1, 1.0, 1.3)], {BEST_SINGLE: "output_a.csv"}
+    )
+    manifest.metric = "log_loss"
+    heading, _, line, _ = hand_in_lines(manifest, {"output_a.csv": row("submission", "output_a.csv", 0.1, 0.0, 0.2)})
+    assert [cell.strip() for cell in heading.split("|")][3] == "macro-F1, new people"
+    assert [cell.strip() for cell in line.split("|")][1:4] == ["1.100 [1.000, 1.300]", "", "0.100 [0.000, 0.200]"]
+
+
+def test_rows_of_before_the_new_metrics_read_back_as_they_are():
+    old = row("greedy soup", "g.pt", 0.4, 0.3, 0.5, gain_on_others=None)
+    new = with_loss(row("ingredient", "a.pt", 0.3, 0.2, 0.4), 1.1, 1.0, 1.3)
+    Path("rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (old, new)))
+    assert read_rows(Path("rows.jsonl")) == [old, new]
+    assert "log-loss" not in row_line(old, "log_loss")
+    assert "log-loss 1.100 [1.000, 1.300]" in row_line(new, "log_loss")
+    for damaged in ({"log_loss": -1.0}, {"log_loss": None}, {"balanced_accuracy": 2.0}):
+        Path("rows.jsonl").write_text(json.dumps({**new, **damaged}))
+        with pytest.raises(InputError, match=f"line 1, {next(iter(damaged))}: input should be"):
+            read_rows(Path("rows.jsonl"))
 
 
 def test_of_equal_scores_what_averages_most_models_is_handed_in():

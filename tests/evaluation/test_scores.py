@@ -8,10 +8,20 @@ from torch.nn import functional as F
 
 from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
-from utils.evaluation.scores import bootstrap_scores, confusion_matrix, interval, log_softmax, paired_gain, score
+from utils.evaluation.scores import (
+    bootstrap_scores,
+    confusion_matrix,
+    exact_score,
+    interval,
+    log_softmax,
+    paired_gain,
+    score,
+    score_row,
+)
 from utils.training.losses import make_loss
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("seed", range(10))
 def test_scores_equal_scikit_learns(seed):
     rng = np.random.default_rng(seed)
@@ -23,6 +33,24 @@ def test_scores_equal_scikit_learns(seed):
     )
     expected = sklearn_metrics.f1_score(labels, preds, average="macro")
     assert float(METRICS["macro_f1"](confusion)) == pytest.approx(expected, abs=1e-12)
+    expected = sklearn_metrics.balanced_accuracy_score(labels, preds)
+    assert float(METRICS["balanced_accuracy"](confusion)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [1, 5, 40])  # with the last, some probabilities are below what scikit-learn takes
+def test_the_log_loss_equals_scikit_learns(width):
+    rng = np.random.default_rng(width)
+    labels, logits = rng.integers(0, 18, 200), rng.normal(0, width, (200, 18)).astype(np.float32)
+    loss = METRICS["log_loss"].shown(exact_score(METRICS["log_loss"], labels, logits, 18))
+    expected = sklearn_metrics.log_loss(labels, np.exp(log_softmax(logits)), labels=range(18))
+    assert loss == pytest.approx(expected, abs=1e-9)
+    assert score(logits, labels, Labelling()).record()["log_loss"] == loss
+
+
+def test_a_probability_of_zero_has_a_loss():
+    with np.errstate(divide="ignore"):
+        row = score_row(np.array([0, 1]), np.log([[0.0, 1.0], [0.0, 1.0]]), np.array(["a", "b"]), 2)
+    assert row["log_loss"] == pytest.approx(-np.log(2.0**-52) / 2)
 
 
 def test_macro_f1_is_exact():
@@ -59,6 +87,39 @@ def test_bootstrap_resamples_people_and_agrees_with_a_plain_loop():
     assert samples["macro_f1"].std() == pytest.approx(np.std(plain), rel=0.15)
     low, high = interval(samples["accuracy"])
     assert low < (labels == preds).mean() < high
+
+
+def test_the_bootstrap_of_the_log_loss_is_a_naive_loops_on_the_same_people():
+    rng = np.random.default_rng(1)
+    persons = np.repeat(np.arange(12), rng.integers(1, 9, 12))
+    labels, logits = rng.integers(0, 4, len(persons)), rng.normal(0, 2, (len(persons), 4)).astype(np.float32)
+    people, probs = np.random.default_rng(0), np.exp(log_softmax(logits))
+    plain = []
+    for times in people.multinomial(12, np.full(12, 1 / 12), size=50):
+        rows = np.concatenate([np.flatnonzero(persons == p) for p in np.repeat(np.arange(12), times)])
+        plain.append(-sklearn_metrics.log_loss(labels[rows], probs[rows], labels=range(4)))
+    samples = bootstrap_scores(labels, logits, persons, 4, samples=50)
+    np.testing.assert_allclose(samples["log_loss"], plain, atol=1e-9)
+
+
+def test_a_loss_is_shown_as_what_is_lost_and_gains_what_it_falls_by():
+    labels, persons = np.arange(6) % 2, np.repeat(["a", "b", "c"], 2)
+    sure, unsure = np.log([0.8, 0.2]), np.log([0.5, 0.5])
+    good, poor = (np.where(labels[:, None], one[::-1], one) for one in (sure, unsure))
+    row = score_row(labels, good, persons, 2)
+    assert row["log_loss"] == pytest.approx(-np.log(0.8))
+    assert row["log_loss_interval"] == pytest.approx((-np.log(0.8), -np.log(0.8)))
+    gain = paired_gain(labels, good, poor, persons, 2)["log_loss"]
+    assert gain.difference == pytest.approx(np.log(0.8) - np.log(0.5))
+    assert gain.probability == 1
+
+
+def test_classes_alone_have_no_log_loss():
+    labels, logits, persons = np.arange(6) % 2, np.eye(2)[np.arange(6) % 2], np.repeat(["a", "b", "c"], 2)
+    row = score_row(labels, labels, persons, 2)
+    assert {name for name in METRICS if name in row} == METRICS.keys() - {"log_loss"}
+    assert paired_gain(labels, logits, labels, persons, 2).keys() == METRICS.keys() - {"log_loss"}
+    assert {name: score_row(labels, logits, persons, 2)[name] for name in row} == row
 
 
 def test_one_person_leaves_no_doubt():

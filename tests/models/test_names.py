@@ -8,7 +8,8 @@ import pytest
 
 from utils.base.files import LONGEST_STEM
 from utils.ensembles.members import soft_voting_name, weighted_name
-from utils.models.sweeps import Ingredient, Several, Sweep, check_names, find_checkpoint
+from utils.models.model_files import Ingredient
+from utils.models.sweeps import Several, Sweep, check_names, find_checkpoint
 
 MODEL = Path("model")
 OPTIONS = SimpleNamespace(model_location=MODEL)

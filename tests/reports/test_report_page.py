@@ -309,7 +309,7 @@ def test_two_models_are_compared_on_the_same_people(trained, faces, tmp_path):
     assert compared[-1][0] == "other model"
     assert compared[-1][3] == str(gain)
     logged = (tmp_path / "trained" / "logs" / "validation.log").read_text()
-    assert f"above {two}: accuracy {made.held_out.gain(made.seen[one], made.seen[two])['accuracy']}" in logged
+    assert f"gain over {two}: accuracy {made.held_out.gain(made.seen[one], made.seen[two])['accuracy']}" in logged
     assert f"only this model is right on {won}, only the other on {lost}" in logged
     rows = (tmp_path / "trained" / "logs" / f"validation_results_{one}.jsonl").read_text()
     assert two not in rows

@@ -59,10 +59,10 @@ def test_the_soups_log_tells_each_decision_and_what_was_gained(trained):
     singles = [scores["accuracy"] for name, scores in trained[1].items() if "soup" not in name]
     gained = trained[1]["finetune_cp_seed42_epoch2_greedysoup_num3"]["accuracy"] - max(singles)
     if verdicts.count("accepted") > 1:
-        assert lines[4].startswith(f"accuracy of the soup minus that of its best ingredient: {gained:+.3f} [")
+        assert lines[4].startswith(f"gain in accuracy over its best ingredient: {gained:+.3f} [")
     else:
         assert lines[4].startswith("the soup is its best ingredient, finetune_cp_seed42_i")
-        assert lines[5].startswith("greedy kept one of 3: no average raised accuracy above ")
+        assert lines[5].startswith("greedy kept one of 3: no average has a better accuracy than ")
     assert re.fullmatch(r"2 candidates, \d+ of 84 photographs looked at, [\d.]+ times the \d+ that .*", lines[-1])
 
 

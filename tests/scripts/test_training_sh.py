@@ -313,7 +313,7 @@ def test_what_a_script_refuses_stops_the_sweep_there(sweep):
     assert last.startswith("training.sh stopped: ")
 
 
-@pytest.mark.parametrize(("env", "metric"), [({}, "macro_f1"), ({"METRIC": "accuracy"}, "accuracy")])
+@pytest.mark.parametrize(("env", "metric"), [({}, "macro_f1"), ({"METRIC": "log_loss"}, "log_loss")])
 def test_every_stage_that_chooses_does_so_by_one_metric(sweep, env, metric):
     """Ingredients, the age specialist, soups, and the weight and the ensemble of validation.py."""
     stages = {"STAGES": "finetune age soup validation", "INDICES": "0", "CUDA_VISIBLE_DEVICES": "0,1", "JOBS": "1"}

@@ -50,7 +50,7 @@ def test_ingredients_in_different_basins_are_told_with_numbers_and_the_remedy(tr
     assert max(singles) - min(singles) < 0.03  # the same predictions but for rounding
     assert "a BARRIER: their average will not do" in report()
     told = Path(f"logs/greedy_soup_log_{NAME}_num3_epoch2.txt").read_text()
-    assert "greedy kept one of 3: no average raised accuracy above" in told
+    assert "greedy kept one of 3: no average has a better accuracy than" in told
     assert "so they lie in different basins: share one start and lower the learning rate (now 0.002)" in told
 
 
@@ -61,6 +61,6 @@ def test_one_bad_ingredient_is_named(trained, faces, monkeypatch, capsys):
     told = next(
         line for line in capsys.readouterr().out.splitlines() if line.startswith("the uniform soup's accuracy")
     )
-    assert "is below its members' mean" in told
+    assert "is worse than its members' mean" in told
     assert f"{FILES[2].stem} scores" in told
-    assert told.endswith("far below the others: drop it (--indices)")
+    assert told.endswith("far worse than the others: drop it (--indices)")

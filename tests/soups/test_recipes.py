@@ -313,7 +313,7 @@ def test_nested_reports_on_people_that_chose_nothing(trained, faces, monkeypatch
     assert all(
         re.search(r"accuracy 0\.\d{4}, macro_f1 0\.\d{4}.* on the other 3; best single ", line) for line in told
     )
-    assert any(line.startswith("both ways together, macro_f1 of the soup minus the best single: ") for line in lines)
+    assert any(line.startswith("both ways together, gain in macro_f1 over the best single: ") for line in lines)
     journals = list(Path("logs/journals").glob("greedy_accuracy_*.jsonl"))
     assert len(journals) == 3  # all people, and each half
 

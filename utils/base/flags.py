@@ -11,11 +11,13 @@ from pathlib import Path
 
 from utils.base.errors import InputError
 from utils.base.options import (
+    ALL_FOLDS,
     RECORDED,
     Options,
     Parser,
     address,
     age_limits,
+    fold,
     number,
     ratio,
     ratio_or_none,
@@ -103,6 +105,24 @@ def add_split(parser: Parser) -> None:
         help="hold out people, or (for comparison) images",
     )
     add_relabel(parser)
+
+
+def add_folds(parser: Parser) -> None:
+    """Cross-validation: the people in parts, each of which is held out once."""
+    add_fold_count(parser, "divide the people into K folds, each of which is held out once, instead of --val-ratio")
+    parser.group("data").add_argument(
+        "--fold",
+        type=fold,
+        metavar=f"{{0,1,...,{ALL_FOLDS}}}",
+        help=f"with --folds: the fold that is held out, from 0; {ALL_FOLDS} trains on everyone, for as many steps as "
+        "a fold takes (default: none)",
+    )
+
+
+def add_fold_count(parser: Parser, what: str) -> None:
+    parser.group("data").add_argument(
+        "--folds", type=number(int, 2, 1000), metavar="K", help=f"{what} (default: one split, by --val-ratio)"
+    )
 
 
 def add_evaluation_split(parser: Parser) -> None:
@@ -195,6 +215,12 @@ def add_recipes(parser: Parser) -> None:
         "--nested", action="store_true", help="also select on one half of the held-out people and score on the other"
     )
     saving = parser.group("saving and resuming")
+    saving.add_argument(
+        "--save-folds",
+        action="store_true",
+        help="of a folded sweep also write the soup of each fold, for a second round and for --members folds of "
+        "inference.py",
+    )
     saving.add_argument(
         "--export", type=Path, metavar="DIR", help="write the soup as a Hugging Face folder (default: not written)"
     )

@@ -15,6 +15,7 @@ from typing import NoReturn
 from utils.base.errors import visible
 from utils.base.files import LONGEST_RUN_NAME
 
+ALL_FOLDS = "all"  # --fold of a model that is trained on everyone
 RECORDED = "recorded"  # --val-ratio of evaluation: that of the checkpoints
 GROUPS = (
     "what", "which checkpoints", "data", "optimisation", "loss and imbalance", "augmentation", "search space",
@@ -197,12 +198,19 @@ def frozen_part(text: str) -> str | int:
     return int(match[1])
 
 
-def seed_and_index(text: str) -> tuple[int, int]:
-    """A seed and an index, `42:0`."""
-    match = re.fullmatch(r"(\d{1,10}):(\d{1,6})", text)
+def fold(text: str) -> int | str:
+    """The number of a fold, from 0, or `all`, whose models hold nobody out."""
+    if text != ALL_FOLDS and not re.fullmatch(r"\d{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the number of a fold nor {ALL_FOLDS}")
+    return text if text == ALL_FOLDS else int(text)
+
+
+def one_run(text: str) -> tuple[int, int, int | str | None]:
+    """A seed, an index and, of a folded sweep, a fold: `42:0`, `42:0:3`, `42:0:all`."""
+    match = re.fullmatch(rf"(\d{{1,10}}):(\d{{1,6}})(?::(\d{{1,4}}|{ALL_FOLDS}))?", text)
     if not match or int(match[1]) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 42:0 (seed and index)")
-    return int(match[1]), int(match[2])
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 42:0 or 42:0:3 (seed, index and perhaps fold)")
+    return int(match[1]), int(match[2]), None if match[3] is None else fold(match[3])
 
 
 def age_limits(text: str) -> tuple[int, int]:

@@ -188,7 +188,7 @@ def _draw_path(axis, steps: Sequence[tuple[str, float | None, bool]], metric: st
     Behind them lies the `band` within which the first score may lie by chance, so that small steps look small.
     """
     labels, scores, accepted = zip(*steps, strict=True)
-    reached = list(itertools.accumulate((score or 0.0 for score in scores), max))
+    reached = list(itertools.accumulate(scores, lambda so_far, score: so_far if score is None else score))
     tried = range(1, len(steps) + 1)
     if band:
         axis.axhspan(*band, color="0.92", zorder=0, label="95 % interval of the best ingredient")

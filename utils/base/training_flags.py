@@ -9,7 +9,17 @@ from utils.base import flags
 from utils.base.errors import InputError
 from utils.base.flags import add_push
 from utils.base.metrics import METRICS
-from utils.base.options import Options, Parser, age_range, frozen_part, number, run_name, seed_and_index, true_or_false
+from utils.base.options import (
+    ALL_FOLDS,
+    Options,
+    Parser,
+    age_range,
+    frozen_part,
+    number,
+    one_run,
+    run_name,
+    true_or_false,
+)
 
 LOSSES = {"CrossEntropyLoss": True, "ContrastiveLoss": False}  # whether it takes the labels of mixed photographs
 TRACKERS = ("wandb", "tensorboard")
@@ -25,6 +35,7 @@ def finetune_parser(docstring: str, script: str) -> Parser:
     add_runs(parser)
     flags.add_locations(parser)
     flags.add_split(parser)
+    flags.add_folds(parser)
     flags.add_labels(parser)
     add_run(parser)
     flags.add_workers(parser)
@@ -38,15 +49,15 @@ def finetune_parser(docstring: str, script: str) -> Parser:
 
 def add_runs(parser: Parser) -> None:
     parser.group("what").add_argument(
-        "--runs", type=seed_and_index, nargs="+", metavar="SEED:I",
-        help="several runs, one after the other in one process (default: the one of --random-seed and --i)",
+        "--runs", type=one_run, nargs="+", metavar="SEED:I[:FOLD]",
+        help="several runs, one after the other in one process (default: the one of --random-seed, --i and --fold)",
     )  # fmt: skip
 
 
 def each_run(options: Options) -> list[Options]:
     """The options of each of the `--runs`, or of the one run there is."""
-    pairs = options.runs or [(options.random_seed, options.i)]
-    return [options.replace(random_seed=seed, i=i) for seed, i in pairs]
+    runs = options.runs or [(options.random_seed, options.i, options.fold)]
+    return [options.replace(random_seed=seed, i=i, fold=fold) for seed, i, fold in runs]
 
 
 def takes_mixed_labels(loss_fn: str) -> bool:
@@ -67,9 +78,28 @@ def check(options: Options) -> None:
     if not options.val_ratio and any(scored.values()):
         asked = next(flag for flag, given in scored.items() if given)
         raise InputError(f"{asked} goes by held-out scores, and --val-ratio 0 leaves nobody to score on")
+    if options.folds:
+        check_folds(options, {flag for flag in ("--keep best", "--patience") if scored[flag]})
+    elif hasattr(options, "runs") and any(one.fold is not None for one in each_run(options)):
+        raise InputError("a fold is one of several: give --folds too, such as --folds 5")
     if mixing and not takes_mixed_labels(options.loss_fn):
         flag = mixing.replace("_", "-")
         raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out --{flag}")
+
+
+def check_folds(options: Options, chosen_by_held_out: set[str]) -> None:
+    """Raise `InputError` for a fold that is not there, and for what does not go with folds."""
+    if options.val_ratio != flags.DEFAULT_SPLIT["val_ratio"]:
+        raise InputError(f"--folds {options.folds} says who is held out: leave --val-ratio out")
+    for flag in chosen_by_held_out:
+        raise InputError(f"{flag} goes by the people held out, and --folds scores them as new people: leave it out")
+    if not hasattr(options, "fold"):  # a study trains all of them
+        return
+    last = options.folds - 1
+    for one in each_run(options):
+        if one.fold is None or (one.fold != ALL_FOLDS and one.fold > last):
+            told = "none is given" if one.fold is None else f"not {one.fold}"
+            raise InputError(f"--folds {options.folds} has the folds 0 to {last}, and {ALL_FOLDS}: --fold, {told}")
 
 
 def add_searched(parser: Parser) -> None:
@@ -227,7 +257,7 @@ def _add_scored(parser: Parser) -> None:
         "--patience",
         type=number(int, 1),
         metavar="N",
-        help="stop when N epochs in a row have not raised --metric (default: train all epochs)",
+        help="stop when N epochs in a row have not improved --metric (default: train all epochs)",
     )
 
 

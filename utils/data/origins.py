@@ -14,7 +14,8 @@ from utils.base.files import OUTPUT, sha256_of, write_text
 from utils.base.records import Record, read_record
 from utils.data.labels import Classes, Labelling
 
-OF_A_SWEEP = re.compile(r"output_(.+?)_(seed[\d-]+_(\w+_)?epoch\d.*|auto(_flip|_nobias)*)")  # as the scripts name it
+# as the scripts name it
+OF_A_SWEEP = re.compile(r"output_(.+?)_(seed[\d-]+_(\w+_)?epoch\d.*|auto(_flip|_nobias|_folds)*)")
 
 
 class Member(Record):

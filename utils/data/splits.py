@@ -2,20 +2,29 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.flags import DEFAULT_SPLIT
-from utils.base.options import RECORDED, Options
+from utils.base.options import ALL_FOLDS, RECORDED, Options
 from utils.data.photographs import Photographs
 
 log = logging.getLogger(__name__)
 
 
 FOLDS = 5  # of people, wherever something is chosen across them
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Which of how many folds a split holds out, or `all` when nobody; `partition` is a digest of who is in which."""
+
+    fold: int | str
+    folds: int
+    partition: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Split:
     held_out: np.ndarray
     train_ids: tuple[str, ...]  # all folders of the persons, or photographs when by == "image", sorted
     held_out_ids: tuple[str, ...]
+    folded: Folded | None = None
 
     @property
     def digest(self) -> str:
@@ -44,7 +54,16 @@ class Split:
             "digest": self.digest,
             "train_ids": list(self.train_ids),
             "held_out_ids": list(self.held_out_ids),
+            **(asdict(self.folded) if self.folded else {}),
         }
+
+
+def split_of(photographs: Photographs, options: Options) -> Split:
+    """The split that a training run asks for: `--val-ratio` of the people held out, or a fold."""
+    if options.folds is None:
+        return make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
+    folds = make_folds(photographs, options.folds, options.split_seed, options.split_by)
+    return trained_on_all(photographs, folds) if options.fold == ALL_FOLDS else folds[options.fold]
 
 
 def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = "person") -> Split:
@@ -54,21 +73,35 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
     end to end, and every (1 / val_ratio)-th unit is held out from a random start: the total is exact to one unit and a
     stratum of a single person is no error. Raises `InputError` when either side would be empty.
     """
-    unit_of = photographs.persons if by == "person" else photographs.ids
-    by_id = np.argsort(photographs.ids, kind="stable")  # of a person's folders the first tells the stratum
-    units, first = np.unique(unit_of[by_id], return_index=True)
-    strata = photographs.strata[by_id[first]]
-    strata = strata if by == "image" else strata % 6  # gender x age
-    rng = np.random.default_rng([seed, len(units)])
-    order = np.argsort(strata + rng.random(len(units)), kind="stable")
+    units, rng = _stratified(photographs, seed, by)
     marks = np.floor(np.arange(len(units) + 1) * val_ratio + rng.random())
-    held_out_units = np.sort(units[order[np.diff(marks) > 0]])
+    held_out_units = units[np.diff(marks) > 0]
     if val_ratio > 0 and not 0 < len(held_out_units) < len(units):
         raise InputError(
             f"--val-ratio {val_ratio} of {len(units)} {by}s leaves one side of the split empty: "
             f"use at least {math.ceil(1 / val_ratio)} {by}s or another ratio"
         )
-    is_held_out, names = np.isin(unit_of, held_out_units), _recorded_names(photographs, by)
+    return _split(photographs, held_out_units, seed, val_ratio, by)
+
+
+def _stratified(photographs: Photographs, seed: int, by: str) -> tuple[np.ndarray, np.random.Generator]:
+    """The units that are divided, shuffled inside their stratum, the strata end to end; and the generator."""
+    by_id = np.argsort(photographs.ids, kind="stable")  # of a person's folders the first tells the stratum
+    units, first = np.unique(_units(photographs, by)[by_id], return_index=True)
+    strata = photographs.strata[by_id[first]]
+    strata = strata if by == "image" else strata % 6  # gender x age
+    rng = np.random.default_rng([seed, len(units)])
+    return units[np.argsort(strata + rng.random(len(units)), kind="stable")], rng
+
+
+def _units(photographs: Photographs, by: str) -> np.ndarray:
+    """(N,) of which person, or image, each photograph is."""
+    return photographs.persons if by == "person" else photographs.ids
+
+
+def _split(photographs: Photographs, held_out_units: np.ndarray, seed: int, val_ratio: float, by: str) -> Split:
+    is_held_out = np.isin(_units(photographs, by), held_out_units)
+    names = _recorded_names(photographs, by)
     return Split(
         by=by,
         seed=seed,
@@ -78,6 +111,28 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
         train_ids=tuple(map(str, np.unique(names[~is_held_out]))),
         held_out_ids=tuple(map(str, np.unique(names[is_held_out]))),
     )
+
+
+def make_folds(photographs: Photographs, count: int, seed: int, by: str = "person") -> list[Split]:
+    """`count` splits, of which each holds out another part of the people (or images): everyone is held out once.
+
+    The parts have the same strata in proportion, and their sizes differ by one person at most: units are shuffled
+    inside their stratum, the strata laid end to end, and dealt out in turn. The result depends on (`seed`, sorted ids,
+    strata) only. Raises `InputError` when there are fewer people than parts.
+    """
+    units, _ = _stratified(photographs, seed, by)
+    if len(units) < count:
+        raise InputError(f"--folds {count} of {len(units)} {by}s leaves folds empty: use at most {len(units)}")
+    splits = [_split(photographs, units[k::count], seed, 1 / count, by) for k in range(count)]
+    partition = digest_of([one.held_out_ids for one in splits])
+    return [replace(one, folded=Folded(k, count, partition)) for k, one in enumerate(splits)]
+
+
+def trained_on_all(photographs: Photographs, folds: list[Split]) -> Split:
+    """The split of a model that is trained on the people of all folds."""
+    first = folds[0]
+    nobody = _split(photographs, np.array([], dtype=str), first.seed, 0.0, first.by)
+    return replace(nobody, folded=replace(first.folded, fold=ALL_FOLDS))
 
 
 def _recorded_names(photographs: Photographs, by: str) -> np.ndarray:
@@ -112,6 +167,33 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
     return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
 
 
+def evaluation_splits(photographs: Photographs, options: Options, checkpoints: list) -> tuple[list[Split], str]:
+    """Whom to score checkpoints on, as in `evaluation_split`: one split, or for models across folds one of each."""
+    folded = [one for one in checkpoints if len(one.parts) > 1]
+    if not folded or options.val_ratio is None:
+        split, who = evaluation_split(photographs, options, checkpoints)
+        return [split], who
+    asked = {"--val-ratio": options.val_ratio != RECORDED, "--split-seed": options.split_seed is not None}
+    for flag in (flag for flag, given in (asked | {"--split-by": options.split_by is not None}).items() if given):
+        raise InputError(f"{folded[0].name} is scored on the people of its folds: leave {flag} out")
+    splits = [recorded_split(photographs, part.split) for part in folded[0].parts]
+    for checkpoint in checkpoints:
+        if len(checkpoint.parts) != len(splits):
+            raise InputError(
+                f"{checkpoint.name} is no model of the {len(splits)} folds of {folded[0].name}, and may have seen the "
+                "people of some of them: score them apart"
+            )
+        for split, part in zip(splits, checkpoint.parts, strict=True):
+            check_unseen(split, part.split, photographs, part.name)
+    kind = "people" if splits[0].by == "person" else "images"
+    return splits, f"all {kind}, each scored by models trained without their fold ({len(splits)} folds)"
+
+
+def splits_digest(splits: list[Split]) -> str:
+    """What stands for the people that some splits hold out."""
+    return splits[0].folded.partition if len(splits) > 1 else splits[0].digest
+
+
 def recorded_split(photographs: Photographs, record: dict) -> Split:
     """The split that a checkpoint's `record` tells of; photographs of people it does not name are on neither side.
 
@@ -141,6 +223,7 @@ def recorded_split(photographs: Photographs, record: dict) -> Split:
         held_out=np.flatnonzero(held_out),
         train_ids=tuple(record["train_ids"]),
         held_out_ids=tuple(record["held_out_ids"]),
+        folded=Folded(record["fold"], record["folds"], record["partition"]) if record.get("folds") else None,
     )
 
 

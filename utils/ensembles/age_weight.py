@@ -8,7 +8,7 @@ from utils.data.labels import Labelling
 from utils.data.splits import FOLDS
 from utils.ensembles.combining import age_corrected
 from utils.evaluation.kept import HEAVIEST_AGE
-from utils.evaluation.scores import confusion_matrix
+from utils.evaluation.scores import exact_score
 
 AGE_WEIGHTS = np.linspace(0, HEAVIEST_AGE, 41)  # 0 leaves the age specialist out
 
@@ -19,13 +19,13 @@ def tune_age_weight(
     """The weight of `AGE_WEIGHTS` whose predictions score best by `metric`; among equals the smallest."""
 
     def scored(weight: float):
-        preds = age_corrected(logits, age_logits, weight, labelling).argmax(-1)
-        return METRICS[metric](confusion_matrix(labels, preds, labelling.num_classes))
+        answers = age_corrected(logits, age_logits, weight, labelling)
+        return exact_score(METRICS[metric], labels, answers, labelling.num_classes)
 
     return float(max(AGE_WEIGHTS, key=lambda weight: (scored(weight), -weight)))
 
 
-def cross_fitted_preds(
+def cross_fitted_scores(
     logits: np.ndarray,
     age_logits: np.ndarray,
     labels: np.ndarray,
@@ -33,17 +33,17 @@ def cross_fitted_preds(
     labelling: Labelling,
     metric: str,
 ) -> np.ndarray:
-    """(N,) class ids of the age-corrected model, each person's under a weight that was tuned on other people only.
+    """(N, C) scores of the age-corrected model, each person's under a weight that was tuned on other people only.
 
-    The score of these is what a tuned weight is worth on new people; the tuned weight's own score flatters itself.
+    What they score is what a tuned weight is worth on new people; the tuned weight's own score flatters itself.
     """
     from sklearn.model_selection import GroupKFold
 
-    preds = np.empty(len(labels), np.int64)
+    scores = np.empty(logits.shape)
     folds = min(FOLDS, len(np.unique(persons)))
     if folds < 2:
         raise InputError("the age specialist's weight is tuned across people, and only one person is held out")
     for rest, fold in GroupKFold(folds, shuffle=True, random_state=0).split(logits, labels, persons):
         weight = tune_age_weight(logits[rest], age_logits[rest], labels[rest], labelling, metric)
-        preds[fold] = age_corrected(logits[fold], age_logits[fold], weight, labelling).argmax(-1)
-    return preds
+        scores[fold] = age_corrected(logits[fold], age_logits[fold], weight, labelling)
+    return scores

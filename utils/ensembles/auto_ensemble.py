@@ -6,13 +6,14 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from utils.base.files import write_text
+from utils.base.metrics import METRICS, shown_metrics
 from utils.data.labels import Labelling
 from utils.ensembles.calibration import NO_BIAS
 from utils.ensembles.candidates import Candidate
 from utils.ensembles.selection import Choice, CrossFit, Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.kept import ensemble_file
-from utils.evaluation.scores import paired_gain
+from utils.evaluation.scores import Gain, paired_gain
 
 NUM_CLASSES = Labelling().num_classes
 MAIN = 3  # members that the summary names
@@ -65,13 +66,18 @@ def summary_lines(library: Library, choice: Choice, metric: str) -> list[str]:
     before, after = crossed.losses
     rule = fit.calibration.rule
     bias = "the bias stays at zero" if rule == NO_BIAS else f"the bias is kept ({rule})"
-    gain = paired_gain(library.labels, crossed.plain, crossed.single, library.persons, NUM_CLASSES)[metric]
+    gain = _gains(library, crossed)[metric]
     return [
         f"members: {', '.join(parts[:MAIN])}{more}",
         f"temperature {fit.calibration.temperature:.3f}: log-loss {before:.4f} without, {after:.4f} with one",
-        f"{bias}: across people one changes {metric} by {choice.bias_gain}",
-        f"{metric} of the ensemble minus the best member: {gain}",
+        f"{bias}: across people its gain in {metric} is {choice.bias_gain}",
+        f"gain in {metric} over the best member: {gain}",
     ]
+
+
+def _gains(library: Library, crossed: CrossFit) -> dict[str, Gain]:
+    """What the ensemble gains over its best member by each metric."""
+    return paired_gain(library.labels, crossed.plain, crossed.single, library.persons, NUM_CLASSES)
 
 
 def weight_lines(library: Library, choice: Choice) -> list[str]:
@@ -86,7 +92,7 @@ def selection_lines(library: Library, choice: Choice, metric: str) -> list[str]:
     lines = [f"{metric} of the ensemble after each step, selected on halves of the people"]
     for number, one in enumerate(fit.selections, start=1):
         steps = list(zip(one.picks, one.scores, strict=True))[: one.kept]
-        picked = ", ".join(f"+[{pick}] {float(score):.4f}" for pick, score in steps)
+        picked = ", ".join(f"+[{pick}] {METRICS[metric].shown(score):.4f}" for pick, score in steps)
         lines.append(f"half {number}: {picked}; {len(one.picks) - one.kept} more, none better")
     lines += weight_lines(library, choice)
     for name, scores in crossed.fold_scores.items():
@@ -94,6 +100,6 @@ def selection_lines(library: Library, choice: Choice, metric: str) -> list[str]:
         spread = f"on average {mean(scores):.4f}, spread {stdev(scores):.4f} ({each})"
         lines.append(f"{metric} within each fifth of the people, {name}: {spread}")
     lines.append(f"bias chosen without each fold: {'; '.join(crossed.rules)}")
-    gains = paired_gain(library.labels, crossed.plain, crossed.single, library.persons, NUM_CLASSES)
-    others = {name: gain for name, gain in gains.items() if name != metric}  # that by `metric` is in the summary
-    return [*lines, *(f"{name} of the ensemble minus the best member: {gain}" for name, gain in others.items())]
+    gains, others = _gains(library, crossed), shown_metrics(metric)
+    others.remove(metric)  # which is in the summary
+    return [*lines, *(f"gain in {name} over the best member: {gains[name]}" for name in others)]

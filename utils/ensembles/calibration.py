@@ -12,7 +12,7 @@ import numpy as np
 from utils.base.metrics import METRICS
 from utils.data.splits import cross_folds
 from utils.evaluation.kept import COLDEST, HOTTEST
-from utils.evaluation.scores import confusion_matrix, log_softmax
+from utils.evaluation.scores import cross_entropies, exact_score, log_softmax
 
 TAUS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)  # below 0: away from rare classes, for models trained to favour them
 SHRINKS = (0.25, 0.5, 1.0)
@@ -39,7 +39,7 @@ class Calibration:
 
 def log_loss(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross entropy of (N, C) scores in nats."""
-    return float(-log_softmax(scores)[np.arange(len(labels)), labels].mean())
+    return float(cross_entropies(scores, labels).mean())
 
 
 def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -80,7 +80,7 @@ def class_bias(log_probs: np.ndarray, labels: np.ndarray, metric: str) -> np.nda
     classes = np.arange(num_classes)
 
     def scored(bias: np.ndarray):
-        return METRICS[metric](confusion_matrix(labels, (log_probs + bias).argmax(-1), num_classes))
+        return exact_score(METRICS[metric], labels, log_probs + bias, num_classes)
 
     bias = np.zeros(num_classes)
     for _ in range(ROUNDS):
@@ -110,13 +110,13 @@ def calibrate(
     inside. The rule that scores best by `metric` on all people is then fitted to everybody; of equal ones the first,
     so that no bias wins a tie. `selection.choose` finds out on other people whether the bias is worth keeping.
     """
-    preds = {}
+    answers = {}
     for rest, fold in cross_folds(labels, persons):
         temperature = fit_temperature(scores[rest], labels[rest])
         outside, inside = (log_softmax(scores[rows] / temperature) for rows in (rest, fold))
         for rule, bias in biases(outside, labels[rest], class_counts, metric).items():
-            preds.setdefault(rule, np.empty(len(labels), np.int64))[fold] = (inside + bias).argmax(-1)
-    rule = max(preds, key=lambda rule: METRICS[metric](confusion_matrix(labels, preds[rule], len(class_counts))))
+            answers.setdefault(rule, np.empty_like(scores))[fold] = inside + bias
+    rule = max(answers, key=lambda rule: exact_score(METRICS[metric], labels, answers[rule], len(class_counts)))
     temperature = fit_temperature(scores, labels)
     return Calibration(
         temperature, biases(log_softmax(scores / temperature), labels, class_counts, metric)[rule], rule

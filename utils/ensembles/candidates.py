@@ -1,6 +1,7 @@
 """Which checkpoints of a folder `--ensemble auto` may choose, what they predict, and how often they disagree."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +10,17 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
+from utils.base.options import ALL_FOLDS
 from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.ensembles.agreement import agreement, percent_table
 from utils.ensembles.combining import class_log_probs
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
-from utils.evaluation.scores import confusion_matrix
-from utils.models.checkpoints import Checkpoint, check_ensemble, flipped, read_checkpoint
-from utils.models.sweeps import model_files
+from utils.evaluation.scores import exact_score
+from utils.models.checkpoints import Checkpoint, check_ensemble, flipped
+from utils.models.folded import read_model, soup_across_folds
+from utils.models.model_files import model_files
+from utils.models.sweeps import latest_whole
 from utils.models.weights import is_foreign
 
 log = logging.getLogger(__name__)
@@ -44,12 +48,12 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     latest epoch of each, and soups, as the scripts name them; of one sweep, or of all. With `flip` each comes a second
     time, averaged over every photograph and its mirror image.
 
-    Three kinds are left out, with a line in the log: a checkpoint without a record, since nobody knows whom it was
-    trained on; an age specialist of another split or other age limits; and one with the weights of another. Raises
-    `InputError` when no model of 18 classes is left, or when they are of different splits or age limits.
+    Left out, with a line in the log, are a checkpoint without a record, since nobody knows whom it was trained on; of
+    a folded sweep one that was trained on everyone, and a soup whose members are gone; an age specialist of another
+    split or other age limits; and one with the weights of another. Raises `InputError` when no model of 18 classes
+    is left, or when they are of different splits or age limits.
     """
-    found = [Candidate(read_checkpoint(path), kind, sweep) for path, kind, sweep in _files(model_location, name)]
-    found = [one for one in found if _has_record(one.checkpoint)]
+    found = [Candidate(one, kind, sweep) for path, kind, sweep in _files(model_location, name) if (one := _read(path))]
     models, ages = ([one for one in found if (one.kind == "age") == age] for age in (False, True))
     if not models:
         of_sweep = f" of {name}" if name else ""
@@ -61,7 +65,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
         except InputError as error:
             raise InputError(f"{error}; choose one sweep with --name, or move one away") from error
     usable = models + [one for one in ages if _fits(first, one.checkpoint)]
-    distinct = list({one.checkpoint.digest: one for one in reversed(usable)}.values())[::-1]
+    distinct = list({_weights_of(one.checkpoint): one for one in reversed(usable)}.values())[::-1]
     for one in usable:
         if one not in distinct:
             log.debug("%s has the weights of another candidate and is left out", one.name)
@@ -71,29 +75,46 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
 
 def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]]:
     """Path, kind and sweep of the checkpoints of one sweep, or of all, sorted: the latest epoch of each ingredient and
-    age specialist, and soups.
+    age specialist, across folds where they have folds, and soups.
     """
-    found = {}
+    found, places = [], defaultdict(list)
     for file in model_files(model_location):
         place, sweep = file.place, file.sweep
-        if sweep is None or name not in (None, sweep):
+        if sweep is None or name not in (None, sweep) or file.is_of_a_fold:
             continue
         if file.meta is None and is_foreign(file.path):
             log.warning("%s is left out: no record of its split", file.path)
-            continue
-        kind = "soup" if place is None else "age" if file.is_age_specialist else "single"
-        key, epoch = ((kind, sweep, place.seed, place.i), place.epoch) if place else ((file.path.name,), 0)
-        if epoch >= found.get(key, (0,))[0]:
-            found[key] = epoch, (file.path, kind, sweep)
-    return sorted(one for _, one in found.values())
+        elif place is None:
+            found.append((file.path, "soup", sweep))
+        else:
+            places["age" if file.is_age_specialist else "single", sweep].append(place)
+    for (kind, sweep), some in places.items():
+        found += [(one.path, kind, sweep) for one in latest_whole(some)]
+    return sorted(found)
 
 
-def _has_record(checkpoint: Checkpoint) -> bool:
-    """Whether its record tells of the people it was trained on, and of the competition's classes or ages."""
-    has_record = checkpoint.split is not None and checkpoint.labelling.attributes in (ALL_ATTRIBUTES, ("age",))
-    if not has_record:
+def _read(path: Path) -> Checkpoint | None:
+    """The candidate at a path; None for one that nobody can score, which the log tells: without a record of the people
+    it was trained on, of other classes than the competition's or ages, or of a folded sweep and trained on everyone.
+    """
+    checkpoint = read_model(path)
+    try:
+        checkpoint = soup_across_folds(checkpoint)
+    except InputError as error:
+        log.warning("%s is left out: %s", path, error)
+        return None
+    if checkpoint.split is None or checkpoint.labelling.attributes not in (ALL_ATTRIBUTES, ("age",)):
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)
-    return has_record
+        return None
+    if len(checkpoint.parts) == 1 and checkpoint.split.get("fold") == ALL_FOLDS:
+        log.debug("%s was trained on everyone and is left out", checkpoint.name)
+        return None
+    return checkpoint
+
+
+def _weights_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What two candidates with the same weights have in common; a soup across folds may be of a single member."""
+    return tuple(one.digest for one in checkpoint.parts)
 
 
 def _fits(model: Checkpoint, age: Checkpoint) -> bool:
@@ -142,11 +163,11 @@ def library_lines(library: Library, metric: str) -> list[str]:
     """
     preds = library.log_probs.argmax(-1)  # (M, N); the first class of the age that a specialist predicts
     ages = Labelling().decode(preds)["age"]
-    lines = []
+    lines, scored = [], METRICS[metric]
     for k, name in enumerate(library.names):
-        confusion = confusion_matrix(library.labels, preds[k], len(library.class_counts))
-        score = f"{metric} {float(METRICS[metric](confusion)):.4f}" if library.begins[k] else "age specialist"
-        lines.append(f"[{k:2d}] {score:16}  {name}")
+        reached = exact_score(scored, library.labels, library.log_probs[k], len(library.class_counts))
+        score = f"{metric} {scored.shown(reached):.4f}" if library.begins[k] else "age specialist"
+        lines.append(f"[{k:2d}] {score:{len(metric) + 8}}  {name}")
     both = library.begins[:, None] & library.begins
     same = np.where(both, agreement(preds), agreement(ages))
     lines += ["pairwise disagreement in percent of photographs, rounded down (with an age specialist: on the age)"]

@@ -58,6 +58,12 @@ def soft_vote(logits: Sequence[np.ndarray], rule: str = "minmax") -> np.ndarray:
     return sum(RULES[rule](log_softmax(one)) for one in logits) / len(logits)
 
 
+def soft_vote_log_probs(logits: Sequence[np.ndarray], rule: str) -> np.ndarray:
+    """(N, C) logarithms of the probabilities that `as_probs` makes of a soft vote; that of zero is -inf."""
+    with np.errstate(divide="ignore"):
+        return np.log(as_probs(soft_vote(logits, rule), rule))
+
+
 def as_probs(scores: np.ndarray, rule: str = "log") -> np.ndarray:
     """(N, C) probabilities in the order of the scores: rows of logits or log-probabilities (`log`) are exponentiated,
     sums of (scaled) probabilities divided by their total. All classes of a row of NaN are equally likely.

@@ -42,15 +42,16 @@ def compare(
     held_out = view(model)
     logits, tuned = held_out.logits(model), None
     preds = {"single": logits.argmax(-1)}
-    rows = [held_out.row("single", model.name, preds["single"])]
+    rows = [held_out.row("single", model.name, logits)]
     if others:
         every = [logits, *(view(other).logits(other) for other in others)]
-        preds["soft vote"] = combining.soft_vote(every, rule).argmax(-1)
-        rows.append(held_out.row("soft vote", members.soft_voting_name(model, others, rule), preds["soft vote"]))
+        log_probs = combining.soft_vote_log_probs(every, rule)
+        preds["soft vote"] = log_probs.argmax(-1)
+        rows.append(held_out.row("soft vote", members.soft_voting_name(model, others, rule), log_probs))
     if ages:
         each = [view(age).logits(age) for age in ages]
         for age, age_logits in zip(ages, each, strict=True):
-            rows.append(view(age).row("age specialist", age.name, age_logits.argmax(-1)))
+            rows.append(view(age).row("age specialist", age.name, age_logits))
         weighted, preds["weighted"], tuned = tune_weight(model, ages, each, held_out, metric)
         rows.append(weighted)
     if len(preds) == 3:
@@ -70,8 +71,8 @@ def tune_weight(
     name, labels, labelling = members.weighted_name(model, ages), held_out.labels, model.labelling
     logits, age_logits = held_out.logits(model), combining.soft_vote(each, "log")
     weight = age_weight.tune_age_weight(logits, age_logits, labels, labelling, metric)
-    preds = age_weight.cross_fitted_preds(logits, age_logits, labels, held_out.persons, labelling, metric)
-    row = held_out.row("weighted", name, preds)
-    own = combining.age_corrected(logits, age_logits, weight, labelling).argmax(-1)
+    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, held_out.persons, labelling, metric)
+    row = held_out.row("weighted", name, scores)
+    own = combining.age_corrected(logits, age_logits, weight, labelling)
     own_row = held_out.row("weighted, tuned on these people", name, own)
-    return row, preds, {"weight": weight, "cross_fitted": row, "tuned": own_row}
+    return row, scores.argmax(-1), {"weight": weight, "cross_fitted": row, "tuned": own_row}

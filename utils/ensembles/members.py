@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from utils.data.labels import Classes, Labelling
 from utils.ensembles.calibration import Calibration
 from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
 from utils.evaluation.kept import ChosenEnsemble, TunedWeight, ensemble_file, read_chosen
-from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, SOFT_VOTE, SOUP, WEIGHTED, Manifest
-from utils.models.checkpoints import Checkpoint, check_members, flipped, read_checkpoint, versions
-from utils.models.sweeps import find_checkpoint, find_specialists, sweep_of
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, OVER_FOLDS, SOFT_VOTE, SOUP, WEIGHTED, Manifest
+from utils.models.checkpoints import Checkpoint, check_members, flipped, versions
+from utils.models.folded import read_model, soup_across_folds
+from utils.models.model_files import sweep_of
+from utils.models.sweeps import find_checkpoint, find_specialists, is_there
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,9 @@ log = logging.getLogger(__name__)
 class Ensemble:
     """Models that predict together: `combine` makes (N, C) scores of their logits, in the order of `members`.
 
-    `rule` is what `as_probs` makes probabilities of the scores by; `how` tells weights and rules for the record.
+    `rule` is what `as_probs` makes probabilities of the scores by; `how` tells weights and rules for the record. With
+    `by_folds` each member is the mean of the log-probabilities of the models of its folds, else one model, which for a
+    member across folds is their average.
     """
 
     name: str
@@ -41,9 +46,26 @@ class Ensemble:
     combine: Callable[[list[np.ndarray]], np.ndarray]
     rule: str = "log"
     how: dict = field(default_factory=dict)
+    by_folds: bool = False
+
+    @property
+    def models(self) -> list[Checkpoint]:
+        """What is evaluated: the models of the first member, then those of the second, and so on."""
+        return [model for one in self.members for model in self._models_of(one)]
+
+    def _models_of(self, member: Checkpoint) -> list[Checkpoint]:
+        if not self.by_folds:
+            return [member]
+        return [replace(part, preprocessing=member.preprocessing) for part in member.parts]
+
+    def of_members(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(N, C) logits of each member, of those of the `models`; over folds they are mean log-probabilities."""
+        logits = iter(logits)
+        each = [list(islice(logits, len(self._models_of(one)))) for one in self.members]
+        return [soft_vote(own, "log") if len(own) > 1 else own[0] for own in each]
 
     def scores(self, logits: Sequence[Sequence[np.ndarray]], shards: Iterable[int]) -> Iterator[np.ndarray]:
-        """(n, C) scores of each shard, by the logits of each member shard by shard; NaN in the rows of images that
+        """(n, C) scores of each shard, by the logits of each model shard by shard; NaN in the rows of images that
         could not be read.
         """
         for shard in shards:
@@ -58,7 +80,11 @@ class Ensemble:
     @property
     def record(self) -> dict:
         """What is told beside a submission: whose it is, and how it was made."""
-        members = [{"name": one.name, "digest": one.digest, **one.preprocessing} for one in self.members]
+        members = [
+            {"name": one.name, "digest": one.digest, **one.preprocessing}
+            | ({"folds": [part.digest for part in one.parts]} if self.by_folds else {})
+            for one in self.members
+        ]
         sweeps = filter(None, (sweep_of(one.meta) for one in self.members))
         record = {"sweep": next(sweeps, None), "members": members, "how": self.how, "versions": versions()}
         return record | ({} if self.labelling.attributes else self.labelling.record())
@@ -103,10 +129,10 @@ def read_ensembles(options: Options) -> dict[str, Ensemble]:
     """
     if not options.sweep:
         return {"": read_ensemble(asked_way(options), options)}
-    found = {}
+    found, behind = {}, OVER_FOLDS if options.members == "folds" else ""
     for name, way in ways_of_sweep(options.sweep, options.model_location).items():
         try:
-            found[name] = read_ensemble(way, options)
+            found[f"{name}{behind}"] = read_ensemble(way, options)
         except InputError as error:
             if name != AUTO_ENSEMBLE:
                 raise
@@ -148,7 +174,7 @@ def read_auto_file(path: Path, model_location: Path) -> AutoFile:
         raise InputError(f"--ensemble {path} does not exist: validation.py --ensemble auto writes one")
     chosen = read_chosen(path)
     for one in chosen.members:
-        if not (model_location / one.file).is_file():
+        if not is_there(model_location / one.file):
             raise InputError(
                 f"{path} needs {model_location / one.file}, which is not there: give --model-location, or choose anew "
                 "with validation.py --ensemble auto"
@@ -156,9 +182,9 @@ def read_auto_file(path: Path, model_location: Path) -> AutoFile:
     return AutoFile(path, chosen)
 
 
-def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint], list[Checkpoint]]:
+def read_parts(way: Way, options: Options, by_folds: bool) -> tuple[Checkpoint, list[Checkpoint], list[Checkpoint]]:
     """The model, the age specialists and the other models of a way, as `--mean`, `--std` and `--flip` say; of an auto
-    ensemble the first member and all others.
+    ensemble the first member and all others. `by_folds` asks for soups with the models of their folds, too.
 
     Raises `InputError` for one that does not fit the model, and when the weights of an auto ensemble's member are
     others now than when it was chosen.
@@ -170,7 +196,8 @@ def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint]
         chosen = ()
         paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.ages, *way.others)]
         flips = [options.flip] * len(paths)
-    models = [read_checkpoint(path, options.mean, options.std, tower=options.tower) for path in paths]
+    models = [read_model(path, options.mean, options.std, tower=options.tower) for path in paths]
+    models = list(map(soup_across_folds, models)) if by_folds else models
     for model, one in zip(models, chosen, strict=False):
         if model.digest != one.digest:
             raise InputError(
@@ -187,7 +214,21 @@ def read_parts(way: Way, options: Options) -> tuple[Checkpoint, list[Checkpoint]
 
 def read_ensemble(way: Way, options: Options) -> Ensemble:
     """The models of a way and how they are put together."""
-    model, ages, others = read_parts(way, options)
+    by_folds = options.members == "folds"
+    model, ages, others = read_parts(way, options, by_folds)
+    ensemble = _put_together(way, model, ages, others, options)
+    if not by_folds:
+        return ensemble
+    whole = next((one for one in ensemble.members if len(one.parts) == 1), None)
+    if whole:
+        raise InputError(f"--members folds: {whole.path} is one model and has no folds: leave --members out")
+    how = {**ensemble.how, "members": "folds"}
+    return replace(ensemble, name=fitted(ensemble.name, "_folds"), how=how, by_folds=True)
+
+
+def _put_together(
+    way: Way, model: Checkpoint, ages: list[Checkpoint], others: list[Checkpoint], options: Options
+) -> Ensemble:
     if way.auto:
         return _auto_ensemble(way.auto, [model, *others], with_bias=not options.no_bias)
     if ages:
@@ -223,9 +264,9 @@ def calibrated_mean(
 
 
 def combine_readable(ensemble: Ensemble, logits: list[np.ndarray]) -> np.ndarray:
-    """(N, C) scores of the members' logits; a row that is NaN for a member is NaN."""
+    """(N, C) scores of the models' logits; a row that is NaN for one of them is NaN."""
     readable = np.isfinite([one[:, 0] for one in logits]).all(0)
-    combined = ensemble.combine([one[readable] for one in logits])
+    combined = ensemble.combine(ensemble.of_members([one[readable] for one in logits]))
     scores = np.full((len(readable), combined.shape[1]), np.nan)
     scores[readable] = combined
     return scores

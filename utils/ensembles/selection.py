@@ -15,7 +15,7 @@ from utils.base.metrics import METRICS
 from utils.data.splits import cross_folds, person_folds
 from utils.ensembles.calibration import Calibration, calibrate, log_loss
 from utils.ensembles.combining import weighted_mean
-from utils.evaluation.scores import Gain, confusion_matrix, paired_gain
+from utils.evaluation.scores import Gain, exact_score, paired_gain
 
 STEPS = 20
 HALVINGS = 10
@@ -71,13 +71,14 @@ def select(library: Library, metric: str, steps: int = STEPS) -> Selection:
     num_classes = library.log_probs.shape[-1]
     total, picks, scores = np.zeros(library.log_probs.shape[1:]), [], []
 
+    def with_it(member: int) -> np.ndarray:
+        return (total + library.log_probs[member]) / (len(picks) + 1)
+
     def scored(member: int) -> Fraction:
-        preds = (total + library.log_probs[member]).argmax(-1)
-        return METRICS[metric](confusion_matrix(library.labels, preds, num_classes))
+        return exact_score(METRICS[metric], library.labels, with_it(member), num_classes)
 
     def rank(member: int) -> tuple:
-        loss = log_loss((total + library.log_probs[member]) / (len(picks) + 1), library.labels)
-        return member not in picks, loss, library.names[member]
+        return member not in picks, log_loss(with_it(member), library.labels), library.names[member]
 
     for _ in range(steps):
         allowed = range(len(library.names)) if picks else np.flatnonzero(library.begins).tolist()
@@ -125,9 +126,10 @@ def fit(library: Library, metric: str) -> Fit:
 class CrossFit:
     """Predictions for each person by what was chosen on other people only.
 
-    `single` (N,) are the classes predicted by the one model that scored best, `plain` and `biased` (N,) those by the
-    ensemble without and with a bias. `rules` say which bias each fold got. `losses` are the mean log-losses without
-    and with the temperature. `fold_scores` are the scores of `plain` and `biased` in each fold by itself.
+    `single` (N, C) are the log-probabilities of the one model that scored best, `plain` and `biased` (N, C) the scores
+    of the ensemble with its temperature, without and with a bias. `rules` say which bias each fold got. `losses` are
+    the mean log-losses without and with the temperature. `fold_scores` are what `plain` and `biased` score in each
+    fold by itself.
     """
 
     single: np.ndarray
@@ -147,22 +149,20 @@ def cross_fit(library: Library, metric: str) -> CrossFit:
     people = len(np.unique(library.persons))
     if people < 4:
         raise InputError(f"--ensemble auto selects across people, and {people} are held out: it needs 4 or more")
-    single, plain, biased = np.empty((3, len(library.labels)), np.int64)
-    raw, tempered = np.empty((2, *library.log_probs.shape[1:]))
+    single, raw, plain, biased = np.empty((4, *library.log_probs.shape[1:]))
     rules, fold_scores = [], {"plain": [], "biased": []}
     for rest, fold in cross_folds(library.labels, library.persons):
         others, own = library.at(rest), library.at(fold)
         chosen = fit(others, metric)
         rules.append(chosen.calibration.rule)
-        single[fold] = own.log_probs[select(others, metric, steps=1).picks[0]].argmax(-1)
+        single[fold] = own.log_probs[select(others, metric, steps=1).picks[0]]
         raw[fold] = own.scores(chosen.weights)
-        tempered[fold] = raw[fold] / chosen.calibration.temperature
-        plain[fold] = raw[fold].argmax(-1)
-        biased[fold] = chosen.calibration.apply(raw[fold]).argmax(-1)
-        for name, preds in (("plain", plain), ("biased", biased)):
-            confusion = confusion_matrix(own.labels, preds[fold], len(library.class_counts))
-            fold_scores[name].append(float(METRICS[metric](confusion)))
-    losses = log_loss(raw, library.labels), log_loss(tempered, library.labels)
+        plain[fold] = raw[fold] / chosen.calibration.temperature
+        biased[fold] = chosen.calibration.apply(raw[fold])
+        for name, scores in (("plain", plain), ("biased", biased)):
+            reached = exact_score(METRICS[metric], own.labels, scores[fold], len(library.class_counts))
+            fold_scores[name].append(METRICS[metric].shown(reached))
+    losses = log_loss(raw, library.labels), log_loss(plain, library.labels)
     return CrossFit(single, plain, biased, rules, losses, fold_scores)
 
 

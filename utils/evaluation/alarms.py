@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.base.metrics import METRICS
-from utils.evaluation.scores import confusion_matrix
+from utils.evaluation.scores import confusion_matrix, exact_score, preds_of
 
 NEAR = 0.1  # part of the way from chance to a perfect score below which a model has learned next to nothing
 ENOUGH = 10  # photographs of a class below which its being always wrong says little
@@ -13,33 +13,38 @@ NAMED = 2  # classes that a line names
 
 
 def chance(labels: np.ndarray, num_classes: int, metric: str) -> float:
-    """What one scores on photographs with these (N,) labels who has not seen them: with the most frequent class for
-    all, or with classes drawn by their frequency, whichever is more.
+    """What one scores, as it is shown, on photographs with these (N,) labels who has not seen them: with the classes'
+    frequencies as probabilities for all, or with classes drawn by their frequency, whichever is better.
     """
-    counts = np.bincount(labels, minlength=num_classes)
-    constant = np.zeros((num_classes, num_classes), np.int64)
-    constant[:, counts.argmax()] = counts
-    return float(max(METRICS[metric](confusion) for confusion in (constant, np.outer(counts, counts))))
+    counts, scored = np.bincount(labels, minlength=num_classes), METRICS[metric]
+    with np.errstate(divide="ignore"):
+        frequencies = np.broadcast_to(np.log(counts / len(labels)), (len(labels), num_classes))
+    reached = [exact_score(scored, labels, frequencies, num_classes)]
+    if not scored.is_loss:
+        reached.append(scored(np.outer(counts, counts)))
+    return scored.shown(max(reached))
 
 
 def alarm_lines(
     labels: np.ndarray, every: Sequence[np.ndarray], classes: Sequence[str], metric: str = "macro_f1"
 ) -> list[str]:
-    """What is wrong with (N,) predictions of one model, or alike with those of several; nothing when all is well.
+    """What is wrong with the answers of one model, or alike with those of several; nothing when all is well.
 
     The best of them is near chance by `metric`; else, which of the classes with `ENOUGH` photographs none of them ever
     gets right. Both come in one line each, with what to do about it.
     """
-    confusions = np.stack([confusion_matrix(labels, preds, len(classes)) for preds in every])
-    best, guessed = float(max(map(METRICS[metric], confusions))), chance(labels, len(classes), metric)
+    scored, guessed = METRICS[metric], chance(labels, len(classes), metric)
+    best = scored.shown(max(exact_score(scored, labels, answers, len(classes)) for answers in every))
+    perfect = 0 if scored.is_loss else 1
     who = f"all {len(every)} models" if len(every) > 1 else "the model"
-    if best - guessed < NEAR * (1 - guessed):
-        at_most = " at most" if len(every) > 1 else ""
+    if scored.sign * (best - guessed) < NEAR * abs(perfect - guessed):
+        at_best = " at best" if len(every) > 1 else ""
         return [
-            f"ALARM: {who} learned little: {METRICS[metric].title} {best:.3f}{at_most}, and answers that see no "
+            f"ALARM: {who} learned little: {scored.title} {best:.3f}{at_best}, and answers that see no "
             f"photograph reach {guessed:.3f} on these people: fine-tune with more --epochs or a higher --lr (a lower "
             "one if the training loss rose)"
         ]
+    confusions = np.stack([confusion_matrix(labels, preds_of(answers), len(classes)) for answers in every])
     totals, right, said = confusions[0].sum(1), confusions.diagonal(axis1=1, axis2=2).max(0), confusions.sum((0, 1))
     dead = np.flatnonzero((totals >= ENOUGH) & (right == 0))
     kinds = {"never predicted": dead[said[dead] == 0], "always wrong": dead[said[dead] > 0]}

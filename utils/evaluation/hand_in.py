@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
-from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, Manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, SOUP, WEIGHTED, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
@@ -47,12 +48,12 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
     if not scored:
         return None
-    way, path, best = max(scored, key=lambda one: (one[2][metric], one[0] in PREFERRED))
-    title, persons = METRICS[metric].title, best["persons"]
+    sign, title, interval = METRICS[metric].sign, METRICS[metric].title, f"{metric}_interval"
+    way, path, best = max(scored, key=lambda one: (sign * one[2][metric], one[0] in PREFERRED))
+    persons = best["persons"]
     why = f"the {way} has the best {title} on {persons} held-out people, {with_interval(best, metric)}"
-    interval = f"{metric}_interval"
-    low = best[interval][0]
-    near = [one for one in scored if one[2] is not best and one[2][interval][1] >= low]
+    least = min(sign * end for end in best[interval])
+    near = [one for one in scored if one[2] is not best and max(sign * end for end in one[2][interval]) >= least]
     for other, file, row in near:
         if other == AUTO_ENSEMBLE:
             return file, (
@@ -66,26 +67,47 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
     return path, why
 
 
+def nothing_chosen(manifest: Manifest) -> tuple[str, ...]:
+    """The ways whose scores come from people who had no part in them; in a uniform soup nothing is chosen."""
+    return CROSS_FITTED if RECIPES[manifest.recommended].selects else (*CROSS_FITTED, SOUP, WEIGHTED)
+
+
+def nested_row(manifest: Manifest) -> dict | None:
+    """The scores of the recommended recipe when each person is predicted by what other people selected."""
+    kind = f"{manifest.recommended} soup, nested"
+    return next((row for row in latest_rows(manifest) if row["kind"] == kind), None)
+
+
 def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | None = None) -> list[str]:
-    """The table of submissions, and the line that says which one to hand in and why.
+    """The table of submissions, and the line that says which one to hand in and why: by the sweep's metric, or by
+    macro-F1 if that cannot score all of them.
 
     Scores of held-out people who chose what is scored, members or weights, stand in one column, and those of people
     who had no part in it in another.
 
     `scored_on_new_people` are rows of scores on people that chose nothing, by file, when their answers are known.
     """
-    metric, rows = manifest.metric, submission_rows(manifest)
+    rows = submission_rows(manifest)
+    untold = [way for way, _, row in rows if isinstance(row, dict) and manifest.metric not in row]
+    metric = "macro_f1" if untold else manifest.metric
     title = METRICS[metric].title
-    heading = [f"{title}, people who chose", "people who did not", *(["new people"] if scored_on_new_people else [])]
+    heading = [f"{title}, people who chose", "people who did not"]
+    if scored_on_new_people:
+        on_new = metric if all(metric in row for row in scored_on_new_people.values()) else "macro_f1"
+        heading.append("new people" if on_new == metric else f"{METRICS[on_new].title}, new people")
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
-        scores = scores[::-1] if way in CROSS_FITTED else scores
+        scores = scores[::-1] if way in nothing_chosen(manifest) else scores
+        if way == SOUP and (nested := nested_row(manifest)) and metric in nested:
+            scores[1] = with_interval(nested, metric)
         if scored_on_new_people:
             new = scored_on_new_people.get(path.name)
-            scores.append(with_interval(new, metric) if new else "")
+            scores.append(with_interval(new, on_new) if new else "")
         cells.append((way, *scores, str(path)))
     lines = aligned(cells)
+    if untold:
+        lines.append(f"compared by {title}: {', '.join(untold)} has no {METRICS[manifest.metric].title}")
     choice = recommended(rows, metric)
     if choice is None:
         again = " and ".join(f"{script} --sweep {manifest.name}" for script in ("validation.py", "inference.py"))

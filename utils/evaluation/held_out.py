@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from utils.data.photographs import Photographs
 from utils.data.preprocessing import normalised
 from utils.evaluation.logit_cache import cache_key, load_logits, store_logits
 from utils.evaluation.prediction import SEARCH_BATCH, predict
-from utils.evaluation.scores import Gain, Scores, paired_gain, score, score_row
+from utils.evaluation.scores import Gain, Scores, expected_row, gain_over_mean, score, score_row
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import CLIPClassifier, build
@@ -29,6 +29,7 @@ from utils.models.clip import CLIPClassifier, build
 log = logging.getLogger(__name__)
 
 
+EXPECTED = "expected single"  # the kind of its row
 KEEP_EVERY = 1.0  # seconds of evaluation that a killed search may lose
 
 
@@ -54,7 +55,42 @@ def decoded(
     return main_first(accelerator, read)
 
 
-class HeldOut:
+class Scored:
+    """What is asked of held-out photographs once they are predicted: `labels` and `persons` (N,), and `labelling`."""
+
+    labels: np.ndarray
+    persons: np.ndarray
+    labelling: Labelling
+
+    def score(self, logits: np.ndarray) -> Scores:
+        """The scores of (N, C) logits. Raises `Diverged` when one of them is NaN or infinite."""
+        if not np.isfinite(logits).all():
+            raise Diverged(
+                "the model diverged, its held-out logits are NaN or infinite: use a lower --lr (with --overwrite)"
+            )
+        return score(logits, self.labels, self.labelling)
+
+    def gain(self, logits: np.ndarray, *baselines: np.ndarray) -> dict[str, Gain]:
+        """The gain of (N, C) logits over those of another model, or over the mean score of several, by a paired
+        bootstrap over people.
+        """
+        return gain_over_mean(self.labels, logits, baselines, self.persons, self.labelling.num_classes)
+
+    def row(self, kind: str, model: str, answers: np.ndarray) -> dict:
+        """The row of scores of answers, with 95 % bootstrap intervals over people."""
+        return {
+            "kind": kind,
+            "model": model,
+            **score_row(self.labels, answers, self.persons, self.labelling.num_classes),
+        }
+
+    def expected_row(self, every: Sequence[np.ndarray]) -> dict:
+        """The row of what one of several models is expected to score, given the (N, C) logits of each."""
+        scores = expected_row(self.labels, every, self.persons, self.labelling.num_classes)
+        return {"kind": EXPECTED, "model": f"the mean score of {len(every)}", **scores}
+
+
+class HeldOut(Scored):
     """The photographs at `rows` (sorted), evaluated through the logit cache in `logs/logits`.
 
     `decode_all` makes `squares` hold every photograph, for training.
@@ -79,6 +115,7 @@ class HeldOut:
         self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
         self.labels = photographs.labels(labelling)[rows]
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
+        self.fold_of = np.zeros(len(rows), np.int64)
 
     def predict(
         self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
@@ -96,10 +133,14 @@ class HeldOut:
             output=output,
         )
 
+    def squares_at(self, positions: np.ndarray) -> np.ndarray:
+        """(B, S, S, 3) uint8, the held-out photographs at these positions."""
+        return np.stack([self.squares[row] for row in self.rows[positions]])
+
     def pixel_values(self, positions: np.ndarray) -> torch.Tensor:
         """(B, 3, S, S) pixels, as a model takes them, of the held-out photographs at these positions."""
-        squares = np.stack([self.squares[row] for row in self.rows[positions]])
-        return normalised(torch.from_numpy(squares), self.preprocessing["mean"], self.preprocessing["std"])
+        squares = torch.from_numpy(self.squares_at(positions))
+        return normalised(squares, self.preprocessing["mean"], self.preprocessing["std"])
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a checkpoint: read from the cache, or evaluated and put there.
@@ -109,10 +150,14 @@ class HeldOut:
         trained = (checkpoint.meta or {}).get("held_out")
         if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
             log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
-        partial = PartialLogits(self, Mixture.of([checkpoint]))
+        partial = self.partial(Mixture.of([checkpoint]))
         logits = partial.evaluate(np.arange(len(self.rows)), self.batch_size, self.workers, checkpoint.name)
         partial.keep()
         return logits
+
+    def partial(self, mixture: Mixture) -> "PartialLogits":
+        """The logits of a mixture, evaluated where they are asked for."""
+        return PartialLogits(self, mixture)
 
     def keep(self, weights_digest: str, logits: np.ndarray) -> None:
         """Put logits of the weights with this digest into the cache. Only one process may call it."""
@@ -121,27 +166,6 @@ class HeldOut:
     def key(self, weights_digest: str) -> str:
         """The cache's key for the logits of these weights on these photographs."""
         return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
-
-    def score(self, logits: np.ndarray) -> Scores:
-        """The scores of (N, C) logits. Raises `Diverged` when one of them is NaN or infinite."""
-        if not np.isfinite(logits).all():
-            raise Diverged(
-                "the model diverged, its held-out logits are NaN or infinite: use a lower --lr (with --overwrite)"
-            )
-        return score(logits, self.labels, self.labelling)
-
-    def gain(self, logits: np.ndarray, baseline: np.ndarray) -> dict[str, Gain]:
-        """The gain of (N, C) logits over those of another model, by a paired bootstrap over people."""
-        preds, before = logits.argmax(-1), baseline.argmax(-1)
-        return paired_gain(self.labels, preds, before, self.persons, self.labelling.num_classes)
-
-    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
-        """The row of scores of (N,) predicted classes, with 95 % bootstrap intervals over people."""
-        return {
-            "kind": kind,
-            "model": model,
-            **score_row(self.labels, preds, self.persons, self.labelling.num_classes),
-        }
 
 
 def views(
@@ -207,6 +231,11 @@ class PartialLogits:
             if time.monotonic() - self._kept_at > KEEP_EVERY:
                 self.keep()
         return self.logits[positions]
+
+    def let_go(self) -> None:
+        """Keep what was evaluated, and free the model, which is made anew if it is asked for again."""
+        self.keep()
+        self._model = None
 
     def keep(self) -> None:
         """Put what was evaluated since the last time into the cache."""

@@ -18,7 +18,9 @@ Interval = tuple[float, float]
 
 
 class ScoreRow(Record):
-    """The scores of one way of predicting, with 95 % intervals over people."""
+    """The scores of one way of predicting, with 95 % intervals over people. Older rows, and those of predicted classes
+    without probabilities, lack some of them.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -30,6 +32,14 @@ class ScoreRow(Record):
     accuracy_interval: Interval
     macro_f1: Share
     macro_f1_interval: Interval
+    balanced_accuracy: Share = None
+    balanced_accuracy_interval: Interval = None
+    log_loss: Annotated[float, Field(ge=0)] = None
+    log_loss_interval: Interval = None
+
+    def plain(self) -> dict:
+        """The row as it was written, without what it lacks."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class KeptRow(ScoreRow):

@@ -12,16 +12,20 @@ from pydantic import ConfigDict, Field
 from utils.base.errors import InputError
 from utils.base.files import LOGS, sha256_of, write_text
 from utils.base.metrics import METRICS
+from utils.base.options import ALL_FOLDS
 from utils.base.records import FileName, Record, read_record
 
 BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE = "best single", "soup", "soup + age specialist", "soft vote"
 AUTO_ENSEMBLE, HARD_VOTE = "auto ensemble", "hard vote"
+OVER_FOLDS = ", folds"  # behind a way whose members are the models of the folds (inference.py --members folds)
 VOTERS = (SOUP, WEIGHTED, SOFT_VOTE)  # whose submissions hard_voting.py --sweep lets vote
 
 
 class Manifest(Record):
-    """`metric` chose the soups. `best` is the best single model, `soups` are files by recipe. `scores` are the files
-    with the rows of ingredients and of soups, `submissions` files by how they were made, and `sha256` their digests.
+    """`metric` chose the soups. `best` is the best single model, `soups` are files by recipe, and `recommended` is
+    the recipe to go on with, for the `reason`. `scores` are the files with the rows of ingredients and of soups,
+    `submissions` files by how they were made, and `sha256` their digests. Of a sweep of `folds`, `members` are the
+    runs `seed:index` of the recommended soup, and `refits` the soups of models trained on everyone, by recipe.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -31,6 +35,11 @@ class Manifest(Record):
     best: FileName
     soups: dict[str, FileName]
     scores: Annotated[list[str], Field(min_length=1)]
+    recommended: str = "greedy"
+    reason: str = ""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    members: list[str] = Field(default_factory=list)
+    refits: dict[str, FileName] = Field(default_factory=dict)
     submissions: dict[str, str] = Field(default_factory=dict)
     sha256: dict[str, str] = Field(default_factory=dict)
 
@@ -53,14 +62,21 @@ class Manifest(Record):
 
     @property
     def soup(self) -> str:
-        """The greedy soup. Raises `InputError` when the sweep has none."""
-        if "greedy" not in self.soups:
+        """The recommended soup. Raises `InputError` when the sweep has none."""
+        if self.recommended not in self.soups:
             raise InputError(f"the sweep {self.name} has no greedy soup: run main.py --greedy-soup --name {self.name}")
-        return self.soups["greedy"]
+        return self.soups[self.recommended]
 
 
 def manifest_file(name: str) -> Path:
     return LOGS / f"sweep_{name}.json"
+
+
+def tell(argv: list[str]) -> None:
+    """Print for training.sh the `soup` of a sweep, or the `members` that are to be trained on everyone."""
+    name, what = argv
+    manifest = read_manifest(name)
+    print(manifest.soup if what == "soup" else " ".join(f"{run}:{ALL_FOLDS}" for run in manifest.members))
 
 
 def read_manifest(name: str) -> Manifest:

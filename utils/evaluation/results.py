@@ -4,6 +4,7 @@ A row is a dict of plain values, as `kept.KeptRow` describes them.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from utils.evaluation.scores import Gain, paired_gain, score_row
 
 log = logging.getLogger(__name__)
 
+ESTIMATE = "out of fold"  # what the scores of a model are that was trained on everyone: those of its recipe
+
 
 def file_of(what: str, name: str) -> Path:
     """`what` is `individual`, `soup` or `validation`, behind `everyone_` where training people were scored too."""
@@ -30,7 +33,7 @@ def read_rows(path: Path) -> list[dict]:
     if not path.is_file():
         raise InputError(f"the scores {path} are gone: run main.py again")
     rows = read_records(path, KeptRow, "file of scores", "remove it and run main.py again")
-    return [row.model_dump(mode="json") for row in rows]
+    return [row.plain() for row in rows]
 
 
 def with_earlier(path: Path, rows: list[dict]) -> list[dict]:
@@ -73,13 +76,16 @@ def _auto_ensemble_rows(name: str, models: list[dict]) -> list[dict]:
     if not same or any(digests.get(row["model"], row["digest"]) != row["digest"] for row in models):
         return []
     biased = any(chosen.bias)  # what inference.py does with it
-    rows = [row.model_dump(mode="json") for row in chosen.scores]
+    rows = [row.plain() for row in chosen.scores]
     return [{**row, "applied": row["kind"].endswith("bias") == biased} for row in rows]
 
 
 def row_line(row: dict, metric: str = "macro_f1") -> str:
-    """A row as one line with the score that it was selected by; the model's name comes last, for it may be long."""
-    scores = "  ".join(f"{METRICS[name].title} {with_interval(row, name)}" for name in shown_metrics(metric))
+    """A row as one line with the score that it was selected by, if it has that; the model's name comes last, for it
+    may be long.
+    """
+    shown = [name for name in shown_metrics(metric) if name in row]
+    scores = "  ".join(f"{METRICS[name].title} {with_interval(row, name)}" for name in shown)
     return f"{row['kind']:23} {scores}  {row['model']}"
 
 
@@ -91,12 +97,14 @@ def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
 
 
 def gain_words(gains: dict[str, Gain], metric: str = "macro_f1") -> str:
-    """Gains by each metric that is shown, in words."""
-    return "; ".join(f"{METRICS[name].title} {gains[name]}" for name in shown_metrics(metric))
+    """Gains by each metric that is shown, in words; a loss gains what it falls by."""
+    return "; ".join(f"{METRICS[name].title} {gains[name]}" for name in shown_metrics(metric) if name in gains)
 
 
 def with_interval(row: dict, key: str) -> str:
-    """A score of a row and its interval, for example `0.812 [0.774, 0.846]`."""
+    """A score of a row and its interval, for example `0.812 [0.774, 0.846]`; nothing where it has no such score."""
+    if key not in row:
+        return ""
     low, high = row[f"{key}_interval"]
     return f"{row[key]:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -152,10 +160,24 @@ class ScoreBook:
         name = model.removesuffix(".pt")
         known = {"digest": digest, "people": self.people, "split": self.split}
         record = scores.record()
-        self.rows[model] = {**record, **self.held_out.row(kind, model, logits.argmax(-1)), **known}
+        self.rows[model] = {**record, **self.held_out.row(kind, model, logits), **known}
         if kind != "ensemble":
             self.scores[name] = record
-        log.debug("%s: %s", name, scores)
+        log.debug("%s: %s", name, scores.told())
+
+    def add_expected(self, every: Sequence[np.ndarray]) -> None:
+        """What one of several models is expected to score, given the (N, C) logits of each: what a user gets who
+        trains once, and so what a soup is compared with.
+        """
+        self.add_row(self.held_out.expected_row(every))
+
+    def add_row(self, row: dict) -> None:
+        """A row of what is no model with weights of its own."""
+        self.rows[row["model"]] = {**row, "digest": "", "people": self.people, "split": self.split}
+
+    def add_estimate(self, kind: str, model: str, digest: str, like: str) -> None:
+        """A model that was trained on everyone, with the scores of the one that was made `like` it out of fold."""
+        self.rows[model] = {**self.rows[like], "kind": kind, "model": model, "digest": digest, "estimate": ESTIMATE}
 
     def soups(self) -> dict[str, str]:
         """The file of each soup by its recipe."""
@@ -164,7 +186,8 @@ class ScoreBook:
 
     def ordered(self, metric: str) -> list[dict]:
         """The ingredients, best first, then all others."""
-        ranked = sorted((row for row in self.rows.values() if row["kind"] == "ingredient"), key=lambda r: -r[metric])
+        sign, own = METRICS[metric].sign, [row for row in self.rows.values() if row["kind"] == "ingredient"]
+        ranked = sorted(own, key=lambda row: -sign * row[metric])
         return ranked + [row for row in self.rows.values() if row["kind"] != "ingredient"]
 
     def write(self, prefix: str, name: str, metric: str) -> list[Path]:

@@ -4,7 +4,7 @@ They are meaningful only for checkpoints that share one start; `checkpoints.chec
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -80,11 +80,13 @@ class Mixture:
     """What a soup is made of: checkpoints and their weights, one number each, or for each tensor such a list.
 
     Weights count relative to their sum, so whole numbers serve as well. Equal mixtures are one: `of` sorts the members
-    by digest, which makes the average independent of the order in which they were found.
+    by digest, which makes the average independent of the order in which they were found. Members may be models across
+    folds; the average is then over members and folds.
     """
 
     members: tuple[Checkpoint, ...]
     weights: tuple[float, ...] | TensorWeights
+    each: tuple["Mixture", ...] = ()  # of folds that do not all weigh their members alike
 
     @classmethod
     def of(cls, members: Sequence[Checkpoint], weights: Sequence[float] | TensorWeights | None = None) -> "Mixture":
@@ -102,6 +104,36 @@ class Mixture:
         if len({totals[key] for key in kept}) == 1:  # all alike: the plain mean
             totals = dict.fromkeys(kept, 1)
         return cls(tuple(by_digest[key] for key in kept), tuple(totals[key] for key in kept))
+
+    @classmethod
+    def across_folds(cls, each: Sequence["Mixture"]) -> "Mixture":
+        """The mean of the mixtures of the folds, which weigh their members tensor by tensor."""
+        members = [one for mixture in each for one in mixture.members]
+        weights = {
+            name: [weight / sum(one.weights[name]) for one in each for weight in one.weights[name]]
+            for name in each[0].weights
+        }
+        return replace(cls.of(members, weights), each=tuple(each))
+
+    @property
+    def parts(self) -> tuple["Mixture", ...]:
+        """The mixture of each fold's models; of a single split itself."""
+        if self.each or len(self.members[0].parts) == 1:
+            return self.each or (self,)
+        of_folds = zip(*(one.parts for one in self.members), strict=True)
+        return tuple(Mixture.of(members, self.weights) for members in of_folds)
+
+    @property
+    def flat(self) -> "Mixture":
+        """The same average over the checkpoints of all folds."""
+        if len(self.members[0].parts) == 1:
+            return self
+        members = [part for one in self.members for part in one.parts]
+        if isinstance(self.weights, tuple):
+            weights = [weight for one, weight in zip(self.members, self.weights, strict=True) for _ in one.parts]
+            return Mixture.of(members, weights)
+        folds = len(self.members[0].parts)
+        return Mixture.of(members, {n: [w for w in ws for _ in range(folds)] for n, ws in self.weights.items()})
 
     @cached_property
     def digest(self) -> str:
@@ -134,4 +166,5 @@ class Mixture:
         """The averaged weights."""
         if len(self.members) == 1:
             return self.members[0].state_dict()
-        return average([one.state_dict for one in self.members], self.weights)
+        flat = self.flat
+        return average([one.state_dict for one in flat.members], flat.weights)

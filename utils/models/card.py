@@ -3,7 +3,7 @@
 import re
 
 from utils.base.flags import RECIPES, Recipe
-from utils.base.metrics import METRICS
+from utils.base.metrics import METRICS, shown_metrics
 from utils.models.checkpoints import Checkpoint
 
 CODE = '''import torch
@@ -43,9 +43,8 @@ def model_card(checkpoint: Checkpoint) -> str:
     """The folder's README.md: what the soup is made of, what it scored on whom, how to load it."""
     scores, recipe = checkpoint.meta["scores"], checkpoint.meta["options"].get("recipe")
     people = f"{scores['images']} images of {plain(scores.get('people', 'held-out people'))}" if scores else "nobody"
-    told = (
-        [f"{metric.title} {scores[name]:.4f}" for name, metric in METRICS.items() if name in scores] if scores else []
-    )
+    shown = shown_metrics(checkpoint.meta["options"].get("metric", "macro_f1"))
+    told = [f"{METRICS[name].title} {scores[name]:.4f}" for name in shown if name in scores] if scores else []
     known = ", ".join(told) or "no scores"
     selected = recipe is not None and RECIPES.get(recipe, Recipe()).selects
     classes = "\n".join(f"| {k} | {plain(name)} |" for k, name in enumerate(checkpoint.labelling.classes))

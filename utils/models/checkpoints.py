@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from utils.base.errors import InputError
+from utils.base.options import ALL_FOLDS
 from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
 from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, checked_preprocessing, preprocessing
 from utils.models.clip import CLIPClassifier, build
@@ -73,8 +74,22 @@ class Checkpoint:
         return self.file_name.removesuffix(".pt")
 
     @property
+    def parts(self) -> tuple["Checkpoint", ...]:
+        """Its models of the folds; of a single split itself."""
+        return (self,)
+
+    @property
     def split(self) -> dict | None:
         return self.meta and self.meta["split"]
+
+    @property
+    def division(self) -> str | None:
+        """What stands for who was trained on and who was not: models that fit have the same. Those across folds, and
+        those trained on everyone for as long, have that of their folds.
+        """
+        if not self.split:
+            return None
+        return self.split["partition"] if self.split.get("fold") == ALL_FOLDS else self.split["digest"]
 
     @property
     def family(self) -> dict | None:
@@ -178,7 +193,10 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         key: next((getattr(one, key) for one in members if getattr(one, key) is not None), None)
         for key in ("split", "family")
     }
-    made_from = zip(members, weights, strict=True)
+    made_from = [
+        {"name": one.file_name, "digest": one.digest, "weight": weight, **_fold_of(one)}
+        for one, weight in zip(members, weights, strict=True)
+    ]
     return {
         "model": members[0].config,
         "labelling": members[0].labelling.record(),
@@ -187,8 +205,14 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         "split": recorded["split"],
         "family": recorded["family"],
         "scores": scores,
-        "made_from": [{"name": one.file_name, "digest": one.digest, "weight": weight} for one, weight in made_from],
+        "made_from": made_from,
     }
+
+
+def _fold_of(checkpoint: Checkpoint) -> dict:
+    """The fold that a model of a folded sweep holds out, as the record of a soup keeps it."""
+    fold = (checkpoint.split or {}).get("fold")
+    return {} if fold is None else {"fold": fold}
 
 
 def check_same_kind(checkpoints: list[Checkpoint]) -> None:
@@ -216,12 +240,19 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
                 f"{first.file_name} and {other.file_name} were trained on different splits "
                 f"({first.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
             )
-        if first.family != other.family:
+        if family_of(first) != family_of(other):
             raise InputError(
                 f"{first.file_name} and {other.file_name} do not share a start (anchor and head "
                 f"{first.family['inputs']} and {other.family['inputs']}): their average means nothing; "
                 "fine-tune them with the same --head-init, labels and lowest model_{i}.pt"
             )
+
+
+def family_of(checkpoint: Checkpoint) -> object:
+    """What all that may be averaged with it have in common; models of the folds of one sweep start from heads of
+    their own, which were made alike.
+    """
+    return checkpoint.family and (checkpoint.family.get("folds") or checkpoint.family)
 
 
 def check_members(model: Checkpoint, ages: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:
@@ -255,10 +286,10 @@ def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, 
             f"{model.path.name} and {other.path.name} have other age limits ({model.labelling.age_limits} and "
             f"{other.labelling.age_limits}): their age classes mean different things; retrain one of them"
         )
-    if model.split and other.split and model.split["digest"] != other.split["digest"]:
+    if model.division and other.division and model.division != other.division:
         raise InputError(
             f"{model.path.name} and {other.path.name} were trained on different splits "
-            f"({model.split['digest']} and {other.split['digest']}): one has seen people held out from the other"
+            f"({model.division} and {other.division}): one has seen people held out from the other"
         )
 
 

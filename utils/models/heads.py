@@ -6,7 +6,7 @@ backbone, the labels and the split, and is kept under the digest of what it was 
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,13 @@ def head_family(
     split_digest: str,
     labels: np.ndarray,
     images_digest: str,
+    folds: Sequence | None = None,
 ) -> dict:
     """What a checkpoint records as its `family`: equal records mean one start.
 
     `labels` (N,) are the training class ids and `images_digest` stands for the photographs: a probe learns from both.
+    Each fold has a head of its own, so that a probe has seen nobody who is held out; what they have in common is told
+    by `folds`, the partition and everybody's labels, and their records have it as `folds`.
     Without `head_init` it is `zeroshot` when the anchor has a text tower, else `probe`. Raises `InputError` for
     `zeroshot` without one.
     """
@@ -49,7 +52,12 @@ def head_family(
     anchor_digest = anchor.backbone_digest
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
-    return {"anchor": anchor_digest, "head_init": head_init, "inputs": digest_of(content)}
+    family = {"anchor": anchor_digest, "head_init": head_init, "inputs": digest_of(content)}
+    if folds is None:
+        return family
+    start = (anchor.meta or {}).get("folds_of", anchor_digest)  # in a second round each fold starts from its own soup
+    common = [start, labelling.record(), head_init, *folds, images_digest]
+    return family | {"folds": digest_of(common)}
 
 
 def head_file(family: dict) -> Path:

@@ -11,8 +11,9 @@ from utils.base.flags import START_FILE
 from utils.base.options import Options
 from utils.base.runtime import main_first
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
+from utils.models.folded import folded_model
 from utils.models.heads import head_file, read_head
-from utils.models.starts import find_pretrained
+from utils.models.starts import find_pretrained, fold_file
 from utils.models.weights import Weights, at_image_size, digest, read_weights
 
 
@@ -42,10 +43,22 @@ def read_soup_start(
     """What some ingredients were fine-tuned from, as a checkpoint with a head: the tower `source`, at their image
     size, with the head that their sweep started from. Ingredients without a record leave the source its own head.
 
-    It is kept in `cache/starts`, so that it can be read tensor by tensor like any ingredient. Raises `InputError` when
-    it does not fit.
+    It is kept in `cache/starts`, so that it can be read tensor by tensor like any ingredient. Models across folds have
+    one for each fold. Raises `InputError` when it does not fit.
     """
-    first = ingredients[0]
+    parts = ingredients[0].parts
+    if len(parts) == 1:
+        return _soup_start(accelerator, source, parts[0], tower)
+    sources = [fold_file(Path(source), fold, len(parts)) for fold in range(len(parts))]
+    sources = [own if own.is_file() else source for own in sources]
+    starts = [_soup_start(accelerator, own, part, tower) for own, part in zip(sources, parts, strict=True)]
+    return folded_model(CACHE / "starts" / START_FILE, starts)
+
+
+def _soup_start(
+    accelerator: Accelerator, source: str | Path, first: Checkpoint, tower: tuple[int, str] | None
+) -> Checkpoint:
+    """The start of one ingredient, with the head that it started from."""
     weights = at_image_size(read_weights(source, tower), first.config["image_size"])
     state_dict = dict(weights.state_dict)
     if first.family is not None:

@@ -17,6 +17,8 @@ REMEDY = "copy it anew, or remove it and make it again"
 
 Attribute = Literal[ALL_ATTRIBUTES]
 Text = dict[str, str]
+Fold = Count | Literal["all"]
+Folds = Annotated[int, Field(ge=2)]
 
 
 class LabellingRecord(Record):
@@ -33,8 +35,21 @@ class LabellingRecord(Record):
         return self
 
 
-class SplitRecord(Record):
-    """Who was trained on, and who was held out."""
+class InFolds(Record):
+    """Which of how many folds is meant; neither of a single split."""
+
+    fold: Fold | None = None
+    folds: Folds | None = None
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_them(self):
+        if (self.fold is None) != (self.folds is None) or (isinstance(self.fold, int) and self.fold >= self.folds):
+            raise ValueError(f"there is no fold {self.fold} of {self.folds}")
+        return self
+
+
+class SplitRecord(InFolds):
+    """Who was trained on, and who was held out; in a folded sweep `partition` stands for who is in which fold."""
 
     by: Literal["person", "image"]
     seed: int
@@ -42,6 +57,7 @@ class SplitRecord(Record):
     train_ids: list[str]
     held_out_ids: list[str]
     digest: Digest
+    partition: Digest | None = None
 
     @field_validator("digest")
     @classmethod
@@ -50,6 +66,12 @@ class SplitRecord(Record):
         if None not in named and digest_of(named) != digest:
             raise ValueError("it is not that of the ids beside it")
         return digest
+
+    @model_validator(mode="after")
+    def _folds_have_a_partition(self):
+        if (self.partition is None) != (self.folds is None):
+            raise ValueError("folds and partition belong together")
+        return self
 
 
 class OptionsRecord(Record):
@@ -64,7 +86,7 @@ class OptionsRecord(Record):
     recipe: str | None = None
 
 
-class Place(Record):
+class Place(InFolds):
     """A checkpoint's place in its sweep."""
 
     name: str
@@ -79,6 +101,7 @@ class Ingredient(Record):
     name: str
     digest: Digest
     weight: float
+    fold: Fold | None = None
 
 
 class TowerRecord(Record):
@@ -103,6 +126,7 @@ class CheckpointRecord(TowerRecord):
     epoch: Count | None = None
     start: Text | None = None
     ingredient: Place | None = None
+    folds_of: Digest | None = None  # of the soup of all folds that this soup of a fold belongs to
 
 
 def check_record(meta: dict, has_head: bool, where: str) -> dict:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from utils.base.errors import InputError
-from utils.base.options import Options
+from utils.base.options import ALL_FOLDS, Options
 from utils.base.training_flags import RELEASE, each_index_has_a_start
 
 HUB_NAMES = {"ViT-B/16": "openai/clip-vit-base-patch16"}
@@ -31,6 +31,7 @@ def find_pretrained(options: Options) -> tuple[str, str]:
         if not is_source(source):
             known = ", ".join((RELEASE, *HUB_NAMES))
             raise InputError(f"--model {source or repr(source)} is neither {known}, a hub id, a folder nor a file")
+        source = soup_of_fold(source, options)
         return source, source
     folder, present = _release_files(options)
     own = folder / f"model_{options.i}.pt"
@@ -41,6 +42,22 @@ def find_pretrained(options: Options) -> tuple[str, str]:
             f"--model-location {folder}', name its folder with --pretrained-location, or choose another --i"
         )
     return str(own), str(present[min(present)])
+
+
+def soup_of_fold(source: str, options: Options) -> str:
+    """The start of a fold's model in a second round: the soup of this fold, which lies beside the soup of all folds
+    and has seen nobody who is held out; any other start as it is.
+    """
+    path = Path(source)
+    if options.fold in (None, ALL_FOLDS) or path.suffix != ".pt":
+        return source
+    own = fold_file(path, options.fold, options.folds)
+    return str(own) if own.is_file() else source
+
+
+def fold_file(soup: Path, fold: int, folds: int) -> Path:
+    """Where the soup of one fold lies beside the soup of all."""
+    return soup.with_name(f"{soup.stem}_fold{fold}of{folds}.pt")
 
 
 def present_indices(options: Options) -> list[int]:

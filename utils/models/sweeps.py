@@ -6,141 +6,83 @@ Only what reads a checkpoint imports torch, so that what file names show to be w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
-from utils.base.files import fitted, locked, write_text
+from utils.base.files import fitted
 from utils.base.flags import RECORD_FILE, START_FILE
-from utils.base.options import Options
-from utils.base.records import Digest, Record
+from utils.base.options import ALL_FOLDS, Options
+from utils.models.model_files import DROPPED, Ingredient, model_files, named_place
 
 if TYPE_CHECKING:
     from utils.models.checkpoints import Checkpoint
-
-AGE_PREFIX = "Age_"  # of an age specialist's file
-DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 
 
 class Several(InputError):
     """More checkpoints, or sweeps, fit than one."""
 
 
-@dataclass(frozen=True)
-class Ingredient:
-    """One fine-tuned checkpoint that may go into a soup, and its place in its sweep.
-
-    `epoch` is the one that its file is named after; `asked` the `--epochs` of its sweep, which an index that draws its
-    own options need not have.
-    """
-
-    path: Path
-    name: str
-    seed: int
-    i: int
-    epoch: int
-    asked: int
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A checkpoint in the model folder, as its record `meta` tells of it.
-
-    A file without a record (the original's, or a damaged one, which fails when it is read) is known by its name only.
-    """
-
-    path: Path
-    meta: dict | None
-
-    @property
-    def is_age_specialist(self) -> bool:
-        """Whether it is a model of the age alone."""
-        if self.meta is None:
-            return self.path.name.startswith(AGE_PREFIX)
-        return self.meta.get("labelling", {}).get("attributes") == ["age"]
-
-    @property
-    def recipe(self) -> str | None:
-        """That of a soup."""
-        if self.meta is None:
-            return "greedy" if "_greedysoup" in self.path.stem else None
-        return self.meta.get("options", {}).get("recipe")
-
-    @property
-    def sweep(self) -> str | None:
-        """The name of its sweep, of a soup that of its members; None when nothing tells."""
-        return self.place.name if self.place else sweep_of(self.meta)
-
-    @property
-    def place(self) -> Ingredient | None:
-        """Its place in its sweep, of an age specialist too; None for a soup and for what has no place."""
-        if self.meta is None:
-            return _by_name(self.path)
-        options, place = self.meta.get("options", {}), self.meta.get("ingredient")
-        if self.meta.get("made_from") or "random_seed" not in options:
-            return None
-        if place is None:  # of a program that wrote no place: its epoch stands in its name only
-            named = _by_name(self.path)
-            epoch = named.epoch if named else options["epochs"]
-            place = {"name": options["name"], "seed": options["random_seed"], "i": options["i"], "epoch": epoch}
-        is_final = place["epoch"] == options.get("epochs")
-        asked = options.get("epochs asked", place["epoch"]) if is_final else place["epoch"]
-        return Ingredient(self.path, **place, asked=asked)
-
-
-def _by_name(path: Path) -> Ingredient | None:
-    """The place that a file's name tells, `{name}_seed{seed}_i{i}_epoch{epoch}`, for what has no record."""
-    name, numbers = path.stem.removeprefix(AGE_PREFIX), []
-    for word in ("_epoch", "_i", "_seed"):
-        name, _, number = name.rpartition(word)
-        numbers.append(number)
-    if not name or not all(number.isdecimal() for number in numbers):
-        return None
-    epoch, i, seed = map(int, numbers)
-    return Ingredient(path, name, seed, i, epoch, epoch)
-
-
-def sweep_of(meta: dict | None) -> str | None:
-    """The name of the sweep that a record tells of, of a soup that of its members; None when nothing tells."""
-    if meta is None:
-        return None
-    if "random_seed" in meta.get("options", {}):
-        return meta["options"]["name"]
-    members = filter(None, (_by_name(Path(one["name"])) for one in meta.get("made_from", ())))
-    return next((one.name for one in members), None)
-
-
-def model_files(model_location: Path, by_name: bool = False) -> list[ModelFile]:
-    """The `.pt` files of the folder, sorted, without the release's `model_{i}.pt`, hidden and temporary files; known
-    by their records, or `by_name` only, which reads none.
-    """
-    if not Path(model_location).is_dir():
-        raise InputError(f"model folder {model_location} does not exist: give --model-location")
-    paths = sorted(Path(model_location).glob("*.pt"))
-    others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
-    if by_name:
-        return [ModelFile(path, None) for path in others]
-    from utils.models.weights import read_meta
-
-    return [ModelFile(path, read_meta(path)) for path in others]
-
-
-def is_release_file(path: Path) -> bool:
-    """Whether it is called `model_{i}.pt`, as in the model-soups release."""
-    name, _, index = path.stem.rpartition("_")
-    return name == "model" and index.isdecimal()
-
-
 def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
-    """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each."""
-    found = {}
-    for file in model_files(model_location):
-        one = file.place if file.is_age_specialist and file.meta else None
-        if one and one.name == name and one.epoch >= found.get((one.seed, one.i), one).epoch:
-            found[one.seed, one.i] = one
-    return [one for _, one in sorted(found.items())]
+    """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each; in a folded sweep those that
+    have all folds.
+    """
+    places = [file.place for file in model_files(model_location) if file.is_age_specialist and file.meta]
+    return latest_whole(one for one in places if one and one.name == name)
+
+
+def latest_whole(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
+    """The latest epoch of each run, and where runs hold out folds, what all folds of a seed and index make up; models
+    that were trained on everyone are none.
+    """
+    latest = latest_of_each(ingredients)
+    return [one for one in latest if one.fold is None] + whole_folds(latest)
+
+
+def latest_of_each(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
+    """Of each run the checkpoint of the latest epoch, sorted by run."""
+    found = defaultdict(list)
+    for one in ingredients:
+        found[one.seed, one.i, one.folds or 0, str(one.fold)].append(one)
+    return [max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())]
+
+
+def whole_folds(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
+    """An ingredient across folds for each seed and index of which every fold is among the `ingredients`, sorted."""
+    found = defaultdict(dict)
+    for one in ingredients:
+        if one.fold not in (None, ALL_FOLDS):
+            found[one.seed, one.i, one.folds][one.fold] = one
+    return [across_folds([parts[k] for k in range(folds)]) for (*_, folds), parts in sorted(found.items())
+            if len(parts) == folds]  # fmt: skip
+
+
+def across_folds(parts: Sequence[Ingredient]) -> Ingredient:
+    """The ingredient that these models of its folds make up, called as one model of a single split would be."""
+    return replace(parts[0], path=path_across_folds(parts[0]), fold=None, parts=tuple(parts))
+
+
+def path_across_folds(part: Ingredient) -> Path:
+    """Where the ingredient of which this is one fold would lie, were it one file."""
+    stem = part.path.stem.replace(f"_fold{part.fold}of{part.folds}_epoch", "_epoch")
+    return part.path.with_name(f"{stem}.pt")
+
+
+def parts_on_disk(path: Path) -> list[Ingredient]:
+    """The ingredient across folds that a path means which is no file: the files of all its folds lie there."""
+    if path.is_file() or named_place(path) is None or not path.parent.is_dir():
+        return []
+    places = [file.place for file in model_files(path.parent, by_name=True)]
+    parts = [one for one in places if one and one.folds and path_across_folds(one).name == path.name]
+    _check_one_division(parts)
+    return whole_folds(parts)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a checkpoint at a path, in one file or in one of each fold."""
+    return path.is_file() or bool(parts_on_disk(path))
 
 
 @dataclass(frozen=True)
@@ -196,7 +138,8 @@ def find_sweep(
 
     Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
     silently but those that `--keep-top` removed. Raises `InputError` when nothing fits, when an
-    asked index is missing, and when several sweeps fit.
+    asked index is missing, and when several sweeps fit. Of a folded sweep an ingredient is what all folds of its seed
+    and index make up; models trained on everyone are none.
     """
     found, every = defaultdict(list), set()
     for one in (file.place for file in model_files(model_location, by_name) if not file.is_age_specialist):
@@ -209,7 +152,7 @@ def find_sweep(
             and (indices is None or one.i in indices)
             and (epoch is None or one.asked == epoch)
         )
-        if asked:
+        if asked and one.fold != ALL_FOLDS:
             found[one.name, one.seed, one.i].append(one)
     if not found:
         there = f"there are {', '.join(sorted(every))}" if every else "run finetune.py first"
@@ -232,38 +175,37 @@ def find_sweep(
     dropped = {seed for seed in seeds or () if any(model_location.glob(f"{names[0]}_seed{seed}_i*{DROPPED}"))}
     if seeds is not None and (absent := sorted(set(seeds) - dropped - {key[1] for key in found})):
         raise InputError(f"no ingredients with --random-seed {', '.join(map(str, absent))} in {model_location}")
-    return Sweep([max(epochs, key=lambda one: one.epoch) for _, epochs in sorted(found.items())])
+    return Sweep(_ingredients(latest_of_each(one for epochs in found.values() for one in epochs), indices))
 
 
-class DroppedNote(Record):
-    """What is left of a checkpoint that `keep_top` removed."""
-
-    options: dict[str, Any]
-    scores: dict[str, Any] | None
-    digest: Digest
-
-
-def keep_top(model_location: Path, name: str, most: int, metric: str) -> list[Path]:
-    """Remove all but the `most` best checkpoints of a sweep by their recorded held-out score; returns what went.
-
-    Each leaves a note of its options and scores beside it, by which the same run is skipped when it is asked for
-    again; checkpoints of its earlier epochs go with it. Of equal scores the lower seed and index stay. A run that is
-    still under way is neither counted nor touched.
+def _ingredients(latest: list[Ingredient], indices: list[int] | None) -> list[Ingredient]:
+    """The ingredients that these models make up. Raises `InputError` for models of folds beside others, and when
+    folds are missing of an index that was asked for, or of all.
     """
-    from utils.models.weights import read_meta
+    _check_one_division(latest)
+    if latest[0].folds is None:
+        return latest
+    whole = whole_folds(latest)
+    lacking = [one for one in latest if (one.seed, one.i) not in {(other.seed, other.i) for other in whole}]
+    for one in lacking:
+        if not whole or one.i in (indices or ()):
+            there = sorted(other.fold for other in lacking if (other.seed, other.i) == (one.seed, one.i))
+            absent = ", ".join(str(fold) for fold in range(one.folds) if fold not in there)
+            raise InputError(
+                f"{one.name}: seed {one.seed}, index {one.i} has no model of fold {absent} of {one.folds}: fine-tune "
+                f"it (finetune.py --folds {one.folds} --fold {absent.split(',')[0]})"
+            )
+    return whole
 
-    removed = []
-    with locked(model_location / ".keep_top.lock"):  # several runs of a sweep may end at once
-        metas = {one: read_meta(one.path) for one in find_sweep(model_location, name).ingredients}
-        ended = [one for one, meta in metas.items() if meta is not None and one.epoch == meta["options"].get("epochs")]
-        scored = [one for one in ended if metas[one]["scores"] is not None]
-        for one in sorted(scored, key=lambda one: metas[one]["scores"][metric], reverse=True)[most:]:
-            note = DroppedNote(**{key: metas[one][key] for key in DroppedNote.model_fields})
-            write_text(one.path.with_suffix(DROPPED), note.model_dump_json(indent=1) + "\n")
-            removed += sorted(model_location.glob(f"{name}_seed{one.seed}_i{one.i}_epoch*.pt"))
-        for path in removed:
-            path.unlink(missing_ok=True)
-    return removed
+
+def _check_one_division(ingredients: list[Ingredient]) -> None:
+    """Raise `InputError` unless all are of one single split, or of as many folds."""
+    kinds = sorted({one.folds for one in ingredients}, key=lambda folds: folds or 0)
+    if len(kinds) > 1:
+        first, words = ingredients[0], [f"{folds} folds" if folds else "a single split" for folds in kinds]
+        raise Several(
+            f"{first.path.parent} has models of {first.name} of {' and '.join(words)}: keep them in two folders"
+        )
 
 
 def saved_soups(
@@ -271,18 +213,19 @@ def saved_soups(
 ) -> list[Checkpoint]:
     """The soups of this sweep by these recipes that lie in the folder and were made of these very ingredients.
 
-    What they were fine-tuned from may be in it as well.
+    What they were fine-tuned from may be in it as well, if the sweep has a single split.
     """
     from utils.models.checkpoints import read_checkpoint
 
-    digests = {one.digest for one in ingredients}
+    parts = [part for one in ingredients for part in one.parts]
+    digests, folded = {one.digest for one in parts}, len(parts) > len(ingredients)
     paths = [sweep.soup_file(model_location, recipe) for recipe in recipes]
     soups = [read_checkpoint(path) for path in paths if path.is_file()]
     return [
         soup
         for soup in soups
         if soup.meta
-        and digests.issuperset(one["digest"] for one in soup.meta["made_from"] if one["name"] != START_FILE)
+        and digests.issuperset(one["digest"] for one in soup.meta["made_from"] if folded or one["name"] != START_FILE)
     ]
 
 
@@ -304,9 +247,9 @@ def choose_checkpoint(options: Options, by_name: bool = False) -> Path:
     path = find_checkpoint(options.model_name, options.model_location, by_name)
     if by_name or not asked:
         return path
-    from utils.models.checkpoints import read_checkpoint
+    from utils.models.folded import read_model
 
-    meta = read_checkpoint(path, tower=options.tower).meta
+    meta = read_model(path, tower=options.tower).meta
     for name, value in asked.items() if meta else ():
         recorded = _recorded(meta, name)
         if value not in recorded:
@@ -319,33 +262,37 @@ def _recorded(meta: dict, name: str) -> set[int]:
     """The `random_seed` or `i` that a checkpoint's record tells of; a soup has those of its members."""
     if name in meta["options"]:
         return {meta["options"][name]}
-    members = filter(None, (_by_name(Path(one["name"])) for one in meta["made_from"]))
+    members = filter(None, (named_place(Path(one["name"])) for one in meta["made_from"]))
     return {getattr(one, {"random_seed": "seed", "i": "i"}[name]) for one in members}
 
 
 def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool = False) -> Path:
     """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
-    folder of an exported soup.
+    folder of an exported soup. A model across folds goes by the name without the fold, and no file has it.
 
     Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
+    A soup of one fold is none of them, nor is a model of one fold or of `--fold all`.
     """
     if model_name is not None:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):
-            if candidate.is_file() or (candidate / RECORD_FILE).is_file():
+            if is_there(candidate) or (candidate / RECORD_FILE).is_file():
                 return candidate
     files = model_files(model_location, by_name)
     if model_name is not None:
         there = ", ".join(file.path.name for file in files) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
-    models = [file for file in files if not file.is_age_specialist]
-    greedy = [file for file in models if file.recipe == "greedy"]
-    if by_name and not all(file.place for file in models):  # one may be a greedy soup that was renamed
-        models = greedy
-    for choice in (greedy, models):
+    models = [file for file in files if not (file.is_age_specialist or file.is_of_a_fold)]
+    greedy = [file.path for file in models if file.recipe == "greedy"]
+    places = [file.place for file in models]
+    paths = [file.path for file, place in zip(models, places, strict=True) if not (place and place.folds)]
+    paths += [one.path for one in latest_whole(place for place in places if place and place.folds)]
+    if by_name and not all(places):  # one may be a greedy soup that was renamed
+        paths = greedy
+    for choice in (greedy, paths):
         if len(choice) == 1:
-            return choice[0].path
+            return choice[0]
         if choice:
-            names = ", ".join(file.path.name for file in choice)
+            names = ", ".join(path.name for path in choice)
             raise Several(f"several checkpoints, choose one with --model-name: {names}")
     raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
 

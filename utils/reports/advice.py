@@ -9,7 +9,7 @@ from utils.base.training_flags import each_index_has_a_start, finetune_parser
 from utils.evaluation.alarms import alarm_lines
 from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint
-from utils.models.sweeps import sweep_of
+from utils.models.model_files import sweep_of
 from utils.reports.analysis import OTHER, AgeErrors, Mistake
 
 RARE = 0.1  # that macro-F1 lies below accuracy when rare classes are the matter
@@ -37,7 +37,9 @@ def commands_of(model: Checkpoint, options: Options, parser: Parser) -> Commands
     same = options.replace(model_name=str(model.path), name=None, i=None, random_seed=None)
     without = dict.fromkeys(("sweep", "weighted_ensemble", "soft_voting", "soft_voting_rule", "compare_with"))
     single = same.replace(**without, val_ratio=RECORDED if options.val_ratio is None else options.val_ratio)
-    every = options if options.sweep else same, single, single.replace(val_ratio=None, report=True)
+    page = options if options.sweep else same
+    across_folds = len(model.parts) > 1  # whose own page shows everybody
+    every = page, single, page if across_folds else single.replace(val_ratio=None, report=True)
     where = {"data_location": options.data_location, "model_location": options.model_location}
     auto = parser.parse([]).replace(**where, ensemble="auto", name=sweep_of(model.meta))
     made = model.meta["options"] if model.meta else {}
@@ -46,22 +48,26 @@ def commands_of(model: Checkpoint, options: Options, parser: Parser) -> Commands
         again = {"name": f"{made['name']}_2"}
         if not each_index_has_a_start(made["model"]):
             again["i"] = 0  # which trains as given; the index would draw once more, about what it drew
+        folds = len(model.parts) if across_folds else None
         trained = (
-            _training_command(made, "finetune.py", {**where, **again, "epochs": 2 * made["epochs"]}),
-            _training_command(made, "finetune.py", {**where, **again, "logit_adjustment": 1.0}),
-            _training_command(made, "finetune_age.py", where),
+            _training_command(made, folds, "finetune.py", {**where, **again, "epochs": 2 * made["epochs"]}),
+            _training_command(made, folds, "finetune.py", {**where, **again, "logit_adjustment": 1.0}),
+            _training_command(made, folds, "finetune_age.py", where),
         )
     page, single, everyone, ensemble = (parser.command("validation.py", one) for one in (*every, auto))
     return Commands(page, single, everyone, *trained, ensemble)
 
 
-def _training_command(made: dict, script: str, changes: dict) -> str:
-    """A run with the options of a checkpoint's record and some `changes`."""
+def _training_command(made: dict, folds: int | None, script: str, changes: dict) -> str:
+    """A run with the options of a checkpoint's record and some `changes`; with `folds` one of each fold."""
     parser = finetune_parser("", script)
     defaults = parser.parse([]).replace(age_limits=tuple(made["age_limits"]))
     known = {name: made[name] for name in defaults.plain if isinstance(made.get(name), str | int | float)}
     known.pop("mixed_precision", None)  # what the machine could do
-    return parser.command(script, defaults.replace(**{**known, **changes}))
+    known |= changes
+    if folds:
+        known |= {"fold": None, "runs": [f"{known['random_seed']}:{known['i']}:{fold}" for fold in range(folds)]}
+    return parser.command(script, defaults.replace(**known))
 
 
 @dataclass(frozen=True)

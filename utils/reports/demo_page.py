@@ -95,29 +95,30 @@ class Demo:
     def __init__(self, accelerator: Accelerator, ensemble: Ensemble):
         self.accelerator, self.ensemble = accelerator, ensemble
         self.models: dict[str, CLIPClassifier] = {}
-        for one in ensemble.members:
+        for one in ensemble.models:
             if one.digest not in self.models:
                 self.models[one.digest] = one.build()
 
     def answer(self, photograph: Path) -> Answer:
         """Raises `InputError` for a file that `read_photograph` refuses."""
-        members = self.ensemble.members
-        squares = read_photograph(photograph, {one.preprocessing["size"] for one in members})
-        logits = [self._logits(squares[one.preprocessing["size"]], one) for one in members]
+        models = self.ensemble.models
+        squares = read_photograph(photograph, {one.preprocessing["size"] for one in models})
+        logits = [self._logits(squares[one.preprocessing["size"]], one) for one in models]
+        logits = self.ensemble.of_members(logits)
         scores = self.ensemble.combine(logits)
         return Answer(
             class_id=int(scores[0].argmax()),
             probs=self.ensemble.to_probs(scores)[0],
             labelling=self.ensemble.labelling,
-            members=[member_answer(member, own) for member, own in zip(members, logits, strict=True)],
+            members=[member_answer(member, own) for member, own in zip(self.ensemble.members, logits, strict=True)],
         )
 
-    def _logits(self, square: np.ndarray, member: Checkpoint) -> np.ndarray:
+    def _logits(self, square: np.ndarray, one: Checkpoint) -> np.ndarray:
         """(1, C); a batch of one, since the submission's batches of 16 would be 16 times the work."""
         from utils.evaluation import prediction
 
-        model, rows = self.models[member.digest], np.arange(1)
-        return prediction.predict(self.accelerator, model, square[None], rows, member.preprocessing, batch_size=1)
+        model, rows = self.models[one.digest], np.arange(1)
+        return prediction.predict(self.accelerator, model, square[None], rows, one.preprocessing, batch_size=1)
 
 
 def member_answer(member: Checkpoint, logits: np.ndarray) -> MemberAnswer:

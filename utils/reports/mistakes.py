@@ -91,8 +91,7 @@ def save_misclassified(folder: Path, held_out: HeldOut, logits: np.ndarray, who:
             f"true: {names[held_out.labels[k]]}\npredicted: {names[preds[k]]}"
             for k in some
         ]
-        squares = np.stack([held_out.squares[row] for row in held_out.rows[some]])
         title = f"{who}: misclassified {first + 1} to {first + len(some)} of {len(wrong)}, the surest mistakes first"
         sheets.append(folder / f"misclassified_{len(sheets) + 1:03d}.png")
-        save_sheet(sheets[-1], squares, captions, title=title)
+        save_sheet(sheets[-1], held_out.squares_at(some), captions, title=title)
     return sheets

@@ -17,11 +17,11 @@ from markupsafe import Markup
 
 from utils.base.errors import visible
 from utils.base.files import write_text
-from utils.base.metrics import METRICS
+from utils.base.metrics import METRICS, PUBLISHED
 from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
-from utils.data.splits import Split
+from utils.data.splits import Split, splits_digest
 from utils.evaluation.alarms import chance
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import with_interval
@@ -43,8 +43,9 @@ LEGIBLE = 0.69  # share of a shade above which writing on it is in the other col
 class Subject:
     """What a page is about: a model's `logits` on the held-out photographs, and scores beside it.
 
-    `rows` are scores, `preds` (N,) predicted classes by their kind, "single" of the model itself and `OTHER` of one
-    that it is compared with; `who` says in words who was scored.
+    `splits` are the split, or of a model across folds one of each fold. `rows` are scores, `preds` (N,) predicted
+    classes by their kind, "single" of the model itself and `OTHER` of one that it is compared with; `who` says in
+    words who was scored.
     """
 
     model: Checkpoint
@@ -54,8 +55,17 @@ class Subject:
     rows: list[dict]
     preds: dict[str, np.ndarray]
     who: str
-    split: Split
+    splits: list[Split]
     commands: Commands
+
+    @property
+    def split(self) -> Split:
+        """The first split; those of all folds are alike."""
+        return self.splits[0]
+
+    @property
+    def split_digest(self) -> str:
+        return splits_digest(self.splits)
 
     @property
     def ages(self) -> np.ndarray:
@@ -113,7 +123,7 @@ def contents(subject: Subject) -> dict:
     return {
         "subject": subject,
         "warnings": warnings(subject),
-        "chance": {name: chance(held_out.labels, labelling.num_classes, name) for name in METRICS},
+        "chance": {name: chance(held_out.labels, labelling.num_classes, name) for name in PUBLISHED},
         "steps": next_steps(subject.model, held_out, subject.preds, parts, gains, found, borders, subject.commands),
         "parts": parts,
         "with_interval": with_interval,
@@ -175,9 +185,7 @@ def gains_over_single(subject: Subject, kind: str) -> dict:
 
 
 def comparison_chart(rows: list[dict]) -> Markup:
-    series = {
-        metric.title: [Bar(row[name], row[f"{name}_interval"]) for row in rows] for name, metric in METRICS.items()
-    }
+    series = {METRICS[name].title: [Bar(row[name], row[f"{name}_interval"]) for row in rows] for name in PUBLISHED}
     ends = [end for bars in series.values() for bar in bars for end in bar.interval]
     low = min(math.floor(min(ends) * 10) / 10, 0.9)
     high = max(math.ceil(max(ends) * 10) / 10, low + 0.1)

@@ -10,9 +10,12 @@ from utils.evaluation.results import gain_words
 from utils.models.checkpoints import Checkpoint
 
 
-def read_rival(model: Checkpoint, options: Options) -> Checkpoint:
-    """The model of `--compare-with`; raises `InputError` when it is the same, or the same people cannot score both."""
-    _, _, (rival,) = read_parts(Way(str(model.path), others=[options.compare_with]), options)
+def read_rival(model: Checkpoint, options: Options, by_folds: bool) -> Checkpoint:
+    """The model of `--compare-with`, as in `read_parts`.
+
+    Raises `InputError` when it is the same, or the same people cannot score both.
+    """
+    _, _, (rival,) = read_parts(Way(str(model.path), others=[options.compare_with]), options, by_folds)
     if rival.digest == model.digest:
         raise InputError(f"--compare-with {options.compare_with} has the model's own weights: name another one")
     return rival
@@ -28,6 +31,6 @@ def rival_line(rival: str, held_out: HeldOut, logits: np.ndarray, theirs: np.nda
     """What a model of (N, C) `logits` gains over its rival of `theirs`, and on how many photographs they differ."""
     only_ours, only_theirs = changed(held_out.labels, logits.argmax(-1), theirs.argmax(-1))
     return (
-        f"above {rival}: {gain_words(held_out.gain(logits, theirs), metric)}; of {len(logits)} photographs only this "
-        f"model is right on {only_ours.sum()}, only the other on {only_theirs.sum()}"
+        f"gain over {rival}: {gain_words(held_out.gain(logits, theirs), metric)}; of {len(logits)} photographs only "
+        f"this model is right on {only_ours.sum()}, only the other on {only_theirs.sum()}"
     )

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.evaluation.held_out import PartialLogits
-from utils.evaluation.scores import log_softmax
+from utils.evaluation.scores import cross_entropies
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.soups.evaluator import Evaluator
@@ -46,12 +45,15 @@ def _family(ingredients: Sequence[Checkpoint]) -> str:
         return "no records: nothing tells whether they share a start"
     family, split = recorded[0].family, recorded[0].split
     some = "" if len(recorded) == len(ingredients) else f" ({len(ingredients) - len(recorded)} have no record)"
+    if split.get("folds"):
+        people = f"one division into {split['folds']} folds ({split['partition']})"
+        return f"{people} and one start (a {family['head_init']} head for each fold, {family['folds']})"
     return f"one split ({split['digest']}) and one start ({family['head_init']} head {family['inputs']}){some}"
 
 
 def _task_vectors(evaluator: Evaluator) -> list[str]:
-    openers = [one.state_dict for one in evaluator.ingredients]
-    norms, cosines = norms_and_cosines(sum(task_gram(openers, evaluator.start.state_dict).values()))
+    openers = [one.parts[0].state_dict for one in evaluator.ingredients]  # of one fold, whose models have one start
+    norms, cosines = norms_and_cosines(sum(task_gram(openers, evaluator.start.parts[0].state_dict).values()))
     far = int(norms.argmax())
     lines = [
         f"distance from the start {norms.min():.3g} to {norms.max():.3g} (longest: {evaluator.ingredients[far].name})"
@@ -72,16 +74,13 @@ def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
     It is measured on at most `SAMPLE` photographs, spread evenly over all of them.
     """
     some = np.unique(np.linspace(0, len(evaluator.labels) - 1, min(SAMPLE, len(evaluator.labels))).astype(int))
-    labels = evaluator.labels[some]
-
-    def loss(logits: np.ndarray) -> float:
-        return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
-
-    pair = evaluator.order[:2]
-    partial = PartialLogits(evaluator.held_out, Mixture.of([evaluator.ingredients[k] for k in pair]))
+    pair, labels = evaluator.order[:2], evaluator.labels[some]
+    partial = evaluator.held_out.partial(Mixture.of([evaluator.ingredients[k] for k in pair]))
     halfway = partial.evaluate(evaluator.positions[some])
     partial.keep()
-    return tuple(loss(evaluator.logits[k][some]) for k in pair), loss(halfway)
+    every = *(evaluator.logits[k][some] for k in pair), halfway
+    *ends, between = (float(cross_entropies(logits, labels).mean()) for logits in every)
+    return tuple(ends), between
 
 
 def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
@@ -90,12 +89,13 @@ def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
     A greedy soup disappoints when it keeps one of several ingredients, a uniform soup when it scores below the mean of
     its members.
     """
-    name, count = evaluator.metric_name, len(evaluator.ingredients)
+    name, count, sign = evaluator.metric_name, len(evaluator.ingredients), evaluator.metric.sign
     scores = np.array([float(score) for score in evaluator.scores])
     if soup.recipe == "greedy" and len(soup.mixture.members) == 1 < count:
-        what = f"greedy kept one of {count}: no average raised {name} above {scores.max():.4f}"
+        what = f"greedy kept one of {count}: no average has a better {name} than {sign * scores.max():.4f}"
     elif soup.recipe == "uniform" and (reached := float(evaluator.score(soup.logits))) < scores.mean():
-        what = f"the uniform soup's {name} {reached:.4f} is below its members' mean {scores.mean():.4f}"
+        what = f"the uniform soup's {name} {sign * reached:.4f} is worse than its members' mean"
+        what += f" {sign * scores.mean():.4f}"
     else:
         return None
     worst = int(scores.argmin())
@@ -111,7 +111,7 @@ def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
     others = np.delete(scores, worst)
     if count > 2 and others.mean() - scores[worst] > FAR * max(1e-9, others.std()):
         odd = evaluator.ingredients[worst].name
-        return f"{what}; {odd} scores {scores[worst]:.4f}, far below the others: drop it (--indices)"
+        return f"{what}; {odd} scores {sign * scores[worst]:.4f}, far worse than the others: drop it (--indices)"
     return (
         f"{what}; there is no barrier (loss halfway {halfway:.3f} against {ends[0]:.3f} and {ends[1]:.3f}) and the "
         f"ingredients differ by {spread:.4f} at most on {len(evaluator.labels)} photographs: hold out more people, or "

@@ -9,13 +9,14 @@ import numpy as np
 from utils.base.digests import digest_of
 from utils.base.metrics import METRICS
 from utils.base.progress import ProgressBar
-from utils.evaluation.held_out import HeldOut, PartialLogits
+from utils.evaluation.folded import OutOfFold
+from utils.evaluation.held_out import HeldOut
 from utils.evaluation.prediction import SEARCH_BATCH
-from utils.evaluation.scores import confusion_matrix, log_softmax
+from utils.evaluation.scores import exact_score, log_softmax
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.soups.journal import Journal
-from utils.soups.search import Outcome, fewest, hardest_first, score_above
+from utils.soups.search import Outcome, fewest, fold_after_fold, hardest_first, score_above
 
 
 class Evaluator:
@@ -28,7 +29,7 @@ class Evaluator:
 
     def __init__(
         self,
-        held_out: HeldOut,
+        held_out: HeldOut | OutOfFold,
         ingredients: Sequence[Checkpoint],
         metric_name: str,
         journals: Path,
@@ -61,7 +62,7 @@ class Evaluator:
 
     def score(self, logits: np.ndarray) -> Fraction:
         """The exact score of (N, C) logits on these photographs."""
-        return self.metric(confusion_matrix(self.labels, logits.argmax(-1), logits.shape[1]))
+        return exact_score(self.metric, self.labels, logits, logits.shape[1])
 
     @property
     def order(self) -> list[int]:
@@ -73,13 +74,25 @@ class Evaluator:
 
         To predict so takes one forward pass per ingredient. The start is no ingredient and is left out.
         """
-        own = {one.digest: log_probs for one, log_probs in zip(self.ingredients, self.log_probs, strict=True)}
-        parts = [(one.digest, share) for one, share in zip(mixture.members, mixture.shares, strict=True)]
-        return sum(share * own[digest] for digest, share in parts if digest in own)
+        own = {one.digest: (one, log_probs) for one, log_probs in zip(self.ingredients, self.log_probs, strict=True)}
+        flat = mixture.flat
+        share_of = {one.digest: share for one, share in zip(flat.members, flat.shares, strict=True)}
+        total = np.zeros_like(self.log_probs[0])
+        for _, (one, log_probs) in sorted(own.items(), key=lambda item: item[0]):
+            share = sum(share_of.get(part.digest, 0) for part in one.parts)
+            total = total + share * log_probs if share else total
+        return total
+
+    def _order(self, mixture: Mixture) -> np.ndarray:
+        """(N,) in which order a candidate's photographs are looked at: the hardest first, in blocks of folds."""
+        expected = self.ensemble(mixture)
+        wrong = int((expected.argmax(-1) != self.labels).sum())  # about as many must be seen to drop it
+        fold_of = self.held_out.fold_of[self.positions]
+        return fold_after_fold(hardest_first(expected, self.labels), fold_of, wrong)
 
     def evaluate(self, mixture: Mixture) -> np.ndarray:
         """(N, C) logits of a mixture on all of the photographs."""
-        partial = PartialLogits(self.held_out, mixture)
+        partial = self.held_out.partial(mixture)
         logits = partial.evaluate(self.positions)
         partial.keep()
         self.looked_at += len(self.positions)
@@ -107,14 +120,14 @@ class Evaluator:
         return score
 
     def _look(self, mixture: Mixture, best: Fraction) -> dict:
-        partial = PartialLogits(self.held_out, mixture)
+        partial = self.held_out.partial(mixture)
         outcome = score_above(
             best,
             self.labels,
             self.held_out.labelling.num_classes,
             self.metric,
-            hardest_first(self.ensemble(mixture), self.labels),
-            lambda some: partial.evaluate(self.positions[some]).argmax(-1),
+            self._order(mixture),
+            lambda some: partial.evaluate(self.positions[some]),
             SEARCH_BATCH,
             self.held_out.accelerator.num_processes,
         )

@@ -3,20 +3,25 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from accelerate import Accelerator
 
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.data.labelled import LabelledImages, read_labelled_images
 from utils.data.photographs import Photographs, read_photographs
-from utils.data.splits import evaluation_split
+from utils.data.splits import evaluation_splits, splits_digest
+from utils.evaluation.folded import OutOfFold
+from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint
+from utils.models.folded import FoldedModel, read_ingredient
 from utils.models.sweeps import NamedFiles, Sweep, find_sweep
 
 
 @dataclass(frozen=True)
 class SoupInputs:
-    """The ingredients, the `names` of the files to write, and the photographs to score on: those at `rows`.
+    """The ingredients, the `names` of the files to write, and the photographs to score on: those at `rows`, of a
+    folded sweep those of each fold.
 
     `who` says in words who is on these photographs, and `split` is the digest of the split that they are of.
     """
@@ -24,13 +29,19 @@ class SoupInputs:
     ingredients: list[Checkpoint]
     names: Sweep | NamedFiles
     photographs: Photographs | LabelledImages
-    rows: np.ndarray
+    rows: list[np.ndarray]
     who: str
     split: str
 
     @property
     def scored_on(self) -> str:
-        return f"{len(self.rows)} images of {self.who} (split {self.split})"
+        return f"{sum(map(len, self.rows))} images of {self.who} (split {self.split})"
+
+    def held_out(self, accelerator: Accelerator, options: Options) -> HeldOut | OutOfFold:
+        """The photographs to score on."""
+        how = self.ingredients[0].labelling, self.ingredients[0].preprocessing
+        parts = [HeldOut(accelerator, self.photographs, rows, *how, options) for rows in self.rows]
+        return OutOfFold(parts) if isinstance(self.ingredients[0], FoldedModel) else parts[0]
 
     @property
     def sweep(self) -> str | None:
@@ -51,10 +62,15 @@ def read_inputs(options: Options) -> SoupInputs:
         indices = options.indices or (options.model_num and list(range(options.model_num)))
         names = find_sweep(options.model_location, options.name, options.random_seed, indices, options.epoch)
         paths = [one.path for one in names.ingredients]
+    places = names.ingredients if isinstance(names, Sweep) else [None] * len(paths)
     images = read_labelled_images(options.score_on) if options.score_on else None
     classes_of = images and images.head_classes
     how = options.mean, options.std, classes_of, options.tower
-    ingredients = distinct([read_checkpoint(path, *how) for path in paths])
+    read = [
+        read_ingredient(one, *how) if one else read_checkpoint(path, *how)
+        for one, path in zip(places, paths, strict=True)
+    ]
+    ingredients = distinct(read)
     recorded = next((one for one in ingredients if one.meta is not None), None)
     if recorded is not None:  # a head without a record has the classes of one with a record
         same = recorded.labelling.num_classes
@@ -63,6 +79,8 @@ def read_inputs(options: Options) -> SoupInputs:
             for one in ingredients
         ]
     check_same_kind(ingredients)
+    for k in range(1, len(ingredients[0].parts)):
+        check_same_kind([one.parts[k] for one in ingredients])
     doubled = len(ingredients) - len({one.digest for one in ingredients})
     if options.ingredients and doubled:
         raise InputError(f"--ingredients: {doubled} of the files have the weights of another one")
@@ -70,10 +88,10 @@ def read_inputs(options: Options) -> SoupInputs:
         who, split = f"the set {options.score_on}", digest_of(images.ids)
         if not options.ingredients:  # the files of scores under the sweep's own name are of its held-out people
             names = NamedFiles(paths, f"{names.log_name()}_on_{options.score_on.stem}")
-        return SoupInputs(ingredients, names, images, np.arange(len(images)), who, split)
+        return SoupInputs(ingredients, names, images, [np.arange(len(images))], who, split)
     photographs = read_photographs(options.data_location, options.relabel)
-    split, who = evaluation_split(photographs, options, ingredients)
-    return SoupInputs(ingredients, names, photographs, split.held_out, who, split.digest)
+    splits, who = evaluation_splits(photographs, options, ingredients)
+    return SoupInputs(ingredients, names, photographs, [one.held_out for one in splits], who, splits_digest(splits))
 
 
 def distinct(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

@@ -1,6 +1,7 @@
 """The learned soup: mixing weights fitted by gradient descent through the averaged weights."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from utils.base.runtime import from_main
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.models.averaging import Mixture, average
+from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
 from utils.soups.evaluator import Evaluator
 
@@ -62,20 +64,31 @@ def _fit(evaluator: Evaluator, by_layer: bool) -> Mixture:
 
 
 def _loss_gradient(evaluator: Evaluator, weights: dict, batch: np.ndarray) -> dict[str, torch.Tensor]:
-    """For each tensor the (N,) derivatives of the mean cross entropy of a batch by each ingredient's weight in it."""
-    device = evaluator.held_out.accelerator.device
-    first = evaluator.ingredients[0]
-    openers = [one.state_dict for one in evaluator.ingredients]
-    model = build(first.config, average(openers, weights), first.name, copy=False).to(device).eval()
+    """For each tensor the (N,) derivatives of the mean cross entropy of a batch by each ingredient's weight in it.
+
+    The photographs of each fold are predicted by the average of this fold's models, all with the same weights.
+    """
+    fold_of = evaluator.held_out.fold_of[evaluator.positions[batch]]
+    products = {name: torch.zeros(len(evaluator.ingredients), dtype=torch.float64) for name in weights}
+    for fold in np.unique(fold_of):
+        members = [one.parts[fold] for one in evaluator.ingredients]
+        gradients = _gradients(evaluator, members, weights, batch[fold_of == fold], len(batch))
+        for k, one in enumerate(members):
+            tensors = one.state_dict()
+            for name, gradient in gradients.items():
+                products[name][k] += torch.dot(gradient.double().reshape(-1), tensors[name].double().reshape(-1))
+    return products
+
+
+def _gradients(
+    evaluator: Evaluator, members: Sequence[Checkpoint], weights: dict, batch: np.ndarray, count: int
+) -> dict[str, torch.Tensor]:
+    """The gradient of the cross entropy, summed over a batch and divided by `count`, by the tensors of the average."""
+    device, first = evaluator.held_out.accelerator.device, members[0]
+    soup = average([one.state_dict for one in members], weights)
+    model = build(first.config, soup, first.name, copy=False).to(device).eval()
     for some in np.array_split(batch, -(-len(batch) // SEARCH_BATCH)):
         pixels = evaluator.held_out.pixel_values(evaluator.positions[some]).to(device)
         targets = torch.from_numpy(evaluator.labels[some]).to(device)
-        (cross_entropy(model.classify(pixels), targets, reduction="sum") / len(batch)).backward()
-    gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
-    del model
-    products = {name: torch.zeros(len(openers), dtype=torch.float64) for name in gradients}
-    for k, opener in enumerate(openers):
-        tensors = opener()
-        for name, gradient in gradients.items():
-            products[name][k] = torch.dot(gradient.double().reshape(-1), tensors[name].double().reshape(-1))
-    return products
+        (cross_entropy(model.classify(pixels), targets, reduction="sum") / count).backward()
+    return {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}

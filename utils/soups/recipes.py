@@ -5,7 +5,7 @@ strictly above the best so far, and is dropped as soon as it no longer can.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from utils.base.flags import RECIPES
 from utils.models.averaging import Mixture
+from utils.models.checkpoints import Checkpoint
 from utils.soups.evaluator import Evaluator
 from utils.soups.learned import learned as learned  # recipes too
 from utils.soups.learned import learned_by_layer as learned_by_layer
@@ -98,16 +99,22 @@ def model_stock(evaluator: Evaluator) -> Mixture:
     `t * mean + (1 - t) * start` with `t = N cos / (1 + (N - 1) cos)`, where `cos` is the mean cosine between
     two ingredients' differences from the start. The paper is silent on angles above 90 degrees: there t is 0.
 
-    It selects nothing, so it looks at no photographs.
+    It selects nothing, so it looks at no photographs. Each fold has angles of its own.
     """
-    count = len(evaluator.ingredients)
+    of_folds = zip(*(one.parts for one in evaluator.ingredients), strict=True)
+    each = [_stock(members, start) for members, start in zip(of_folds, evaluator.start.parts, strict=True)]
+    return each[0] if len(each) == 1 else Mixture.across_folds(each)
+
+
+def _stock(members: Sequence[Checkpoint], start: Checkpoint) -> Mixture:
+    count = len(members)
     weights = {}
-    for name, gram in task_gram([one.state_dict for one in evaluator.ingredients], evaluator.start.state_dict).items():
+    for name, gram in task_gram([one.state_dict for one in members], start.state_dict).items():
         _, cosines = norms_and_cosines(gram)
         cosine = max(0.0, float(cosines[~np.eye(count, dtype=bool)].mean()))
         t = round(count * cosine / (1 + (count - 1) * cosine), 6)  # no order of summation changes these digits
         weights[name] = (*[t / count] * count, 1 - t)
-    return Mixture.of([*evaluator.ingredients, evaluator.start], weights)
+    return Mixture.of([*members, start], weights)
 
 
 def wise_ft(evaluator: Evaluator) -> Mixture:

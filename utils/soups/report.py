@@ -8,8 +8,9 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.flags import RECIPES
-from utils.base.metrics import METRICS, shown_metrics
+from utils.base.metrics import METRICS, PUBLISHED, shown_metrics
 from utils.base.terminal import aligned
+from utils.evaluation.held_out import EXPECTED
 from utils.evaluation.results import ScoreBook, read_rows, row_line, with_interval
 from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
@@ -31,11 +32,11 @@ def add_ensemble(book: ScoreBook, evaluator: Evaluator) -> None:
 def ingredient_lines(book: ScoreBook, metric: str) -> list[str]:
     """How the ingredients score: one line for each of a few, of more the best, the mean and the worst score."""
     rows = [row for row in book.ordered(metric) if row["kind"] == "ingredient"]
+    expected = next(row for row in book.rows.values() if row["kind"] == EXPECTED)
     if len(rows) <= FEW:
-        return [row_line(row, metric) for row in rows]
-    mean = sum(row[metric] for row in rows) / len(rows)
+        return [row_line(row, metric) for row in [*rows, expected]]
     best, worst = (f"{row[metric]:.4f} ({row['model']})" for row in (rows[0], rows[-1]))
-    return [f"{METRICS[metric].title}: best {best}, mean {mean:.4f}, worst {worst}"]
+    return [f"{METRICS[metric].title}: best {best}, mean {expected[metric]:.4f}, worst {worst}"]
 
 
 def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> list[str]:
@@ -48,10 +49,13 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
         row = book.rows[one.checkpoint.path.name]
         scores = ", ".join(f"{name} {with_interval(row, key)}" for name, key in zip(titles, shown, strict=True))
         lines = [f"{one.soup.recipe} soup of {len(one.soup.mixture.members)}: {scores}"]
-        lines += [f"{title} above the best ingredient's: {one.gains[metric]}"]
-        nested = f"{title} above the best ingredient's, selected on one half of the people and scored on the other"
+        lines += [f"gain in {title} over the expected single model: {one.gains[metric]}"]
+        nested = "the same, selected on some of the people and scored on the others"
         return lines + ([f"{nested}: {one.nested.gains[metric]}"] if one.nested else [])
-    cells = [("recipe", "members", *titles, f"{title} above the best ingredient's", "the same, selected on others")]
+    gained = f"gain in {title} over the expected single", "the same, selected on others"
+    cells = [("recipe", "members", *titles, *gained)]
+    for kind, row in _singles(evaluator, book):
+        cells.append((kind, "1", *_scores_of(row, shown), "", ""))
     for one in saved:
         row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
         nested = str(one.nested.gains[metric]) if one.nested else ""
@@ -62,13 +66,14 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
 def decision_lines(
     evaluator: Evaluator, soup: Soup, gains: dict[str, Gain], scored_on: str, diagnosis: str | None
 ) -> list[str]:
-    """What a recipe decided, one line each: the candidates, what the soup is made of, its `gains` over the best
-    ingredient, the `diagnosis` if it disappoints, and how many photographs all this took.
+    """What a recipe decided, one line each: the candidates, what the soup is made of, its `gains` over the expected
+    single model, the `diagnosis` if it disappoints, and how many photographs all this took.
     """
     metric, mixture = evaluator.metric_name, soup.mixture
     lines = [f"{soup.recipe} soup by {metric}, {scored_on}"]
     for step in soup.steps:
-        result = "no gain, dropped" if step.score is None else f"{metric} with it {float(step.score):.6f}"
+        shown = None if step.score is None else METRICS[metric].shown(step.score)
+        result = "no gain, dropped" if shown is None else f"{metric} with it {shown:.6f}"
         lines.append(f"{'accepted' if step.accepted else 'rejected'} {step.candidate.name}: {result}")
     accepted = {step.candidate.digest for step in soup.steps if step.accepted}
     if accepted != {one.digest for one in mixture.members}:
@@ -77,25 +82,70 @@ def decision_lines(
     best = evaluator.order[0]
     if [one.digest for one in mixture.members] == [evaluator.ingredients[best].digest]:
         lines.append(f"the soup is its best ingredient, {evaluator.ingredients[best].name}")
-    else:
-        lines += [f"{name} of the soup minus that of its best ingredient: {gain}" for name, gain in gains.items()]
+    lines += [f"gain in {name} over the expected single model: {gains[name]}" for name in shown_metrics(metric)]
     return [*lines, *([diagnosis] if diagnosis else []), soup.effort]
 
 
 def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
-    """Which recipe is surely better than the best ingredient on people that it did not select on, or that none is;
-    None when no recipe that selects was tried on other people.
+    """Which recipe is surely better than the expected single model on people that it did not select on, or that none
+    is; None when no recipe that selects was tried on other people.
     """
-    told = {recipe: book.rows[file].get("gain_on_others") for recipe, file in book.soups().items()}
-    gains = {recipe: Gain(**told[recipe][evaluator.metric_name]) for recipe in told if told[recipe]}
+    told = {recipe: _gain_on_others(book.rows[file], evaluator.metric_name) for recipe, file in book.soups().items()}
+    gains = {recipe: gain for recipe, gain in told.items() if gain}
     if not any(RECIPES[recipe].selects for recipe in gains):
         return None
     best = max(gains, key=lambda recipe: gains[recipe].low)
     if gains[best].low > 0:
         title = METRICS[evaluator.metric_name].title
-        return f"safely better on people that did not choose it: {best}, {title} {gains[best]}"
-    single = evaluator.ingredients[evaluator.order[0]].name
-    return f"no recipe is safely better on people that did not choose it: keep the best single model, {single}"
+        better = "safely better than the expected single model on people that did not choose it"
+        return f"{better}: {best}, gain in {title} {gains[best]}"
+    return "no recipe is safely better than the expected single model on people that did not choose it"
+
+
+def _singles(evaluator: Evaluator, book: ScoreBook) -> list[tuple[str, dict]]:
+    """The rows that soups are compared with: the expected single model, and the best one, which luck chose too."""
+    best = evaluator.ingredients[evaluator.order[0]]
+    expected = next(row for row in book.rows.values() if row["kind"] == EXPECTED)
+    return [(EXPECTED, expected), ("best single", book.rows[best.file_name])]
+
+
+def recommended(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -> tuple[str, str]:
+    """The recipe to go on with and why: the greedy soup where people surely set it above the uniform soup, else the
+    uniform soup, in which nothing is chosen by chance; where only one of them was made, that one.
+    """
+    made = {one.soup.recipe: one.soup for one in saved if one.soup.recipe in ("uniform", "greedy")}
+    if len(made) < 2:
+        recipe = next(iter(made), "greedy")
+        return recipe, "of the two published soups only this one was made"
+    metric, title = evaluator.metric_name, METRICS[evaluator.metric_name].title
+    gain = book.held_out.gain(made["greedy"].logits, made["uniform"].logits)[metric]
+    people = f"{len(np.unique(evaluator.held_out.persons))} people"
+    if gain.low > 0:
+        return "greedy", f"{people} set the greedy soup above the uniform soup: {title} {gain}"
+    return "uniform", (
+        f"{people} cannot tell the greedy soup from the uniform soup ({title} of greedy minus uniform: {gain}), and "
+        "in the uniform soup nothing is chosen by chance"
+    )
+
+
+def folded_parts(evaluator: Evaluator, saved: list[SavedSoup], recipe: str) -> dict:
+    """What the manifest of a folded sweep tells: how many folds, the runs of the soup of `recipe`, and the refits."""
+    folds = len(evaluator.ingredients[0].parts)
+    if folds == 1:
+        return {}
+    chosen = next((one.soup.mixture.members for one in saved if one.soup.recipe == recipe), ())
+    places = [one.meta["ingredient"] for one in chosen]
+    members = [f"{place['seed']}:{place['i']}" for place in sorted(places, key=lambda one: (one["seed"], one["i"]))]
+    refits = {one.soup.recipe: one.refit.path.name for one in saved if one.refit}
+    return {"folds": folds, "members": members, "refits": refits}
+
+
+def _gain_on_others(row: dict, metric: str) -> Gain | None:
+    """What the soup of a row gains on people that it did not select on; None where nobody tried, and in a row that is
+    older than the metric.
+    """
+    gain = (row.get("gain_on_others") or {}).get(metric)
+    return gain and Gain(**gain)
 
 
 def note_how(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup], earlier: Path) -> None:
@@ -121,10 +171,10 @@ def _rows_with_how(path: Path) -> list[dict]:
     try:
         rows = [row for row in read_rows(path) if all(key in row for key in HOW)] if path.is_file() else []
         for row in rows:
-            for name in METRICS:
-                _ = float(row["ensemble"][name]), row["gain_on_others"] and str(Gain(**row["gain_on_others"][name]))
+            _ = [float(row["ensemble"][name]) for name in {*PUBLISHED, *row["ensemble"]}]
+            _ = [str(_gain_on_others(row, name)) for name in row["gain_on_others"] or ()]
         return rows
-    except (InputError, TypeError, ValueError, KeyError):
+    except (InputError, TypeError, ValueError, KeyError, AttributeError):
         return []
 
 
@@ -132,19 +182,21 @@ def recipe_table(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) 
     """One line per recipe: members, scores with intervals, scores of the members' averaged logits, what it took, what
     it gains on people that it did not select on, and its file. Soups of earlier calls that still fit are in it.
 
-    The best single model comes first. `looked at` counts the photographs of all candidates, cached or not. The
-    ensemble needs as many forward passes per photograph as there are members.
+    The expected and the best single model come first. `looked at` counts the photographs of all candidates, cached or
+    not. The ensemble needs as many forward passes per photograph as there are members.
     """
-    metric, best = evaluator.metric_name, evaluator.ingredients[evaluator.order[0]]
+    metric = evaluator.metric_name
     shown, seconds = shown_metrics(metric), {one.soup.recipe: f"{one.soup.seconds:.1f}" for one in saved}
     titles = [METRICS[name].title for name in shown]
-    took = "ensemble of the members", "looked at", "seconds", f"{METRICS[metric].title} gained on other people"
+    took = "ensemble of the members", "looked at", "seconds", f"gain in {METRICS[metric].title} on other people"
     cells = [("recipe", "members", *titles, *took, "file")]
-    cells += [("best single", "1", *_scores_of(book.rows[best.file_name], shown), "", "0", "", "", best.file_name)]
+    for kind, row in _singles(evaluator, book):
+        cells.append((kind, "1", *_scores_of(row, shown), "", "0", "", "", row["model"]))
     for recipe, file in sorted(book.soups().items(), key=lambda one: list(RECIPES).index(one[0])):
         row = book.rows[file]
-        averaged = " / ".join(f"{row['ensemble'][name]:.3f}" for name in shown) if "ensemble" in row else ""
-        gain = str(Gain(**row["gain_on_others"][metric])) if row.get("gain_on_others") else ""
+        ensemble = row.get("ensemble", {})
+        averaged = " / ".join(f"{ensemble[name]:.3f}" for name in shown if name in ensemble)
+        gain = str(_gain_on_others(row, metric) or "")
         took = averaged, str(row.get("looked_at", "")), seconds.get(recipe, ""), gain
         cells.append((recipe, str(row.get("members", "")), *_scores_of(row, shown), *took, file))
     images = len(evaluator.labels)
@@ -169,7 +221,8 @@ def plot(path: Path, rows: list[dict], title: str, steps: list = (), metric: str
              row["accuracy_interval"], row["macro_f1_interval"])
         )  # fmt: skip
     path_steps = [
-        (_short(step.candidate.file_name), step.score and float(step.score), step.accepted) for step in steps
+        (_short(step.candidate.file_name), step.score and METRICS[metric].shown(step.score), step.accepted)
+        for step in steps
     ]
     band = next((row[f"{metric}_interval"] for row in rows if row["kind"] == "ingredient"), None)  # of the best
     return save_score_plot(path, points, title, path_steps, metric, band)

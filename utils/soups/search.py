@@ -1,6 +1,6 @@
 """Searches over candidate soups that stop looking at one as soon as it can no longer win, and stay exact.
 
-Nothing here knows of models: predictions come from a function, so that every law can be tested on tables.
+Nothing here knows of models: answers come from a function, so that every law can be tested on tables.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.evaluation.scores import confusion_matrix
-
-Metric = Callable[[np.ndarray], Fraction]
+from utils.base.metrics import Metric
+from utils.evaluation.scores import count
 
 
 @dataclass(frozen=True)
@@ -40,33 +39,35 @@ def score_above(
     """Whether a candidate scores strictly above `best`, found out on no more photographs than that takes.
 
     `labels` (N,) are class ids below `num_classes`. `order` (N,) says in which order the photographs are looked at.
-    `predict(positions)` gives their class ids, for `batches` times `batch_size` of them at once.
+    `predict(positions)` gives the answers to them (`evaluation.scores`), for `batches` times `batch_size` of them at
+    once.
 
-    After each batch the score is computed as if all remaining photographs were predicted rightly. That is the highest
-    score still possible: it maximises accuracy and every class's F1 at once, since it adds no false positive and no
-    class that is only predicted. When it is not above `best` the candidate is dropped; a full evaluation would have
-    rejected it too. With None as `best` nothing is dropped.
+    After each batch the score is computed as if all remaining photographs were predicted rightly and beyond doubt.
+    That is the highest score still possible: it maximises accuracy and every class's recall and F1 at once, since it
+    adds no false positive and no class that is only predicted, and it adds no loss. When it is not above `best` the
+    candidate is dropped; a full evaluation would have rejected it too. With None as `best` nothing is dropped.
     """
-    confusion = np.zeros((num_classes, num_classes), np.int64)
+    confusion, lost = np.zeros((num_classes, num_classes), np.int64), np.zeros(num_classes, np.int64)
     remaining = np.bincount(labels[order], minlength=num_classes)
     seen = 0
 
-    def lost() -> bool:
-        return best is not None and metric(confusion + np.diag(remaining)) <= best
+    def is_beaten() -> bool:
+        return best is not None and metric(confusion + np.diag(remaining), lost) <= best
 
-    if lost():  # nothing beats a perfect score
+    if is_beaten():  # nothing beats a perfect score
         return Outcome(None, 0, 0)
     for start in range(0, len(order), batch_size * batches):
         ahead = order[start : start + batch_size * batches]
-        preds = predict(ahead)
+        answers = predict(ahead)
         for k in range(0, len(ahead), batch_size):
             truth = labels[ahead[k : k + batch_size]]
-            confusion += confusion_matrix(truth, preds[k : k + batch_size], num_classes)
+            more = count(metric, truth, answers[k : k + batch_size], num_classes)
+            confusion, lost = confusion + more[0], lost + more[1]
             remaining -= np.bincount(truth, minlength=num_classes)
             seen += len(truth)
-            if lost():
+            if is_beaten():
                 return Outcome(None, seen, int(confusion.trace()))
-    return Outcome(metric(confusion), seen, int(confusion.trace()))
+    return Outcome(metric(confusion, lost), seen, int(confusion.trace()))
 
 
 def hardest_first(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -79,6 +80,16 @@ def hardest_first(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     others = logits.copy()
     others[rows, labels] = -np.inf
     return np.argsort(logits[rows, labels] - others.max(-1), kind="stable")
+
+
+def fold_after_fold(order: np.ndarray, fold_of: np.ndarray, block: int) -> np.ndarray:
+    """The (N,) positions of `order` in blocks, and in each block one fold's after the other's, by (N,) `fold_of`.
+
+    To look at a photograph of another fold takes another model, which has to be made, so a search changes folds
+    seldom; the hardest photographs of all folds still come first. With one fold nothing changes.
+    """
+    place = np.arange(len(order)) // max(1, block)
+    return order[np.lexsort((np.arange(len(order)), fold_of[order], place))]
 
 
 def fewest(outcomes: Sequence[Outcome], errors_to_beat: Sequence[int]) -> int:

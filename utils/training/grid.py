@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from utils.base.options import Options
 from utils.base.terminal import duration
 from utils.base.training_flags import each_run
-from utils.models.sweeps import DROPPED
-from utils.training.index_options import options_of_index
+from utils.models.model_files import DROPPED
+from utils.training.index_options import options_of_run
 
 
 def run_stem(options: Options, prefix: str) -> str:
     """What the files of a run begin with; `prefix` tells age specialists from ingredients."""
-    return f"{prefix}{options.name}_seed{options.random_seed}_i{options.i}"
+    fold = "" if options.fold is None else f"_fold{options.fold}of{options.folds}"
+    return f"{prefix}{options.name}_seed{options.random_seed}_i{options.i}{fold}"
 
 
 def epochs_to_do(options: Options, prefix: str) -> int:
     """The epochs that a run is to train: none when its checkpoint is there."""
-    options = options_of_index(options)
+    options = options_of_run(options)
     if options.fast_dev_run:
         return 1
     final = options.model_location / f"{run_stem(options, prefix)}_epoch{options.epochs}.pt"
@@ -29,7 +30,7 @@ def epochs_behind(options: Options, prefix: str) -> int:
     """The epochs that those of the `--runs` are to train which come behind this one."""
     if not options.runs:
         return 0
-    here = options.runs.index((options.random_seed, options.i))
+    here = options.runs.index((options.random_seed, options.i, options.fold))
     return sum(epochs_to_do(one, prefix) for one in each_run(options)[here + 1 :])
 
 

@@ -9,9 +9,9 @@ from utils.base.pictures import save_curves
 
 
 def save_history(stem: str, rows: list[dict]) -> Path:
-    """Write `logs/training/{stem}.csv`, a row per epoch."""
+    """Write `logs/training/{stem}.csv`, a row per epoch; an epoch before a metric was new to the program lacks it."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(text, rows[-1].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return write_text(LOGS / "training" / f"{stem}.csv", text.getvalue())

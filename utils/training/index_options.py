@@ -2,8 +2,18 @@
 
 import numpy as np
 
-from utils.base.options import Options
+from utils.base.options import ALL_FOLDS, Options
 from utils.base.training_flags import each_index_has_a_start, takes_mixed_labels
+
+
+def options_of_run(options: Options) -> Options:
+    """The options that a run trains with: those of its index, and on everyone (`--fold all`) so many epochs that it
+    takes as many steps as on the people outside a fold.
+    """
+    options = options_of_index(options)
+    if options.fold != ALL_FOLDS:
+        return options
+    return options.replace(epochs=max(1, round(options.epochs * (options.folds - 1) / options.folds)))
 
 
 def options_of_index(options: Options) -> Options:

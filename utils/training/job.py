@@ -103,7 +103,7 @@ class Job:
         """
         row, held_out, options = progress.history[-1], self.task.held_out, self.options
         if row["epoch"] < options.epochs:
-            log.info("stopped: %s has not risen for %d epochs", options.metric, options.patience)
+            log.info("stopped: %s has not improved for %d epochs", options.metric, options.patience)
         if options.keep == "best" and progress.best.get("epoch", row["epoch"]) != row["epoch"]:
             self.shown.load_state_dict(progress.best["weights"])
             row = progress.history[progress.best["epoch"] - 1]
@@ -111,7 +111,7 @@ class Job:
             log.info("kept epoch %d, the best of %d by %s", row["epoch"], len(progress.history), options.metric)
         if logits is not None and not options.fast_dev_run:
             classes = held_out.labelling.classes
-            for line in alarm_lines(held_out.labels, [logits.argmax(-1)], classes, options.metric):
+            for line in alarm_lines(held_out.labels, [logits], classes, options.metric):
                 log.info(line)
 
         def write() -> None:

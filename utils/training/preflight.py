@@ -8,9 +8,9 @@ import shutil
 from utils.base import flags, training_flags
 from utils.base.errors import InputError, run_script
 from utils.base.options import Options
+from utils.models.model_files import model_files
 from utils.models.starts import find_pretrained
-from utils.models.sweeps import model_files
-from utils.training.index_options import options_of_index, saved_epochs
+from utils.training.index_options import options_of_run, saved_epochs
 
 
 def check_run(options: Options) -> None:
@@ -36,10 +36,13 @@ def check_name_is_free(options: Options) -> None:
     latest = {}
     for file in model_files(options.model_location, by_name=True):
         if (place := file.place) is not None and place.name == options.name:
-            run = file.is_age_specialist, place.seed, place.i
+            run = file.is_age_specialist, place.run
             latest[run] = max(place, latest.get(run, place), key=lambda one: one.epoch)
     for place in latest.values():
-        epochs = saved_epochs(options_of_index(options.replace(i=place.i)))
+        if place.folds != options.folds:
+            kinds = [f"{folds} folds" if folds else "a single split" for folds in (place.folds, options.folds)]
+            raise InputError(f"{place.path} is of {kinds[0]}, and this sweep of {kinds[1]}: choose another NAME")
+        epochs = saved_epochs(options_of_run(options.replace(i=place.i, fold=place.fold)))
         if place.epoch not in epochs:
             raise InputError(
                 f"{place.path} is of {place.epoch} epochs, and with EPOCHS={options.epochs} it would be of "

@@ -17,7 +17,8 @@ from utils.base.options import Options
 from utils.base.records import read_record
 from utils.models.checkpoints import as_saved, read_checkpoint
 from utils.models.exports import push_to_hub
-from utils.models.sweeps import DROPPED, DroppedNote, keep_top
+from utils.models.keep_top import DroppedNote, keep_top
+from utils.models.model_files import DROPPED
 from utils.training.grid import run_stem
 from utils.training.index_options import saved_epochs
 from utils.training.parameters import without_age_head
@@ -74,7 +75,8 @@ class RunFiles:
     def ingredient(self, epoch: int) -> dict:
         """What the record of a checkpoint tells of its place in a sweep."""
         options = self.options
-        return {"name": options.name, "seed": options.random_seed, "i": options.i, "epoch": epoch}
+        place = {"name": options.name, "seed": options.random_seed, "i": options.i, "epoch": epoch}
+        return place if options.folds is None else place | {"fold": options.fold, "folds": options.folds}
 
     def already_done(self, wanted: dict) -> dict | None:
         """The record of the final checkpoint when it is there and the options in `wanted` made it, as they made those

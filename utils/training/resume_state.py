@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from utils.base.errors import InputError
+from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.base.records import Count, Record, check_record
 from utils.base.runtime import from_main
@@ -44,12 +45,13 @@ class Progress:
 
     def note_best(self, row: dict, metric: str, model: nn.Module | None) -> None:
         """Remember the epoch of this row when its score is above all before, with the weights of `model` if given."""
-        if not self.best or row[metric] > self.best["score"]:
+        score = METRICS[metric].sign * row[metric]
+        if not self.best or score > self.best["score"]:
             weights = model and {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            self.best = {"epoch": row["epoch"], "score": row[metric], "weights": weights}
+            self.best = {"epoch": row["epoch"], "score": score, "weights": weights}
 
     def finished(self, epochs: int, patience: int | None) -> bool:
-        """Whether all `epochs` are done, or `patience` of them in a row have not raised the score."""
+        """Whether all `epochs` are done, or `patience` of them in a row have not improved the score."""
         waited = len(self.history) - self.best.get("epoch", len(self.history))
         return self.epoch > epochs or (patience is not None and waited >= patience)
 

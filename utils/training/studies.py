@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -147,20 +148,38 @@ def naming(address: str) -> Iterator[None]:
         raise InputError(f"--storage {without_password(address)} does not work as a study's: {cause}") from error
 
 
-def open_study(name: str, storage: BaseStorage, settings: dict, startup_trials: int, warmup_epochs: int):
+class MedianOfFolds(optuna.pruners.BasePruner):
+    """Prunes a trial whose score on the folds so far is below the median of the complete trials' on the same folds.
+
+    Optuna's `MedianPruner` would compare the best of a trial's scores after each fold, and so that of an easy fold.
+    """
+
+    def __init__(self, startup_trials: int):
+        self.startup_trials = startup_trials
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        step, complete = trial.last_step, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        scores = [one.intermediate_values[step] for one in complete if step in one.intermediate_values]
+        return len(scores) >= self.startup_trials and trial.intermediate_values[step] < median(scores)
+
+
+def open_study(name: str, storage: BaseStorage, settings: dict, startup_trials: int, warmup_epochs: int | None):
     """The study of this name, made or gone on with; `settings` must be those that it was begun with.
 
     A trial is pruned when its score after an epoch is below the median of the others' at that epoch, not before
-    `startup_trials` have ended and not in the first `warmup_epochs`. Raises `InputError` for a study of another
-    program.
+    `startup_trials` have ended and not in the first `warmup_epochs`; None means that trials are scored after each
+    fold, and not after epochs. Raises `InputError` for a study of another program.
     """
+    pruner = MedianOfFolds(startup_trials)
+    if warmup_epochs is not None:
+        pruner = optuna.pruners.MedianPruner(startup_trials, warmup_epochs)
     study = optuna.create_study(
         storage=storage,
         study_name=name,
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(n_startup_trials=startup_trials),
-        pruner=optuna.pruners.MedianPruner(startup_trials, warmup_epochs),
+        pruner=pruner,
     )
     begun = study.user_attrs.get("settings")
     if foreign := _what_is_foreign(study, begun):
@@ -226,9 +245,10 @@ def take_up_again(study: optuna.Study) -> list[int]:
     return taken
 
 
-def remove_states(study_name: str, number: int, model_location: Path) -> None:
-    """Remove what a trial that ends early would be resumed from."""
-    for path in state_file(model_location / "any.pt").parent.glob(f"{study_name}_seed{number}_i*.pt"):
+def remove_traces(study_name: str, number: int, model_location: Path) -> None:
+    """Remove what a trial that ends early would be resumed from: states, and checkpoints of its earlier folds."""
+    states = state_file(model_location / "any.pt").parent.glob(f"{study_name}_seed{number}_i*.pt")
+    for path in (*states, *model_location.glob(f"{study_name}_seed{number}_i*_fold*of*_epoch*.pt")):
         path.unlink(missing_ok=True)
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.flags import EVALUATION_BATCH
 from utils.base.options import Options
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs, read_photographs
 from utils.data.preprocessing import preprocessing
-from utils.data.splits import Split, check_unseen, make_split
+from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
 from utils.models.heads import head_family, sweep_head
@@ -88,7 +89,7 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, lab
     """
     start, anchor = read_pretrained(options)
     photographs = read_photographs(options.data_location, options.relabel)
-    split = make_split(photographs, options.val_ratio, options.split_seed, options.split_by)
+    split = split_of(photographs, options)
     for weights in (start, anchor):
         if weights.meta is not None:
             check_unseen(split, weights.meta["split"], photographs, weights.source)
@@ -102,7 +103,8 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, lab
     evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
     held_out = HeldOut(accelerator, photographs, held_out_rows, labelling, how, evaluation, decode_all=True)
     labels, fingerprint = photographs.labels(labelling)[rows], held_out.squares.fingerprint()
-    family = head_family(anchor, labelling, options.head_init, split.digest, labels, fingerprint)
+    folds = split.folded and [split.folded.partition, digest_of(photographs.labels(labelling))]
+    family = head_family(anchor, labelling, options.head_init, split.digest, labels, fingerprint, folds)
     record = {
         **steering(options),
         "epochs asked": epochs_asked,
