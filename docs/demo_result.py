@@ -3,8 +3,7 @@
     bash training.sh && python docs/demo_result.py demo_run
 
 The first panel shows held-out people, whose scores chose soups and weights; the second one people who chose nothing;
-the third one what these say of the difference to the best single model. inference.py predicts with the uniform soup
-first, which training.sh hands in nowhere.
+the third one what these say of the difference to the best single model.
 """
 
 import os
@@ -18,7 +17,6 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import inference
 from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.data.submissions import CLASS_IDS, match, read_submission
@@ -29,29 +27,14 @@ from utils.evaluation.manifest import (
     SOFT_VOTE,
     SOUP,
     WEIGHTED,
-    Manifest,
     read_manifest,
 )
 from utils.evaluation.results import latest_rows, score_submissions
 from utils.evaluation.scores import Gain, paired_gain
 
-TRUTH, FACES, UNIFORM = Path("data/eval_truth.csv"), 7, "uniform soup"
-KINDS = {  # by how a submission is made, best single model first: the kind of its row of scores
-    BEST_SINGLE: "ingredient",
-    UNIFORM: UNIFORM,
-    SOUP: "greedy soup",
-    WEIGHTED: "weighted",
-    SOFT_VOTE: SOFT_VOTE,
-    HARD_VOTE: HARD_VOTE,
-    AUTO_ENSEMBLE: AUTO_ENSEMBLE,
-}
+TRUTH, FACES = Path("data/eval_truth.csv"), 7
+WAYS = (BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE, HARD_VOTE, AUTO_ENSEMBLE)  # of making a submission
 COLOURS = {"macro_f1": ("#0072b2", "#9bbdd6"), "accuracy": ("#b35c00", "#e6c49c")}  # of a score, of its interval
-
-
-def submissions_of(manifest: Manifest) -> dict[str, Path]:
-    """The submission of each of `KINDS`."""
-    uniform = inference.run(inference.parser().parse(["--model-name", Path(manifest.soups["uniform"]).stem]))
-    return {way: uniform if way == UNIFORM else Path(manifest.submissions[way]) for way in KINDS}
 
 
 def gains_over_first(files: list[Path]) -> list[dict[str, Gain]]:
@@ -87,7 +70,8 @@ def draw_scores(axis, rows: list[dict], title: str) -> None:
         axis.plot(row["macro_f1_interval"], (y, y), color=pale, linewidth=4, solid_capstyle="butt")
         axis.plot(row["macro_f1"], y, "o", color=colour)
         axis.annotate(f"{row['macro_f1']:.3f}", (row["macro_f1"], y), (0, 6), textcoords="offset points", ha="center")
-    axis.set(title=title, xlabel="macro-F1, bar: 95 % over people")
+    axis.set_title(title, fontsize=10)
+    axis.set(xlabel="macro-F1, bar: 95 % over people")
 
 
 def draw_gains(axis, rows: list[dict[str, Gain]], title: str) -> None:
@@ -100,7 +84,8 @@ def draw_gains(axis, rows: list[dict[str, Gain]], title: str) -> None:
             label = METRICS[metric].title if y == 1 else None
             axis.plot(gain.difference, y + shift, "o", markersize=4, color=colour, label=label)
     axis.legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
-    axis.set(title=title, xlabel="difference, bar: 95 % over people")
+    axis.set_title(title, fontsize=10)
+    axis.set(xlabel="difference, bar: 95 % over people")
 
 
 def main() -> None:
@@ -110,21 +95,23 @@ def main() -> None:
 
     manifest = read_manifest("demo")
     scores = latest_rows(manifest)
-    held_out = [next(row for row in scores if row["kind"] == kind) for kind in KINDS.values()]
-    files = submissions_of(manifest)
-    tested, _ = score_submissions(TRUTH, list(files.values()))
+    kinds = {BEST_SINGLE: "ingredient", SOUP: f"{manifest.recommended} soup", WEIGHTED: "weighted"}
+    held_out = [next(row for row in scores if row["kind"] == kinds.get(way, way)) for way in WAYS]
+    files = [Path(manifest.submissions[way]) for way in WAYS]
+    tested, _ = score_submissions(TRUTH, files)
 
     plt.rcParams["font.size"] = 9
     figure = plt.figure(figsize=(10, 5.4), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(2, 3.2))
-    draw_faces(above.subplots(1, FACES), files[HARD_VOTE])
+    draw_faces(above.subplots(1, FACES), files[WAYS.index(HARD_VOTE)])
     chose, new, over = below.subplots(1, 3, sharey=True)
-    chose.set(ylim=(len(KINDS) - 0.5, -0.8))
-    chose.set_yticks(range(len(KINDS)), KINDS)
+    chose.set(ylim=(len(WAYS) - 0.5, -0.8))
+    names = [f"{manifest.recommended} soup" if way == SOUP else way for way in WAYS]
+    chose.set_yticks(range(len(WAYS)), names)
     new.sharex(chose)
-    draw_scores(chose, held_out, f"{held_out[0]['persons']} held-out people: they chose")
-    draw_scores(new, tested, f"{tested[0]['persons']} other people: they chose nothing")
-    draw_gains(over, gains_over_first(list(files.values())), f"minus the {BEST_SINGLE}, same other people")
+    draw_scores(chose, held_out, f"{held_out[0]['persons']} held-out people")
+    draw_scores(new, tested, f"{tested[0]['persons']} people who chose nothing")
+    draw_gains(over, gains_over_first(files), f"the same people: minus {BEST_SINGLE}")
     for axis in (chose, new, over):
         axis.grid(axis="x", alpha=0.3)
     figure.savefig(HERE / "demo_result.png", dpi=100)

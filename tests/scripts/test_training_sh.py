@@ -342,3 +342,5 @@ def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path):
     _, calls = sweep("--val-ratio", "0.3", STAGES="finetune")
     assert runs(calls) == [("finetune.py", 42, i) for i in range(4)]
     assert calls[0].endswith(" --val-ratio 0.3")  # the last one counts
+    _, calls = sweep(STAGES="finetune", FOLDS="2")
+    assert "--val-ratio" not in calls[0]  # folds say who is held out
