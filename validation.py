@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from utils.models.checkpoints import Checkpoint
 
 OUT_OF_FOLD = (
-    "scores are out of fold: for the average over the folds, which inference.py predicts with, and for all their models "
-    "together (--members folds) they are an estimate"
+    "scores are out of fold: for the average over the folds, which inference.py predicts with, and for all their "
+    "models together (--members folds) they are an estimate"
 )
 log = logging.getLogger("utils.validation")  # under the project's own logger, whose level the runtime sets
 

@@ -250,6 +250,34 @@ def trained(faces, pretrained, tmp_path_factory):
     return folder, results
 
 
+FOLDS = 3
+
+
+def train_folds(faces, pretrained, *extra, runs, script=finetune):
+    """Fine-tune models of folds, one after the other in one process; `runs` are such as `42:0:2`."""
+    argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, "--folds", str(FOLDS)]
+    options = script.parser().parse([*argv, *map(str, extra), "--runs", *runs])
+    finetune.run_each(options, script.run, prefix="Age_" if script is finetune_age else "")
+
+
+@pytest.fixture(scope="session")
+def trained_folds(faces, pretrained, tmp_path_factory):
+    """A folder with two ingredients and an age specialist of three folds each, and both soups; tests copy what they
+    change. With it come the scores that main.py returned.
+    """
+    folder = tmp_path_factory.mktemp("trained_folds")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for script, indices in ((finetune, (0, 1)), (finetune_age, (0,))):
+            runs = [f"42:{i}:{fold}" for i in indices for fold in range(FOLDS)]
+            train_folds(faces, pretrained, "--epochs", 1, runs=runs, script=script)
+        results = soup(faces, "--greedy-soup", "--uniform-soup")
+    finally:
+        os.chdir(before)
+    return folder, results
+
+
 def in_a_copy(trained, monkeypatch):
     shutil.copytree(trained[0], "trained")
     monkeypatch.chdir("trained")

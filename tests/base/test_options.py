@@ -20,37 +20,36 @@ from utils.base.options import GROUPS, Parser, default_as_typed
 FLAGS = {
     finetune: """age-limits=(30, 60) age-regression=0.0 aug-strength=1.0 batch-size=64 checkpointing-steps=None
         class-weights=none compile=False contrastive-weight=0.1 data-location=data drop-ages=None ema-decay=0.0
-        epochs=20 fast-dev-run=False freeze=None gradient-accumulation-steps=1 gradient-checkpointing=False
-        half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None label-smoothing=0.0
-        layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
+        epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1
+        gradient-checkpointing=False half-cutmix=0.0 head-init=None i=0 image-size=None keep=last keep-top=None
+        label-smoothing=0.0 layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
-        split-by=person split-seed=42 tower=None val-ratio=0.2 verbose=False warmup-length=500 wd=0.1
-        workers=None""",
+        split-by=person split-seed=42 tower=None val-ratio=0.2 verbose=False warmup-length=500 wd=0.1 workers=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
-        no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None score-on=None
-        split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False val-ratio=recorded
-        verbose=False workers=None""",
+        no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None save-folds=False
+        score-on=None split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False
+        val-ratio=recorded verbose=False workers=None""",
     inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
-        model-location=model model-name=None no-bias=False output-dir=output save-probs=False skip-bad=None
-        soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
+        members=soup model-location=model model-name=None no-bias=False output-dir=output save-probs=False
+        skip-bad=None soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
         weighted-ensemble=None workers=None""",
     validation: """batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None mean=None
         metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None
         report=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None sweep=None
         tower=None val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
-        batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1
-        data-location=data drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None
-        gradient-accumulation-steps=1 gradient-checkpointing=False half-cutmix=0.0 head-init=None image-size=None
-        indices=None keep=last label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0
-        loss-fn=CrossEntropyLoss lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32
-        model-location=model n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None
-        relabel=None report-to=wandb sampler=shuffle split-by=person split-seed=42 storage=None study-name=search
-        tower=None val-ratio=0.2 verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
+        batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1 data-location=data
+        drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None gradient-accumulation-steps=1
+        gradient-checkpointing=False half-cutmix=0.0 head-init=None image-size=None indices=None keep=last
+        label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss
+        lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32 model-location=model
+        n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None relabel=None report-to=wandb
+        sampler=shuffle split-by=person split-seed=42 storage=None study-name=search tower=None val-ratio=0.2
+        verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
     hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
         weights=None""",
     summary: "csv=[] name=None truth=None verbose=False",

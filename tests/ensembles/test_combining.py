@@ -25,7 +25,8 @@ def random_logits(count=60, classes=18, seed=0):
 def checkpoint(name="m", attributes=EVERY, limits=(30, 60), digest="d", split="s"):
     path = SimpleNamespace(name=f"{name}.pt", stem=name)
     split = split and {"digest": split}
-    return SimpleNamespace(path=path, name=name, labelling=Labelling(attributes, limits), digest=digest, split=split)
+    known = {"labelling": Labelling(attributes, limits), "digest": digest, "split": split}
+    return SimpleNamespace(path=path, name=name, division=split and split["digest"], **known)
 
 
 def test_weight_zero_leaves_the_model_as_it_is():

@@ -20,7 +20,7 @@ from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
 from utils.data.splits import make_folds
-from utils.evaluation.scores import confusion_matrix
+from utils.evaluation.scores import exact_score
 from utils.models.sweeps import find_sweep
 from utils.training import studies, trials
 
@@ -201,7 +201,7 @@ class Told:
         self.labels, self.predicted = photographs.labels(self.labelling)[rows], predicted[rows]
 
     def logits(self, model):
-        return np.eye(18, dtype=np.float32)[self.predicted]
+        return self.predicted
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -209,7 +209,7 @@ def test_the_score_is_counted_over_the_people_of_all_folds_and_no_mean_of_theirs
     photographs = read_photographs(faces)
     folds = make_folds(photographs, 4, 42)
     labels = photographs.labels(Labelling())
-    predicted = np.where(np.random.default_rng(0).random(len(labels)) < 0.6, labels, 0)
+    predicted = np.random.default_rng(0).normal(2 * np.eye(18)[labels]).astype(np.float32)
     told = {id(fold.held_out): Told(photographs, fold.held_out, predicted) for fold in folds}
     monkeypatch.setattr(trials, "make_folds", lambda *_: folds)
     monkeypatch.setattr(trials, "views", lambda _, __, rows, ___: lambda model: told[id(rows)])
@@ -219,8 +219,16 @@ def test_the_score_is_counted_over_the_people_of_all_folds_and_no_mean_of_theirs
     pooled = trials.pooled_scorer(None, options)
     for count in (1, 2, 4):
         rows = np.concatenate([fold.held_out for fold in folds[:count]])
-        expected = METRICS[metric](confusion_matrix(labels[rows], predicted[rows], 18))
-        assert pooled([Path(f"fold{k}.pt") for k in range(count)]) == float(expected)
+        expected = METRICS[metric].shown(exact_score(METRICS[metric], labels[rows], predicted[rows], 18))
+        assert pooled([Path(f"fold{k}.pt") for k in range(count)]) == expected
+
+
+def test_a_loss_is_told_as_it_is_and_the_study_looks_for_the_smallest(faces, pretrained, table, capsys):
+    table(lambda number, folds: number + folds / 10)
+    study = search(faces, pretrained, "--folds", FOLDS, "--n-trials", 2, "--metric", "log_loss")
+    assert [trial.value for trial in study.trials] == [-0.3, -1.3]
+    assert study.trials[0].intermediate_values == {1: -0.1, 2: -0.2, 3: -0.3}
+    assert "log_loss 0.3000: search_seed0_i" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def _read(path: Path) -> Checkpoint | None:
     try:
         checkpoint = soup_across_folds(checkpoint)
     except InputError as error:
-        log.warning("%s is left out: %s", path, error)
+        log.warning("left out: %s", error)
         return None
     if checkpoint.split is None or checkpoint.labelling.attributes not in (ALL_ATTRIBUTES, ("age",)):
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)

@@ -23,7 +23,17 @@ from utils.data.labels import Classes, Labelling
 from utils.ensembles.calibration import Calibration
 from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
 from utils.evaluation.kept import ChosenEnsemble, TunedWeight, ensemble_file, read_chosen
-from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, OVER_FOLDS, SOFT_VOTE, SOUP, WEIGHTED, Manifest
+from utils.evaluation.manifest import (
+    AUTO_ENSEMBLE,
+    BEST_SINGLE,
+    GREEDY,
+    OVER_FOLDS,
+    REFIT,
+    SOFT_VOTE,
+    SOUP,
+    WEIGHTED,
+    Manifest,
+)
 from utils.models.checkpoints import Checkpoint, check_members, flipped, versions
 from utils.models.folded import read_model, soup_across_folds
 from utils.models.model_files import sweep_of
@@ -50,19 +60,19 @@ class Ensemble:
 
     @property
     def models(self) -> list[Checkpoint]:
-        """What is evaluated: the models of the first member, then those of the second, and so on."""
-        return [model for one in self.members for model in self._models_of(one)]
-
-    def _models_of(self, member: Checkpoint) -> list[Checkpoint]:
+        """What is evaluated: the members, or the models of the first one's folds, then those of the second, and so
+        on.
+        """
         if not self.by_folds:
-            return [member]
-        return [replace(part, preprocessing=member.preprocessing) for part in member.parts]
+            return self.members
+        return [replace(part, preprocessing=one.preprocessing) for one in self.members for part in one.parts]
 
     def of_members(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(N, C) logits of each member, of those of the `models`; over folds they are mean log-probabilities."""
+        if not self.by_folds:
+            return list(logits)
         logits = iter(logits)
-        each = [list(islice(logits, len(self._models_of(one)))) for one in self.members]
-        return [soft_vote(own, "log") if len(own) > 1 else own[0] for own in each]
+        return [soft_vote(list(islice(logits, len(one.parts))), "log") for one in self.members]
 
     def scores(self, logits: Sequence[Sequence[np.ndarray]], shards: Iterable[int]) -> Iterator[np.ndarray]:
         """(n, C) scores of each shard, by the logits of each model shard by shard; NaN in the rows of images that
@@ -131,6 +141,8 @@ def read_ensembles(options: Options) -> dict[str, Ensemble]:
         return {"": read_ensemble(asked_way(options), options)}
     found, behind = {}, OVER_FOLDS if options.members == "folds" else ""
     for name, way in ways_of_sweep(options.sweep, options.model_location).items():
+        if behind and name == REFIT:  # its models hold out no fold
+            continue
         try:
             found[f"{name}{behind}"] = read_ensemble(way, options)
         except InputError as error:
@@ -141,12 +153,17 @@ def read_ensembles(options: Options) -> dict[str, Ensemble]:
 
 
 def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
-    """By themselves the best single model and the soup; the soup with the age specialist, and with the best single
-    model; and the auto ensemble, where one was chosen.
+    """By themselves the best single model, the recommended soup, its refit on everyone and the greedy soup, where
+    there are such; the soup with the age specialist, and with the best single model; and the auto ensemble, where one
+    was chosen.
     """
     best, soup = (str(model_location / name) for name in (sweep.best, sweep.soup))
     ages = [str(one.path) for one in find_specialists(model_location, sweep.name)[:1]]
     ways = {BEST_SINGLE: Way(best), SOUP: Way(soup)}
+    if sweep.refit:
+        ways[REFIT] = Way(str(model_location / sweep.refit))
+    if "greedy" in sweep.soups and sweep.soups["greedy"] != sweep.soup:
+        ways[GREEDY] = Way(str(model_location / sweep.soups["greedy"]))
     if ages:
         ways[WEIGHTED] = Way(soup, ages=ages)
     else:

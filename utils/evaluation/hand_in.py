@@ -6,11 +6,12 @@ from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
-from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, SOUP, WEIGHTED, Manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, REFIT, SOUP, WEIGHTED, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
 PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
+NOT_BY_LUCK = (REFIT, SOUP)  # to hand in where people cannot tell: what averages, and was not picked as the best
 
 
 def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
@@ -39,11 +40,11 @@ def _of_scored_weights(path: Path, row: dict) -> bool:
     return not members or row.get("digest", members[0].digest) in [one.digest for one in members]
 
 
-def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[Path, str] | None:
+def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: str = "") -> tuple[Path, str] | None:
     """The file to hand in, and why in one sentence; None when none was scored.
 
     It is the auto ensemble, unless by `metric` the intervals of held-out people set it below the best; without one it
-    is the file that scores best.
+    is the soup under the same condition, which was recommended for a `reason`; else the file that scores best.
     """
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
     if not scored:
@@ -60,6 +61,11 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
                 f"on real photographs the {other} did best on new people (docs/results.md); here {why}, against "
                 f"{with_interval(row, metric)}, and {persons} people cannot tell these apart"
             )
+    by_way = {other: (file, row) for other, file, row in near}
+    for other in (other for other in NOT_BY_LUCK if way not in NOT_BY_LUCK and other in by_way):
+        file, row = by_way[other]
+        told = f"{with_interval(row, metric)}, and {persons} people cannot tell it from the {way}, which has the best"
+        return file, f"the {other} has {title} {told} {title}, {with_interval(best, metric)}, by luck too; {reason}"
     if near:
         others = len(scored) - 1
         count = "all others" if len(near) == others else f"{len(near)} of {others} others"
@@ -69,7 +75,7 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str) -> tuple[
 
 def nothing_chosen(manifest: Manifest) -> tuple[str, ...]:
     """The ways whose scores come from people who had no part in them; in a uniform soup nothing is chosen."""
-    return CROSS_FITTED if RECIPES[manifest.recommended].selects else (*CROSS_FITTED, SOUP, WEIGHTED)
+    return CROSS_FITTED if RECIPES[manifest.recommended].selects else (*CROSS_FITTED, SOUP, REFIT, WEIGHTED)
 
 
 def nested_row(manifest: Manifest) -> dict | None:
@@ -108,7 +114,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     lines = aligned(cells)
     if untold:
         lines.append(f"compared by {title}: {', '.join(untold)} has no {METRICS[manifest.metric].title}")
-    choice = recommended(rows, metric)
+    choice = recommended(rows, metric, f"of the soups: {manifest.reason}" if manifest.reason else "")
     if choice is None:
         again = " and ".join(f"{script} --sweep {manifest.name}" for script in ("validation.py", "inference.py"))
         return [*lines, f"no submission is scored on held-out people: run {again}"]

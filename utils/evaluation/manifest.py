@@ -17,6 +17,7 @@ from utils.base.records import FileName, Record, read_record
 
 BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE = "best single", "soup", "soup + age specialist", "soft vote"
 AUTO_ENSEMBLE, HARD_VOTE = "auto ensemble", "hard vote"
+GREEDY, REFIT = "greedy soup", "refit soup"  # the greedy one where another is recommended; trained on everyone
 OVER_FOLDS = ", folds"  # behind a way whose members are the models of the folds (inference.py --members folds)
 VOTERS = (SOUP, WEIGHTED, SOFT_VOTE)  # whose submissions hard_voting.py --sweep lets vote
 
@@ -66,6 +67,11 @@ class Manifest(Record):
         if self.recommended not in self.soups:
             raise InputError(f"the sweep {self.name} has no greedy soup: run main.py --greedy-soup --name {self.name}")
         return self.soups[self.recommended]
+
+    @property
+    def refit(self) -> str | None:
+        """The recommended soup over models trained on everyone, if there is one."""
+        return self.refits.get(self.recommended)
 
 
 def manifest_file(name: str) -> Path:

@@ -66,8 +66,8 @@ def across_folds(parts: Sequence[Ingredient]) -> Ingredient:
 
 def path_across_folds(part: Ingredient) -> Path:
     """Where the ingredient of which this is one fold would lie, were it one file."""
-    stem = part.path.stem.replace(f"_fold{part.fold}of{part.folds}_epoch", "_epoch")
-    return part.path.with_name(f"{stem}.pt")
+    run, _, epoch = part.path.stem.rpartition(f"_fold{part.fold}of{part.folds}_epoch")
+    return part.path.with_name(f"{run}_epoch{epoch}.pt")
 
 
 def parts_on_disk(path: Path) -> list[Ingredient]:
@@ -168,7 +168,7 @@ def find_sweep(
             i
             for i in indices or ()
             if (names[0], seed, i) not in found
-            and not any(model_location.glob(f"{names[0]}_seed{seed}_i{i}_epoch*{DROPPED}"))
+            and not any(model_location.glob(f"{names[0]}_seed{seed}_i{i}_*{DROPPED}"))
         ]
         if missing:
             raise InputError(f"{names[0]}: seed {seed} has no index {', '.join(map(str, missing))}")
