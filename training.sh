@@ -62,6 +62,7 @@ if [[ -z "$given" && ! -d data ]]; then
     MODEL="$HERE/demo/tower.pt"
     TRUTH=data/eval_truth.csv
     extra=(--lr 2.5e-4 --batch-size 32 --report-to none ${extra[@]+"${extra[@]}"})
+    [[ -n "${FOLDS:-}" ]] || extra=(--val-ratio 0.5 "${extra[@]}") # folds hold out everybody
 fi
 NAME="${NAME:-finetune_cp}"
 MODEL="${MODEL:-ViT-B/32}"

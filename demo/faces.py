@@ -15,10 +15,13 @@ import argparse
 import csv
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image, ImageDraw, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -134,8 +137,13 @@ class _Pen:
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> list:
     """Points of an ellipse around (x, y), angles in degrees, clockwise from the right."""
-    angles = np.radians(np.linspace(start, end, 33))
-    return [(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles]
+    return [(x + rx * cos, y + ry * sin) for cos, sin in _directions(start, end)]
+
+
+@cache
+def _directions(start: float, end: float) -> list:
+    """(cos, sin) of 33 angles from `start` to `end` degrees."""
+    return [(math.cos(a), math.sin(a)) for a in np.radians(np.linspace(start, end, 33))]
 
 
 def _draw_body(pen: _Pen, person: Person) -> None:
@@ -265,27 +273,38 @@ def people(count: int, seed: int) -> list[tuple[Person, np.random.Generator]]:
     return found
 
 
-def write_data_set(folder: Path, train: int = 120, test: int = 40, seed: int = 0) -> None:
+def write_data_set(folder: Path, train: int = 200, test: int = 500, seed: int = 0) -> None:
     """Draw `train` people to learn from and `test` others to predict, seven pictures each, in the layout above."""
-    for number, (person, rng) in enumerate(people(train, seed)):
-        place = folder / "train" / "images" / f"{number + 1:06d}_{GENDERS[person.gender]}_Drawn_{person.age}"
-        place.mkdir(parents=True, exist_ok=True)
-        for stem in STEMS:
-            draw(person, stem, rng)[0].save(place / f"{stem}.jpg", quality=92)
-    images = folder / "eval" / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, (person, rng) in enumerate(people(test, seed + 1)):
-        for stem in STEMS:
-            name = f"{rng.bytes(8).hex()}.jpg"
-            draw(person, stem, rng)[0].save(images / name, quality=92)
-            mask = {"normal": 2, "incorrect_mask": 1}.get(stem, 0)
-            age = age_group(person.age, Labelling().age_limits)
-            label = int(Labelling().encode(mask=mask, gender=person.gender, age=age))
-            rows.append({"ImageID": name, "ans": label, "person": f"drawn{number:04d}"})
-    rows.sort(key=lambda row: row["ImageID"])
+    (folder / "train" / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "eval" / "images").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(cpu_count()) as pool:  # each person has a generator of their own: in any order the same
+        list(pool.map(lambda one: _draw_train(folder / "train", *one), enumerate(people(train, seed))))
+        rows = list(pool.map(lambda one: _draw_test(folder / "eval", *one), enumerate(people(test, seed + 1))))
+    rows = sorted((row for rows_of_one in rows for row in rows_of_one), key=lambda row: row["ImageID"])
     _write_csv(folder / "eval" / "info.csv", ["ImageID", "ans"], [{**row, "ans": 0} for row in rows])
     _write_csv(folder / "eval_truth.csv", ["ImageID", "ans", "person"], rows)  # last: with it the set is whole
+
+
+def _draw_train(folder: Path, number: int, drawn: tuple[Person, np.random.Generator]) -> None:
+    person, rng = drawn
+    place = folder / "images" / f"{number + 1:06d}_{GENDERS[person.gender]}_Drawn_{person.age}"
+    place.mkdir(exist_ok=True)
+    for stem in STEMS:
+        draw(person, stem, rng)[0].save(place / f"{stem}.jpg", quality=92)
+
+
+def _draw_test(folder: Path, number: int, drawn: tuple[Person, np.random.Generator]) -> list[dict]:
+    """The rows of the right answers of one person."""
+    person, rng = drawn
+    rows = []
+    for stem in STEMS:
+        name = f"{rng.bytes(8).hex()}.jpg"
+        draw(person, stem, rng)[0].save(folder / "images" / name, quality=92)
+        mask = {"normal": 2, "incorrect_mask": 1}.get(stem, 0)
+        age = age_group(person.age, Labelling().age_limits)
+        label = int(Labelling().encode(mask=mask, gender=person.gender, age=age))
+        rows.append({"ImageID": name, "ans": label, "person": f"drawn{number:04d}"})
+    return rows
 
 
 def check_only_drawn(folder: Path) -> None:
@@ -308,8 +327,8 @@ def _write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the data set goes")
-    parser.add_argument("--train", type=int, default=120, help="people to train on")
-    parser.add_argument("--test", type=int, default=40, help="people to predict")
+    parser.add_argument("--train", type=int, default=200, help="people to train on")
+    parser.add_argument("--test", type=int, default=500, help="people to predict")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     check_only_drawn(options.folder)

@@ -2,7 +2,8 @@
 
     bash training.sh && python docs/demo_result.py demo_run
 
-The left panel shows held-out people, whose scores chose soups and weights; the right one people who chose nothing.
+The first panel shows held-out people, whose scores chose soups and weights; the second one people who chose nothing;
+the third one what these say of the difference to the best single model.
 """
 
 import os
@@ -10,29 +11,44 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
-from utils.data.submissions import match, read_submission
+from utils.data.submissions import CLASS_IDS, match, read_submission
+from utils.evaluation.manifest import (
+    AUTO_ENSEMBLE,
+    BEST_SINGLE,
+    HARD_VOTE,
+    SOFT_VOTE,
+    SOUP,
+    WEIGHTED,
+    read_manifest,
+)
 from utils.evaluation.results import latest_rows, score_submissions
+from utils.evaluation.scores import Gain, paired_gain
 
 TRUTH, FACES = Path("data/eval_truth.csv"), 7
-WAYS = {  # in the picture: the kind of a row of scores, and the pattern of the submission's file
-    "best single model": ("ingredient", "output_demo_seed42_i*.csv"),
-    "greedy soup": ("greedy soup", "output_demo_seed42_*_greedysoup_num?.csv"),
-    "soup + age specialist": ("weighted", "output_demo_seed42_*_greedysoup_num*_WE_*.csv"),
-    "soft vote": ("soft vote", "output_demo_seed42_*_greedysoup_num*_SV_*.csv"),
-    "hard vote": ("hard vote", "hard_voting_demo.csv"),
-    "auto ensemble": ("auto ensemble", "output_demo_auto.csv"),
-}
+WAYS = (BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE, HARD_VOTE, AUTO_ENSEMBLE)  # of making a submission
+COLOURS = {"macro_f1": ("#0072b2", "#9bbdd6"), "accuracy": ("#b35c00", "#e6c49c")}  # of a score, of its interval
 
 
-def draw_faces(axes, files: list[Path]) -> None:
+def gains_over_first(files: list[Path]) -> list[dict[str, Gain]]:
+    """What each submission scores above the first one, on the same resamplings of people."""
+    truth = read_submission(TRUTH)
+    persons = np.array([row[truth.columns.index("person")] for row in truth.rows])
+    given = [read_submission(file) for file in files]
+    preds = [one.answers[match(one, truth.ids, TRUTH)] for one in given]
+    return [paired_gain(truth.answers, one, preds[0], persons, len(CLASS_IDS)) for one in preds]
+
+
+def draw_faces(axes, voted: Path) -> None:
     """One test person after the other, with the vote's answer: blue where it is right, orange where it is wrong."""
-    truth, vote = read_submission(TRUTH), read_submission(files[list(WAYS).index("hard vote")])
+    truth, vote = read_submission(TRUTH), read_submission(voted)
     answers = vote.answers[match(vote, truth.ids, TRUTH)]
     rows_of = {}
     for k, row in enumerate(truth.rows):
@@ -49,13 +65,27 @@ def draw_faces(axes, files: list[Path]) -> None:
 
 def draw_scores(axis, rows: list[dict], title: str) -> None:
     """Macro-F1 of each way with its interval."""
+    colour, pale = COLOURS["macro_f1"]
     for y, row in enumerate(rows):
-        axis.plot(row["macro_f1_interval"], (y, y), color="#9bbdd6", linewidth=4, solid_capstyle="butt")
-        axis.plot(row["macro_f1"], y, "o", color="#0072b2")
+        axis.plot(row["macro_f1_interval"], (y, y), color=pale, linewidth=4, solid_capstyle="butt")
+        axis.plot(row["macro_f1"], y, "o", color=colour)
         axis.annotate(f"{row['macro_f1']:.3f}", (row["macro_f1"], y), (0, 6), textcoords="offset points", ha="center")
-    axis.set(xlim=(0.4, 0.95), ylim=(len(rows) - 0.5, -0.7), title=title, xlabel="macro-F1, bar: 95 % over people")
-    axis.set_yticks(range(len(WAYS)), WAYS)
-    axis.grid(axis="x", alpha=0.3)
+    axis.set_title(title, fontsize=10)
+    axis.set(xlabel="macro-F1, bar: 95 % over people")
+
+
+def draw_gains(axis, rows: list[dict[str, Gain]], title: str) -> None:
+    """What each way but the first scores above the first, by both metrics, with its interval."""
+    axis.axvline(0, color="#555555", linewidth=1)
+    for (metric, (colour, pale)), shift in zip(COLOURS.items(), (-0.14, 0.14), strict=True):
+        for y, gains in enumerate(rows[1:], 1):
+            gain = gains[metric]
+            axis.plot((gain.low, gain.high), (y + shift, y + shift), color=pale, linewidth=4, solid_capstyle="butt")
+            label = METRICS[metric].title if y == 1 else None
+            axis.plot(gain.difference, y + shift, "o", markersize=4, color=colour, label=label)
+    axis.legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
+    axis.set_title(title, fontsize=10)
+    axis.set(xlabel="difference, bar: 95 % over people")
 
 
 def main() -> None:
@@ -63,18 +93,27 @@ def main() -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    scores = latest_rows("demo")
-    held_out = [next(row for row in scores if row["kind"] == kind) for kind, _ in WAYS.values()]
-    files = [min(Path("output").glob(pattern)) for _, pattern in WAYS.values()]
+    manifest = read_manifest("demo")
+    scores = latest_rows(manifest)
+    kinds = {BEST_SINGLE: "ingredient", SOUP: f"{manifest.recommended} soup", WEIGHTED: "weighted"}
+    held_out = [next(row for row in scores if row["kind"] == kinds.get(way, way)) for way in WAYS]
+    files = [Path(manifest.submissions[way]) for way in WAYS]
     tested, _ = score_submissions(TRUTH, files)
 
     plt.rcParams["font.size"] = 9
-    figure = plt.figure(figsize=(9.6, 5), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(2, 3))
-    draw_faces(above.subplots(1, FACES), files)
-    left, right = below.subplots(1, 2, sharey=True)
-    draw_scores(left, held_out, f"{held_out[0]['persons']} held-out people: they chose the soup")
-    draw_scores(right, tested, f"{tested[0]['persons']} other people: they chose nothing")
+    figure = plt.figure(figsize=(10, 5.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(2, 3.2))
+    draw_faces(above.subplots(1, FACES), files[WAYS.index(HARD_VOTE)])
+    chose, new, over = below.subplots(1, 3, sharey=True)
+    chose.set(ylim=(len(WAYS) - 0.5, -0.8))
+    names = [f"{manifest.recommended} soup" if way == SOUP else way for way in WAYS]
+    chose.set_yticks(range(len(WAYS)), names)
+    new.sharex(chose)
+    draw_scores(chose, held_out, f"{held_out[0]['persons']} held-out people")
+    draw_scores(new, tested, f"{tested[0]['persons']} people who chose nothing")
+    draw_gains(over, gains_over_first(files), f"the same people: minus {BEST_SINGLE}")
+    for axis in (chose, new, over):
+        axis.grid(axis="x", alpha=0.3)
     figure.savefig(HERE / "demo_result.png", dpi=100)
     with Image.open(HERE / "demo_result.png", formats=("PNG",)) as picture:  # a palette keeps it small
         small = picture.convert("RGB").quantize(256)

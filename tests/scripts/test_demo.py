@@ -49,6 +49,12 @@ def test_more_people_leave_the_first_ones_as_they_are():
     assert [person for person, _ in drawn.people(3, seed=6)] != [person for person, _ in few]
 
 
+def test_the_tower_has_seen_nobody_of_the_demo():
+    drawings = [(train_tower.PEOPLE, train_tower.SEED), (600, 0), (1500, 1)]  # the demo's seeds are 0 and 1
+    everyone = [person for count, seed in drawings for person, _ in drawn.people(count, seed)]
+    assert len(set(everyone)) == sum(count for count, _ in drawings)
+
+
 def test_the_layout_is_the_competitions(data):
     photographs = read_photographs(data)
     assert len(photographs) == 84

@@ -1,19 +1,13 @@
-"""The sweep: its grid, its shares, its failures, with a stand-in for `accelerate`; and the demo as a user gets it."""
+"""The sweep: its grid, its shares, its failures, with a stand-in for `accelerate`."""
 
-import contextlib
-import csv
 import os
 import pty
 import re
-import shutil
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, files
 
 
 def runs(calls):
@@ -277,75 +271,24 @@ def test_every_stage_that_chooses_does_so_by_one_metric(sweep, env, metric):
     assert all(f" --metric {metric}" in call for call in calls)
 
 
-def demo(**env):
-    """`bash training.sh` with no data: the process."""
-    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.Popen(
-        ["bash", str(REPOSITORY / "training.sh")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**inherited, "PATH": path, **env},
-    )
+NO_ARTIST = """#!/usr/bin/env bash
+[[ "$1" == */demo/faces.py ]] || exec {python} "$@"
+echo "faces.py ${{*:2}}" >> "$CALLS"
+mkdir -p "$2" && touch "$2/eval_truth.csv"
+"""
 
 
-def kill_when(process, reached, timeout=300):
-    """`kill -9` the process and all its descendants as soon as `reached()`."""
-    until = time.monotonic() + timeout
-    while not reached():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.communicate()
-
-
-@pytest.mark.slow
-def test_the_demo_and_the_same_killed_three_times_end_in_the_same_files(tmp_path):
-    small = {"INDICES": "0 1", "EPOCHS": "1"}
-    done, broken = tmp_path / "whole", tmp_path / "broken"
-    done.mkdir()
-    os.chdir(done)
-    process = demo(**small)
-    told, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, told
-    for name in ("hard_voting_demo.csv", "output_demo_auto.csv"):
-        with open(f"demo_run/output/{name}") as file:
-            assert len(list(csv.DictReader(file))) == 280
-    assert re.match(
-        r"hand in output/\S+\.csv: .*the .* has the best macro-F1 on \d+ held-out people", told.splitlines()[-1]
-    )
-
-    for kept in ("data", "model/Age_demo_seed42_i0_epoch1.pt", "logs"):  # what the stages left out would make
-        target = broken / "demo_run" / kept
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = done / "demo_run" / kept
-        shutil.copytree(source, target, ignore=no_logits) if source.is_dir() else shutil.copy(source, target)
-    os.chdir(broken)
-    stages = {**small, "STAGES": "finetune soup inference vote"}
-    for reached in (
-        lambda: Path("demo_run/model/demo_seed42_i0_epoch1.pt").is_file(),  # index 1 is being trained
-        lambda: list(Path("demo_run/model").glob("*uniformsoup*")),  # the greedy soup is being made
-        lambda: list(Path("demo_run/output").glob("output_*.csv")),  # the second prediction is under way
-    ):
-        kill_when(demo(**stages), reached)
-    process = demo(**stages)
-    told, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, told
-    assert not [path for path in files() if path.endswith(".tmp")]
-    assert not list(Path("demo_run/model/states").iterdir())
-    for folder in ("model", "output"):
-        made, expected = (
-            {path.name: path for path in sorted((root / "demo_run" / folder).glob("*.*"))} for root in (broken, done)
-        )
-        assert made.keys() == expected.keys()
-        for name, path in made.items():
-            assert path.read_bytes() == expected[name].read_bytes(), name
-
-
-def no_logits(folder, names):
-    """For `copytree`: all but the cached logits."""
-    return {"logits"} & set(names)
+def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path):
+    (tmp_path / "data").rmdir()
+    (tmp_path / "tools" / "python").write_text(NO_ARTIST.format(python=sys.executable))
+    (tmp_path / "tools" / "python").chmod(0o755)
+    result, calls = sweep(STAGES="finetune")
+    assert result.returncode == 0, result.stderr
+    assert calls[0] == "faces.py data"
+    assert runs(calls[1:]) == [("finetune.py", 42, i) for i in range(4)]
+    assert " --val-ratio 0.5 " in calls[1]
+    _, calls = sweep("--val-ratio", "0.3", STAGES="finetune")
+    assert runs(calls) == [("finetune.py", 42, i) for i in range(4)]
+    assert calls[0].endswith(" --val-ratio 0.3")  # the last one counts
+    _, calls = sweep(STAGES="finetune", FOLDS="2")
+    assert "--val-ratio" not in calls[0]  # folds say who is held out
