@@ -1,5 +1,6 @@
 """The doctor tells far ingredients from near ones, and says what to do."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -30,6 +31,9 @@ def test_near_ingredients_have_no_barrier_and_the_start_is_measured(trained, fac
     soup(faces, "--greedy-soup", "--start-from", pretrained / "model_0.pt")
     assert "doctor: 3 ingredients with the same tensors, classes and preprocessing" in report()
     assert "no barrier" in report()
+    assert re.search(
+        r"doctor: 6 people: the standard error of accuracy is 0\.[01]\d\d, that of the difference", report()
+    )
     assert "distance from the start" in report()
     assert "cosine between their differences from it" in report()
 

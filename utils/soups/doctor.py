@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.evaluation.scores import cross_entropies
+from utils.base.metrics import METRICS
+from utils.evaluation.scores import bootstrap_scores, cross_entropies
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
 from utils.soups.evaluator import Evaluator
@@ -17,7 +18,8 @@ BARRIER = 0.05  # nats that the loss halfway may lie above the mean of the ends
 
 
 def examine(evaluator: Evaluator) -> list[str]:
-    """What the ingredients have in common and whether they average well, one line each; the verdict comes last.
+    """What the ingredients have in common, how small a difference these people can tell, and whether the ingredients
+    average well, one line each; the verdict comes last.
 
     `checkpoints.check_same_kind` has passed. If the evaluator has a start: the length of each ingredient's difference
     from it and the cosines between these, over all weights. The verdict compares the loss of the two best ingredients
@@ -28,6 +30,7 @@ def examine(evaluator: Evaluator) -> list[str]:
     if evaluator.start is not None:
         lines += _task_vectors(evaluator)
     if len(ingredients) > 1:
+        lines.append(_standard_errors(evaluator))
         first, second = (ingredients[k].name for k in evaluator.order[:2])
         ends, halfway = losses_between(evaluator)
         verdict = "no barrier" if halfway <= np.mean(ends) + BARRIER else "a BARRIER: their average will not do"
@@ -37,6 +40,19 @@ def examine(evaluator: Evaluator) -> list[str]:
             f"{verdict}"
         )
     return lines
+
+
+def _standard_errors(evaluator: Evaluator) -> str:
+    """How unsure scores are: the deviation over resampled people of the best ingredient's, and of the difference."""
+    metric, persons = evaluator.metric_name, evaluator.held_out.persons[evaluator.positions]
+    best, other = (
+        bootstrap_scores(evaluator.labels, evaluator.logits[k], persons, evaluator.logits[k].shape[1])[metric]
+        for k in evaluator.order[:2]
+    )
+    return (
+        f"{len(np.unique(persons))} people: the standard error of {METRICS[metric].title} is {best.std():.3f}, that of "
+        f"the difference between the two best ingredients {(best - other).std():.3f}"
+    )
 
 
 def _family(ingredients: Sequence[Checkpoint]) -> str:
