@@ -3,8 +3,8 @@
     python benchmarks/kill_search.py --data-location faces --model-location model
 
 Runs `main.py --recipe greedy-replacement` once in peace, then again from nothing, killing it with SIGKILL ten times at
-random moments between its start and its end. The sweep may be one of folds. Compared are the journal, byte by byte, and
-the digest of the soup.
+random moments between its start and its end. Compared are the journal, byte by byte, and the digest of the soup. The
+sweep may be one of folds.
 """
 
 import os

@@ -100,7 +100,7 @@ def in_peace(sweep, faces, tmp_path_factory):
 def test_a_search_over_folds_that_is_killed_again_and_again_decides_the_same(sweep, faces, in_peace):
     from_the_start(sweep)
     kills = 0
-    while killed_after(30, faces):
+    while killed_after(60, faces):
         kills += 1
         assert kills < 6
     assert kills

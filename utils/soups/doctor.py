@@ -43,7 +43,7 @@ def examine(evaluator: Evaluator) -> list[str]:
 
 
 def _standard_errors(evaluator: Evaluator) -> str:
-    """How unsure scores are: the deviation over resampled people of the best ingredient's, and of the difference."""
+    """How unsure scores are: the deviation over resampled people of the best, and of the next one behind it."""
     metric, persons = evaluator.metric_name, evaluator.held_out.persons[evaluator.positions]
     best, other = (
         bootstrap_scores(evaluator.labels, evaluator.logits[k], persons, evaluator.logits[k].shape[1])[metric]
