@@ -49,9 +49,10 @@ def _standard_errors(evaluator: Evaluator) -> str:
         bootstrap_scores(evaluator.labels, evaluator.logits[k], persons, evaluator.logits[k].shape[1])[metric]
         for k in evaluator.order[:2]
     )
+    title, people = METRICS[metric].title, len(np.unique(persons))
     return (
-        f"{len(np.unique(persons))} people: the standard error of {METRICS[metric].title} is {best.std():.3f}, that of "
-        f"the difference between the two best ingredients {(best - other).std():.3f}"
+        f"{people} people: the standard error of {title} is {best.std():.3f}, that of the difference between the two "
+        f"best ingredients {(best - other).std():.3f}"
     )
 
 
