@@ -162,7 +162,8 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
         check_unseen(split, checkpoint.split, photographs, checkpoint.name)
     if not len(split.held_out):
         raise InputError(
-            "trained on everyone (--val-ratio 0): nobody is left to score on; --val-ratio None scores on everyone"
+            "trained on everyone (--val-ratio 0 or --fold all): nobody is left to score on; --val-ratio None scores on "
+            "everyone"
         )
     return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
 
@@ -256,7 +257,9 @@ def check_unseen(split: Split, record: dict | None, photographs: Photographs, mo
     unit_of = photographs.persons if record["by"] == "person" else photographs.ids
     seen = np.intersect1d(unit_of[split.held_out], unit_of[trained])
     if len(seen) and not record["held_out_ids"]:
-        raise InputError(f"{model} was trained on everyone (--val-ratio 0): nobody is left to score it on")
+        raise InputError(
+            f"{model} was trained on everyone (--val-ratio 0 or --fold all): nobody is left to score it on"
+        )
     if len(seen):
         raise InputError(
             f"{model} was trained on {len(seen)} of the {'people' if record['by'] == 'person' else 'images'} "

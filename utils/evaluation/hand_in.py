@@ -6,7 +6,7 @@ from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
-from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, REFIT, SOUP, WEIGHTED, Manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, OVER_FOLDS, REFIT, SOUP, WEIGHTED, Manifest
 from utils.evaluation.results import latest_rows, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
@@ -24,7 +24,9 @@ def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
     found, first = [], {}
     for way, file in manifest.submissions.items():
         path = Path(file)
-        row = voted if way == HARD_VOTE else by_model.get(path.stem.removeprefix("output_"))
+        model = path.stem.removeprefix("output_")
+        model = model.removesuffix("_folds") if way.endswith(OVER_FOLDS) else model
+        row = voted if way == HARD_VOTE else by_model.get(model)
         if row and way != HARD_VOTE and not _of_scored_weights(path, row):
             row = "scored with other weights"
         row = manifest.changed(way) or row or "not scored"
@@ -44,9 +46,10 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
     """The file to hand in, and why in one sentence; None when none was scored.
 
     It is the auto ensemble, unless by `metric` the intervals of held-out people set it below the best; without one it
-    is the soup under the same condition, which was recommended for a `reason`; else the file that scores best.
+    is the soup under the same condition, which was recommended for a `reason`; else the file that scores best. What
+    the models of all folds predict has the score of their average, for many times the inference, and is not named.
     """
-    scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict)]
+    scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict) and not way.endswith(OVER_FOLDS)]
     if not scored:
         return None
     sign, title, interval = METRICS[metric].sign, METRICS[metric].title, f"{metric}_interval"
@@ -104,7 +107,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
-        scores = scores[::-1] if way in nothing_chosen(manifest) else scores
+        scores = scores[::-1] if way.removesuffix(OVER_FOLDS) in nothing_chosen(manifest) else scores
         if way == SOUP and (nested := nested_row(manifest)) and metric in nested:
             scores[1] = with_interval(nested, metric)
         if scored_on_new_people:
