@@ -196,7 +196,7 @@ class Told:
     """Held-out photographs of a fold whose models predict what the table says."""
 
     def __init__(self, photographs, rows, predicted):
-        self.accelerator, self.labelling, self.preprocessing = None, Labelling(), {}
+        self.accelerator, self.labelling, self.preprocessing, self.images_digest = None, Labelling(), {}, ""
         self.rows, self.ids, self.persons = rows, photographs.ids[rows], photographs.persons[rows]
         self.labels, self.predicted = photographs.labels(self.labelling)[rows], predicted[rows]
 

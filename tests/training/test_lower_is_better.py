@@ -10,7 +10,7 @@ from conftest import TOWER, checkpoint_record, soup, train
 import optuna_script
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
 from utils.models.clip import CLIPClassifier
-from utils.models.sweeps import keep_top
+from utils.models.keep_top import keep_top
 from utils.training import studies
 from utils.training.history import save_history
 from utils.training.resume_state import Progress

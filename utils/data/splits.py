@@ -162,8 +162,8 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
         check_unseen(split, checkpoint.split, photographs, checkpoint.name)
     if not len(split.held_out):
         raise InputError(
-            "trained on everyone (--val-ratio 0 or --fold all): nobody is left to score on; --val-ratio None scores on "
-            "everyone"
+            "trained on everyone (--val-ratio 0 or --fold all): nobody is left to score on; --val-ratio None scores "
+            "on everyone"
         )
     return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
 
