@@ -168,7 +168,8 @@ if wanted soup; then
     stage main.py plain "${soups[@]}"
 fi
 if wanted refit && [[ -n "$FOLDS" ]]; then
-    read -r -d '' -a runs < <(told members) || true
+    members="$(told members)"
+    read -r -d '' -a runs <<<"$members" || true
     side_by_side "refit on everyone"
     must main.py plain "${soups[@]}"
 fi
@@ -186,7 +187,7 @@ if wanted summary; then
     python "$HERE/summary.py" --name "$NAME" ${TRUTH:+--truth "$TRUTH"}
 fi
 
-if ((ROUNDS > 1)); then # the soup is the start of another sweep: a quarter of the epochs, half the learning rate
+if ((ROUNDS > 1)) && wanted soup; then # the soup is the start of another sweep: a quarter of the epochs, half the learning rate
     MODEL="$MODEL_LOCATION/$(told soup)"
     NAME="${NAME}_round2"
     EPOCHS="$(((EPOCHS + 3) / 4))"

@@ -60,3 +60,19 @@ def test_a_second_round_has_half_the_learning_rate(arguments, half):
     code = f'HERE=. stages=() runs=(); source "{REPOSITORY}/utils/jobs.sh"; half_of_lr {arguments}'
     result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert result.stdout == half, result.stderr
+
+
+@pytest.mark.parametrize("stages", ["soup refit", "refit"])
+def test_a_refit_without_a_scored_sweep_is_one_error(sweep, stages):
+    result, calls = sweep(FOLDS="3", STAGES=stages, NAME="unknown")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert calls == []
+
+
+def test_the_tasks_of_an_array_begin_no_second_round(sweep):
+    result, calls = sweep(INDICES="0", ROUNDS="2", STAGES="finetune")
+    assert result.returncode == 0, result.stderr
+    assert "second round" not in result.stdout
+    assert len(calls) == 1

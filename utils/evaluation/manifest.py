@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from utils.base.errors import InputError
+from utils.base.errors import InputError, run_script
 from utils.base.files import LOGS, sha256_of, write_text
 from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
@@ -81,8 +81,12 @@ def manifest_file(name: str) -> Path:
 def tell(argv: list[str]) -> None:
     """Print for training.sh the `soup` of a sweep, or the `members` that are to be trained on everyone."""
     name, what = argv
-    manifest = read_manifest(name)
-    print(manifest.soup if what == "soup" else " ".join(f"{run}:{ALL_FOLDS}" for run in manifest.members))
+
+    def say() -> None:
+        manifest = read_manifest(name)
+        print(manifest.soup if what == "soup" else " ".join(f"{run}:{ALL_FOLDS}" for run in manifest.members))
+
+    run_script(say)
 
 
 def read_manifest(name: str) -> Manifest:
