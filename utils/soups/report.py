@@ -19,6 +19,7 @@ from utils.soups.recipes import Soup
 from utils.soups.saved import SavedSoup
 
 HOW = "members", "ensemble", "looked_at", "gain_on_others"  # of a soup's row: how it came about
+AS_THE_SOUP = "trained on everyone: the scores are the soup's"
 FEW = 3  # ingredients that get a line each on the terminal
 
 
@@ -60,6 +61,8 @@ def soup_lines(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) ->
         row, members = book.rows[one.checkpoint.path.name], str(len(one.soup.mixture.members))
         nested = str(one.nested.gains[metric]) if one.nested else ""
         cells.append((one.soup.recipe, members, *_scores_of(row, shown), str(one.gains[metric]), nested))
+        if one.refit:
+            cells.append((f"{one.soup.recipe} refit", members, *_scores_of(row, shown), AS_THE_SOUP, ""))
     return aligned(cells if any(one.nested for one in saved) else [row[:-1] for row in cells])
 
 
@@ -199,6 +202,10 @@ def recipe_table(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) 
         gain = str(_gain_on_others(row, metric) or "")
         took = averaged, str(row.get("looked_at", "")), seconds.get(recipe, ""), gain
         cells.append((recipe, str(row.get("members", "")), *_scores_of(row, shown), *took, file))
+        refit = next((one.refit.path.name for one in saved if one.refit and one.soup.recipe == recipe), None)
+        if refit:
+            members = str(row.get("members", ""))
+            cells.append((f"{recipe} refit", members, *_scores_of(row, shown), "", "0", "", AS_THE_SOUP, refit))
     images = len(evaluator.labels)
     people = f"chosen and scored by {metric} on the same {images} images of {book.people}"
     return "\n".join([people, *aligned(cells), *filter(None, [verdict(evaluator, book)])])
