@@ -175,7 +175,7 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     # Ingredients
     journals = files.LOGS / "journals"
     evaluator = Evaluator(held_out, ingredients, options.metric, journals, start, budget=options.budget)
-    book = score_ingredients(evaluator, inputs)
+    book = score_ingredients(evaluator, inputs, brief=len(recipes) > 1)
 
     # Soups
     checks = check_ingredients(evaluator) if recipes else []
@@ -189,8 +189,8 @@ def make_soups(options: Options, recipes: list[str]) -> dict[str, dict]:
     return book.scores
 
 
-def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
-    """The book of scores, with those of each ingredient in it."""
+def score_ingredients(evaluator: Evaluator, inputs: SoupInputs, brief: bool) -> ScoreBook:
+    """The book of scores, with those of each ingredient in it; `brief` where a table of soups will tell the best."""
     from utils.evaluation.alarms import alarm_lines
     from utils.evaluation.results import ScoreBook
     from utils.soups.report import ingredient_lines
@@ -201,7 +201,9 @@ def score_ingredients(evaluator: Evaluator, inputs: SoupInputs) -> ScoreBook:
     book.add_expected(evaluator.logits)
     classes = evaluator.held_out.labelling.classes
     alarms = alarm_lines(evaluator.labels, evaluator.logits, classes, evaluator.metric_name)
-    for line in [*ingredient_lines(book, evaluator.metric_name), *alarms]:
+    for line in ingredient_lines(book, evaluator.metric_name):
+        log.log(logging.DEBUG if brief else logging.INFO, line)
+    for line in alarms:
         log.info(line)
     return book
 

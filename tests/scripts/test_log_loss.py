@@ -72,7 +72,8 @@ def test_the_file_to_hand_in_is_compared_by_macro_f1_where_a_vote_has_no_log_los
     assert chosen["metric"] == "log_loss"
     plain = next(row for row in rows if row["kind"] == "auto ensemble")
     assert plain["log_loss"] == pytest.approx(chosen["log_loss"]["with temperature"], abs=1e-6)
-    tuned = json.loads(Path(f"logs/ensemble_{SOUP}_WE_{AGE}.json").read_text())
+    chosen_soup = Path(read_manifest("finetune_cp").soup).stem
+    tuned = json.loads(Path(f"logs/ensemble_{chosen_soup}_WE_{AGE}.json").read_text())
     assert tuned["tuned"]["log_loss"] <= rows[0]["log_loss"]  # the weight may be zero
     infer(faces, "--sweep", "finetune_cp")
     hard_voting.run(hard_voting.parser().parse(["--sweep", "finetune_cp"]))

@@ -12,7 +12,12 @@ DETAILS = {  # of each call, what only the log file tells
     "greedy soup": ("accepted finetune_cp", "averaged log-probabilities of all 3: accuracy", "looked at | seconds"),
     "two soups": ("0.3333 of finetune_cp", "greedy chosen on 3 people", "looked at | seconds"),
     "model": ("mask     not_worn", "class    worn, male, under 30", "age      60 and over"),
-    "ensemble": ("pairwise disagreement", "half 20: +[", "bias chosen without each fold", "accuracy of the ensemble"),
+    "ensemble": (
+        "pairwise disagreement",
+        "half 20: +[",
+        "bias chosen without each fold",
+        "gain in accuracy over the best",
+    ),
 }
 CALLS = {
     "greedy soup": lambda faces, *extra: soup(faces, "--greedy-soup", *extra),

@@ -11,7 +11,7 @@ import hard_voting
 import summary
 from utils.base.errors import InputError
 from utils.evaluation.hand_in import submission_rows
-from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOFT_VOTE, WEIGHTED, read_manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, GREEDY, HARD_VOTE, SOFT_VOTE, WEIGHTED, read_manifest
 from utils.evaluation.manifest import SOUP as SOUP_ALONE
 from utils.models.checkpoints import read_checkpoint
 
@@ -33,12 +33,14 @@ def test_a_sweep_submits_in_one_call_what_single_calls_write(trained, faces, mon
     validate(faces, "--sweep", NAME)
     best = best_single()
     written = infer(faces, "--sweep", NAME, "--save-probs")
-    assert list(written) == [BEST_SINGLE, SOUP_ALONE, WEIGHTED, SOFT_VOTE, AUTO_ENSEMBLE]
+    assert list(written) == [BEST_SINGLE, SOUP_ALONE, GREEDY, WEIGHTED, SOFT_VOTE, AUTO_ENSEMBLE]
+    chosen = SOUP.replace("greedy", "uniform")  # six people cannot tell the greedy soup from it
     single = {
         BEST_SINGLE: ["--model-name", best],
-        SOUP_ALONE: ["--model-name", SOUP],
-        WEIGHTED: ["--model-name", SOUP, "--weighted-ensemble", AGE],
-        SOFT_VOTE: ["--model-name", SOUP, "--soft-voting", best],
+        SOUP_ALONE: ["--model-name", chosen],
+        GREEDY: ["--model-name", SOUP],
+        WEIGHTED: ["--model-name", chosen, "--weighted-ensemble", AGE],
+        SOFT_VOTE: ["--model-name", chosen, "--soft-voting", best],
         AUTO_ENSEMBLE: ["--ensemble", f"logs/ensemble_{NAME}_auto.json"],
     }
     for way, arguments in single.items():

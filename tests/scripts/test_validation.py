@@ -190,7 +190,7 @@ def test_the_summary_tells_of_every_model_and_scores_submissions(trained, faces,
     held_out, test = capsys.readouterr().out.strip().split("\n\n")  # one submission, so nothing to compare
     kinds = [line[:23].strip() for line in held_out.splitlines()[1:]]
     ensembles = ["soft vote", "age specialist", "weighted", "hard vote"]
-    assert kinds == ["ingredient"] * 3 + ["uniform soup", "greedy soup", "ensemble", *ensembles]
+    assert kinds == ["ingredient"] * 3 + ["expected single", "uniform soup", "greedy soup", "ensemble", *ensembles]
     scores = [float(line.split("accuracy ")[1].split()[0]) for line in held_out.splitlines()[1:4]]
     assert scores == sorted(scores, reverse=True)
     assert "accuracy 1.000 [1.000, 1.000]" in test.splitlines()[1]

@@ -73,14 +73,14 @@ def early(table: Table, name: str, batch_size: int, batches: int) -> tuple[list[
 @pytest.mark.parametrize("name", METRICS)
 def test_ten_thousand_tables_are_decided_as_by_brute_force_ties_included(name):
     accepted = ties = 0
-    for seed in range(10_000):
+    for seed in range(2_500):  # and so many for each of four metrics
         table = Table(seed)
         expected = brute_force(table, METRICS[name])
         assert early(table, name, 1 + seed % 4, 1 + seed % 3)[0] == expected, seed
         accepted += len(expected) > 1
-        ties += seed < 2_000 and brute_force(table, METRICS[name], tie_wins=True) != expected
-    assert accepted > 1000  # the tables hold gains
-    assert ties > 200  # and, in the first fifth, ties that a weak comparison would take for gains
+        ties += seed < 500 and brute_force(table, METRICS[name], tie_wins=True) != expected
+    assert accepted > 250  # the tables hold gains
+    assert ties > 50  # and, in the first fifth, ties that a weak comparison would take for gains
 
 
 def test_one_by_one_no_rejection_by_accuracy_looks_further_than_the_deciding_error():

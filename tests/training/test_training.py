@@ -222,7 +222,7 @@ def test_the_first_run_that_fails_ends_them_all():
 def test_a_run_is_a_seed_and_an_index(run, capsys):
     with pytest.raises(SystemExit):
         finetune.parser().parse([f"--runs={run}"])
-    assert f"argument --runs: {run!r} is not of the form 42:0 (seed and index)" in capsys.readouterr().err
+    assert f"argument --runs: {run!r} is not of the form 42:0 or 42:0:3 (seed, index" in capsys.readouterr().err
 
 
 def test_a_fast_dev_run_leaves_no_checkpoint(faces, pretrained):

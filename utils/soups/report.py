@@ -20,7 +20,6 @@ from utils.soups.saved import SavedSoup
 
 HOW = "members", "ensemble", "looked_at", "gain_on_others"  # of a soup's row: how it came about
 AS_THE_SOUP = "trained on everyone: the scores are the soup's"
-FEW = 3  # ingredients that get a line each on the terminal
 
 
 def add_ensemble(book: ScoreBook, evaluator: Evaluator) -> None:
@@ -31,11 +30,11 @@ def add_ensemble(book: ScoreBook, evaluator: Evaluator) -> None:
 
 
 def ingredient_lines(book: ScoreBook, metric: str) -> list[str]:
-    """How the ingredients score: one line for each of a few, of more the best, the mean and the worst score."""
+    """How the ingredients score: a line of one, of several the best, the mean and the worst score."""
     rows = [row for row in book.ordered(metric) if row["kind"] == "ingredient"]
     expected = next(row for row in book.rows.values() if row["kind"] == EXPECTED)
-    if len(rows) <= FEW:
-        return [row_line(row, metric) for row in [*rows, expected]]
+    if len(rows) == 1:
+        return [row_line(rows[0], metric)]
     best, worst = (f"{row[metric]:.4f} ({row['model']})" for row in (rows[0], rows[-1]))
     return [f"{METRICS[metric].title}: best {best}, mean {expected[metric]:.4f}, worst {worst}"]
 
