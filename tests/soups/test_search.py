@@ -69,18 +69,17 @@ def early(table: Table, name: str, batch_size: int, batches: int) -> tuple[list[
     return [step.candidate for step in steps if step.accepted], outcomes, to_beat
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
-def test_ten_thousand_tables_are_decided_as_by_brute_force_ties_included(name):
+def test_tables_are_decided_as_by_brute_force_ties_included(name):
     accepted = ties = 0
-    for seed in range(2_500):  # and so many for each of four metrics
+    for seed in range(500):  # ten thousand of them, over folds: test_folded_search.py
         table = Table(seed)
         expected = brute_force(table, METRICS[name])
         assert early(table, name, 1 + seed % 4, 1 + seed % 3)[0] == expected, seed
         accepted += len(expected) > 1
-        ties += seed < 500 and brute_force(table, METRICS[name], tie_wins=True) != expected
-    assert accepted > 250  # the tables hold gains
-    assert ties > 50  # and, in the first fifth, ties that a weak comparison would take for gains
+        ties += brute_force(table, METRICS[name], tie_wins=True) != expected
+    assert accepted > 50  # the tables hold gains
+    assert ties > 50  # and ties that a weak comparison would take for gains
 
 
 def test_one_by_one_no_rejection_by_accuracy_looks_further_than_the_deciding_error():

@@ -46,11 +46,11 @@ class OutOfFold(Scored):
     def keep(self, weights_digest: str, logits: np.ndarray) -> None:
         """Nothing: the weights of a soup of all folds have seen everybody, and the logits are those of its parts."""
 
-    def row(self, kind: str, model: str, preds: np.ndarray) -> dict:
+    def row(self, kind: str, model: str, answers: np.ndarray) -> dict:
         """The row of scores, as in `Scored`; it says that these are an estimate, since the models that predict new
         people, averages over the folds, are not scored themselves.
         """
-        return super().row(kind, model, preds) | {"estimate": ESTIMATE}
+        return super().row(kind, model, answers) | {"estimate": ESTIMATE}
 
     def squares_at(self, positions: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8, the photographs at these positions."""
