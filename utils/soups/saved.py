@@ -14,7 +14,7 @@ from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.folded import everyone_split
-from utils.models.model_files import model_files
+from utils.models.model_files import Ingredient, model_files
 from utils.models.starts import fold_file
 from utils.soups.evaluator import Evaluator
 from utils.soups.nested import NestedGain
@@ -68,8 +68,12 @@ def save_refit(evaluator: Evaluator, soup: Soup, path: Path, people: str) -> Che
     """Write the average of the soup's recipe over models that were trained on everyone, with the weights of the soup;
     None where one of them is not there, and nothing is written.
     """
-    members = [_trained_on_everyone(one) for one in soup.mixture.members]
-    if len(soup.mixture.parts) == 1 or None in members:
+    if len(soup.mixture.parts) == 1:
+        return None
+    there = [file.place for file in model_files(path.parent, by_name=True) if not file.is_age_specialist]
+    everyone = [one for one in there if one and one.fold == ALL_FOLDS]
+    members = [_trained_on_everyone(one, everyone) for one in soup.mixture.members]
+    if None in members:
         return None
     mixture = Mixture.of(members, soup.mixture.weights)
 
@@ -82,12 +86,11 @@ def save_refit(evaluator: Evaluator, soup: Soup, path: Path, people: str) -> Che
     return read_checkpoint(path)
 
 
-def _trained_on_everyone(ingredient: Checkpoint) -> Checkpoint | None:
-    """The latest model of the same seed and index that holds out no fold."""
+def _trained_on_everyone(ingredient: Checkpoint, everyone: list[Ingredient]) -> Checkpoint | None:
+    """The latest model of the same seed and index among those that hold out no fold."""
     place = (ingredient.meta or {}).get("ingredient")
     if place is None:  # a start, or the models of several folds
         return None
-    there = [file.place for file in model_files(ingredient.path.parent) if not file.is_age_specialist]
-    asked = place["name"], place["seed"], place["i"], ALL_FOLDS, place.get("folds")
-    found = [one for one in there if one and (one.name, one.seed, one.i, one.fold, one.folds) == asked]
+    asked = place["name"], place["seed"], place["i"], place.get("folds")
+    found = [one for one in everyone if (one.name, one.seed, one.i, one.folds) == asked]
     return read_checkpoint(max(found, key=lambda one: one.epoch).path) if found else None
