@@ -1,6 +1,7 @@
 """What folds are worth: a sweep of a single split and a folded sweep of the same recipes, on people who chose nothing.
 
     python benchmarks/folds.py --single RUN --folds RUN --data faces --truth truth.csv [--rounds NAME ...]
+    python benchmarks/folds.py --single RUN --steps NAME ... --data faces --truth truth.csv
 
 Each RUN is a folder in which `training.sh` has run one sweep to its end, with the same recipes (`NAME` is told by
 `--single-name` and `--folds-name`); `--rounds` names further sweeps in the second folder. `truth.csv` has the columns
@@ -8,6 +9,9 @@ Each RUN is a folder in which `training.sh` has run one sweep to its end, with t
 differences to the expected single model of the single split and to its best way; and for each recipe of the folded
 sweep the out-of-fold score against what its models score on new people. These two groups of people may differ in
 gender and age, so out-of-fold people are weighed as the others are mixed. Intervals are 95 % over people.
+
+The second command prints what more steps are worth: for each sweep of the single split, in the order given, the mean
+score of its models on the people of the truth, and what it gains over the sweep before.
 """
 
 import argparse
@@ -101,6 +105,22 @@ def on_new_people(options: argparse.Namespace, truth: Truth) -> None:
         print(f"| {way} | {' | '.join(cells)} |", flush=True)
 
 
+def steps(options: argparse.Namespace, truth: Truth) -> None:
+    """The table of sweeps that differ in their number of epochs."""
+    os.chdir(options.single)
+    print("| sweep | models | accuracy | macro-F1 | each | over the one before |\n|---|---|---|---|---|---|")
+    before: np.ndarray | None = None
+    for name in options.steps:
+        every = [predicted(one.path, options.data, truth) for one in find_sweep(Path("model"), name).ingredients]
+        row = truth.expected(every)
+        each = " ".join(f"{truth.score(answers)['macro_f1']:.3f}" for answers in every)
+        mean = resampled("macro_f1", truth.labels, every, truth.persons, np.ones(len(truth.labels)))
+        gain = "" if before is None else difference_told(mean - before)
+        cells = f"{len(every)}", with_interval(row, "accuracy"), with_interval(row, "macro_f1"), each, gain
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        before = mean
+
+
 def out_of_fold(options: argparse.Namespace, truth: Truth) -> None:
     """The second table."""
     os.chdir(options.folds)
@@ -122,10 +142,8 @@ def out_of_fold(options: argparse.Namespace, truth: Truth) -> None:
         for name in ("accuracy", "macro_f1", "balanced_accuracy"):
             there = resampled(name, held_out.labels, [preds], held_out.persons, weights)
             here = resampled(name, truth.labels, new, truth.persons, np.ones(len(truth.labels)))
-            difference = there - here
-            low, high = interval(difference[1:])
             print(f"| {recipe.path.stem} | {METRICS[name].title} | {there[0]:.3f} | {here[0]:.3f} | "
-                  f"{difference[0]:+.3f} [{low:+.3f}, {high:+.3f}] |", flush=True)  # fmt: skip
+                  f"{difference_told(there - here)} |", flush=True)  # fmt: skip
 
 
 def mixed_alike(held_out: OutOfFold, truth: Truth) -> np.ndarray:
@@ -158,10 +176,18 @@ def resampled(
     return total / len(every)
 
 
+def difference_told(samples: np.ndarray) -> str:
+    """A difference and its interval, of what `resampled` gives."""
+    low, high = interval(samples[1:])
+    return f"{samples[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--single", type=Path, required=True)
-    parser.add_argument("--folds", type=Path, required=True)
+    runs = parser.add_mutually_exclusive_group(required=True)
+    runs.add_argument("--folds", type=Path)
+    runs.add_argument("--steps", nargs="+", metavar="NAME")
     parser.add_argument("--single-name", default="single")
     parser.add_argument("--folds-name", default="folds")
     parser.add_argument("--rounds", nargs="*", default=[])
@@ -170,6 +196,8 @@ def main() -> None:
     parser.add_argument("--relabel", type=lambda text: Path(text).resolve())
     options = parser.parse_args()
     truth = Truth(options.truth)
+    if options.steps:
+        return steps(options, truth)
     on_new_people(options, truth)
     out_of_fold(options, truth)
 
