@@ -16,6 +16,7 @@ Rates are medians of three, with the smallest and the largest. Results: see docs
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -87,16 +88,16 @@ def cache(bench: Bench) -> Iterator[dict]:
 PARTS = {  # in this order: the function, and the seconds it needs at least on a GPU
     "machine": (machine, 10),
     "cache": (cache, 30),
-    "on the device": (gpu_training.on_device, 60),
+    "device": (gpu_training.on_device, 60),
     "profile": (gpu_training.profiled, 15),
-    "--compile": (gpu_training.compiled, 90),
+    "compile": (gpu_training.compiled, 90),
     "sources": (gpu_training.sources, 40),
     "evaluation": (gpu_models.evaluation, 30),
     "search": (gpu_models.search, 40),
     "inference": (gpu_models.predicting, 30),
     "resume": (gpu_models.resumed, 60),
-    "a whole run": (gpu_training.whole_run, 40),
-    "--compile, others": (gpu_training.compiled_others, 80),
+    "run": (gpu_training.whole_run, 40),
+    "compile-others": (gpu_training.compiled_others, 80),
 }
 
 
@@ -164,12 +165,14 @@ def run(options: argparse.Namespace) -> Report:
     stance = torch.compiler.set_stance("force_eager") if options.rehearse else contextlib.nullcontext()
     environment = mock.patch.dict(os.environ, {"ACCELERATE_USE_CPU": "true"} if options.rehearse else {})
     logging.disable(logging.INFO)
+    gc.freeze()  # what is imported already is garbage never: each collection looks at the rest alone
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), stance, environment:
             lay_out(sizes)
             torch.save(release_state(0, **sizes.tower), tower := str(Path(folder) / "model_0.pt"))
             run_parts(Bench(device, sizes, report, tower), options.parts)
     finally:
+        gc.unfreeze()
         logging.disable(logging.NOTSET)
     print(report.table())
     return report

@@ -98,9 +98,10 @@ class Bench:
     def let_go(self, accelerator: Accelerator | None = None) -> None:
         """Free what an earlier measurement took on the device, and count memory anew."""
         if accelerator:
-            accelerator.free_memory()
+            accelerator.free_memory()  # which collects garbage
             accelerator.gradient_accumulation_steps = 1
-        gc.collect()
+        else:
+            gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

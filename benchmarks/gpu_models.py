@@ -74,7 +74,7 @@ def evaluation(bench: Bench) -> Iterator[dict]:
 
 
 def search(bench: Bench) -> Iterator[dict]:
-    """Soups of random ingredients: seconds by part of scoring each, of the greedy search, and of averages of k best."""
+    """Soups of random ingredients: seconds by part of scoring each, of the greedy search, and of top-k."""
 
     def written() -> dict:
         return {"note": f"{len(ingredients(bench, bench.sizes.ingredients))} checkpoints"}
