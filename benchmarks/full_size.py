@@ -25,31 +25,33 @@ WIDTH, LAYERS, PATCH, SIZE, DIM = 768, 12, 32, 224, 512
 PEOPLE = 30  # 24 to train on: 168 images, ten steps of 16
 
 
-def release_state(seed: int) -> dict[str, torch.Tensor]:
-    """A random ViT-B/32 under the release's tensor names."""
+def release_state(
+    seed: int, width: int = WIDTH, layers: int = LAYERS, patch: int = PATCH, size: int = SIZE, dim: int = DIM
+) -> dict[str, torch.Tensor]:
+    """A random tower under the release's tensor names, ViT-B/32 unless told otherwise."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator) * 0.02
 
     state = {
-        "class_embedding": normal(WIDTH),
-        "positional_embedding": normal((SIZE // PATCH) ** 2 + 1, WIDTH),
-        "proj": normal(WIDTH, DIM),
-        "conv1.weight": normal(WIDTH, 3, PATCH, PATCH),
-        **{f"{norm}.weight": torch.ones(WIDTH) for norm in ("ln_pre", "ln_post")},
-        **{f"{norm}.bias": torch.zeros(WIDTH) for norm in ("ln_pre", "ln_post")},
+        "class_embedding": normal(width),
+        "positional_embedding": normal((size // patch) ** 2 + 1, width),
+        "proj": normal(width, dim),
+        "conv1.weight": normal(width, 3, patch, patch),
+        **{f"{norm}.weight": torch.ones(width) for norm in ("ln_pre", "ln_post")},
+        **{f"{norm}.bias": torch.zeros(width) for norm in ("ln_pre", "ln_post")},
     }
-    for layer in range(LAYERS):
-        shapes = {"attn.in_proj_weight": (3 * WIDTH, WIDTH), "attn.in_proj_bias": (3 * WIDTH,)}
-        shapes |= {"attn.out_proj.weight": (WIDTH, WIDTH), "attn.out_proj.bias": (WIDTH,)}
-        shapes |= {"mlp.c_fc.weight": (4 * WIDTH, WIDTH), "mlp.c_fc.bias": (4 * WIDTH,)}
-        shapes |= {"mlp.c_proj.weight": (WIDTH, 4 * WIDTH), "mlp.c_proj.bias": (WIDTH,)}
+    for layer in range(layers):
+        shapes = {"attn.in_proj_weight": (3 * width, width), "attn.in_proj_bias": (3 * width,)}
+        shapes |= {"attn.out_proj.weight": (width, width), "attn.out_proj.bias": (width,)}
+        shapes |= {"mlp.c_fc.weight": (4 * width, width), "mlp.c_fc.bias": (4 * width,)}
+        shapes |= {"mlp.c_proj.weight": (width, 4 * width), "mlp.c_proj.bias": (width,)}
         block = {name: normal(*shape) for name, shape in shapes.items()}
-        block |= {f"ln_{k}.weight": torch.ones(WIDTH) for k in (1, 2)}
-        block |= {f"ln_{k}.bias": torch.zeros(WIDTH) for k in (1, 2)}
+        block |= {f"ln_{k}.weight": torch.ones(width) for k in (1, 2)}
+        block |= {f"ln_{k}.bias": torch.zeros(width) for k in (1, 2)}
         state |= {f"transformer.resblocks.{layer}.{name}": tensor for name, tensor in block.items()}
-    head = {"classification_head.weight": normal(1000, DIM), "classification_head.bias": torch.zeros(1000)}
+    head = {"classification_head.weight": normal(1000, dim), "classification_head.bias": torch.zeros(1000)}
     return {f"model.visual.{name}": tensor for name, tensor in state.items()} | head
 
 
