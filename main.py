@@ -209,13 +209,12 @@ def score_ingredients(evaluator: Evaluator, inputs: SoupInputs, brief: bool) -> 
 
 
 def check_ingredients(evaluator: Evaluator) -> list[str]:
-    """What the doctor says of the ingredients; the terminal gets the verdict, its last line."""
+    """What the doctor says of the ingredients; the terminal gets the verdict, its last line, and any barrier."""
     from utils.soups import doctor
 
     lines = [f"doctor: {line}" for line in doctor.examine(evaluator)]
-    for line in lines[:-1]:
-        log.debug(line)
-    log.info(lines[-1])
+    for line in lines:
+        log.log(logging.INFO if line == lines[-1] or "BARRIER" in line else logging.DEBUG, line)
     return lines
 
 

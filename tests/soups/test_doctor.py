@@ -22,8 +22,20 @@ def replace(path: Path, change, source: Path | None = None) -> None:
     )
 
 
-def report() -> str:
-    return Path(f"logs/recipes_{NAME}_num3_epoch2.txt").read_text()
+def report(sweep: str = f"{NAME}_num3_epoch2") -> str:
+    return Path(f"logs/recipes_{sweep}.txt").read_text()
+
+
+def permuted(seed: int):
+    """A change of weights that keeps the function: features and head are permuted alike."""
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(seed))
+
+    def change(name, tensor):
+        if name == "visual_projection.weight":
+            return tensor[order]
+        return tensor[:, order] if name == "classification_head.weight" else tensor
+
+    return change
 
 
 def test_near_ingredients_have_no_barrier_and_the_start_is_measured(trained, faces, pretrained, monkeypatch):
@@ -40,15 +52,8 @@ def test_near_ingredients_have_no_barrier_and_the_start_is_measured(trained, fac
 
 def test_ingredients_in_different_basins_are_told_with_numbers_and_the_remedy(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
-
-    def permuted(name, tensor):  # the same function: features and head are permuted alike, in another order each time
-        order = torch.randperm(16, generator=torch.Generator().manual_seed(permuted.seed))
-        if name == "visual_projection.weight":
-            return tensor[order]
-        return tensor[:, order] if name == "classification_head.weight" else tensor
-
-    for permuted.seed, path in enumerate(FILES[1:], start=1):
-        replace(path, permuted, FILES[0])
+    for seed, path in enumerate(FILES[1:], start=1):
+        replace(path, permuted(seed), FILES[0])
     results = soup(faces, "--greedy-soup", "--uniform-soup")
     singles = [results[path.stem]["accuracy"] for path in FILES]
     assert max(singles) - min(singles) < 0.03  # the same predictions but for rounding
@@ -68,3 +73,23 @@ def test_one_bad_ingredient_is_named(trained, faces, monkeypatch, capsys):
     assert "is worse than its members' mean" in told
     assert f"{FILES[2].stem} scores" in told
     assert told.endswith("far worse than the others: drop it (--indices)")
+
+
+def test_folds_in_different_basins_are_told_though_out_of_fold_scores_are_the_same(trained_folds, faces, monkeypatch):
+    in_a_copy(trained_folds, monkeypatch)
+
+    def told_with(change) -> tuple[str, float]:
+        """What the doctor says of folds whose models are those of the first fold but for a change, and a score."""
+        for fold in (1, 2):
+            for i in range(2):
+                first, path = (Path(f"model/{NAME}_i{i}_fold{k}of3_epoch1.pt") for k in (0, fold))
+                replace(path, change(fold), first)
+        score = soup(faces, "--uniform-soup")[f"{NAME}_i0_epoch1"]["accuracy"]
+        (line,) = [one for one in report(f"{NAME}_num2_epoch1").splitlines() if "of two folds" in one]
+        return line, score
+
+    near, score = told_with(lambda fold: lambda name, tensor: tensor)
+    assert near.endswith("no barrier")
+    far, same_score = told_with(permuted)
+    assert "a BARRIER between folds: their mean will not do; hand in the refit soup" in far
+    assert abs(same_score - score) < 0.01

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.base.metrics import METRICS
+from utils.evaluation.folded import OutOfFold
 from utils.evaluation.scores import bootstrap_scores, cross_entropies
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
@@ -23,7 +24,8 @@ def examine(evaluator: Evaluator) -> list[str]:
 
     `checkpoints.check_same_kind` has passed. If the evaluator has a start: the length of each ingredient's difference
     from it and the cosines between these, over all weights. The verdict compares the loss of the two best ingredients
-    with the loss of their average, on at most `SAMPLE` photographs.
+    with the loss of their average, on at most `SAMPLE` photographs. Of three folds or more, the line before it
+    compares models of neighbouring folds so.
     """
     ingredients = evaluator.ingredients
     lines = [f"{len(ingredients)} ingredients with the same tensors, classes and preprocessing", _family(ingredients)]
@@ -31,13 +33,14 @@ def examine(evaluator: Evaluator) -> list[str]:
         lines += _task_vectors(evaluator)
     if len(ingredients) > 1:
         lines.append(_standard_errors(evaluator))
+    lines += _between_folds(evaluator)
+    if len(ingredients) > 1:
         first, second = (ingredients[k].name for k in evaluator.order[:2])
         ends, halfway = losses_between(evaluator)
-        verdict = "no barrier" if halfway <= np.mean(ends) + BARRIER else "a BARRIER: their average will not do"
-        count = min(SAMPLE, len(evaluator.labels))
+        verdict = "a BARRIER: their average will not do" if barrier(ends, halfway) else "no barrier"
         lines.append(
-            f"loss on {count} photographs of {first} {ends[0]:.3f}, halfway {halfway:.3f}, of {second} {ends[1]:.3f}: "
-            f"{verdict}"
+            f"loss on {len(_some(evaluator))} photographs of {first} {ends[0]:.3f}, halfway {halfway:.3f}, of {second} "
+            f"{ends[1]:.3f}: {verdict}"
         )
     return lines
 
@@ -85,12 +88,52 @@ def _task_vectors(evaluator: Evaluator) -> list[str]:
     return lines
 
 
+def barrier(ends: Sequence[float], halfway: float) -> bool:
+    """Whether the loss halfway between two models lies above the mean of theirs (Frankle et al. 2020)."""
+    return bool(halfway > np.mean(ends) + BARRIER)
+
+
+def _between_folds(evaluator: Evaluator) -> list[str]:
+    """Of three folds or more: whether the mean over folds will do, which out-of-fold scores cannot tell, since it has
+    seen everybody. On people of each fold, the models of the next two, which both have seen them, are compared with
+    their average.
+    """
+    held_out, best = evaluator.held_out, evaluator.ingredients[evaluator.order[0]]
+    if not isinstance(held_out, OutOfFold) or len(best.parts) < 3:
+        return []
+    positions, count = evaluator.positions[_some(evaluator)], len(best.parts)
+    losses = [[], [], []]
+    for fold, people in enumerate(held_out.parts):
+        own = positions[held_out.fold_of[positions] == fold] - held_out.starts[fold]
+        one, other = (best.parts[(fold + k) % count] for k in (1, 2))
+        for told, models in zip(losses, ([one], [one, other], [other]), strict=True):
+            logits = people.partial(Mixture.of(models)).evaluate(own)
+            told.append(cross_entropies(logits, people.labels[own]))
+    first, halfway, second = (float(np.concatenate(one).mean()) for one in losses)
+    verdict = "no barrier"
+    if barrier((first, second), halfway):
+        verdict = (
+            "a BARRIER between folds: their mean will not do; hand in the refit soup, which training.sh trains, or "
+            "predict with all models (inference.py --members folds)"
+        )
+    return [
+        f"loss on {len(positions)} photographs of the models of two folds that have seen them {first:.3f} and "
+        f"{second:.3f}, halfway {halfway:.3f}: {verdict}"
+    ]
+
+
+def _some(evaluator: Evaluator) -> np.ndarray:
+    """At most `SAMPLE` of the evaluator's positions, spread evenly."""
+    count = len(evaluator.labels)
+    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int))
+
+
 def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
     """Mean cross entropy in nats of the two best ingredients, and of their average.
 
     It is measured on at most `SAMPLE` photographs, spread evenly over all of them.
     """
-    some = np.unique(np.linspace(0, len(evaluator.labels) - 1, min(SAMPLE, len(evaluator.labels))).astype(int))
+    some = _some(evaluator)
     pair, labels = evaluator.order[:2], evaluator.labels[some]
     partial = evaluator.held_out.partial(Mixture.of([evaluator.ingredients[k] for k in pair]))
     halfway = partial.evaluate(evaluator.positions[some])
@@ -117,7 +160,7 @@ def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
         return None
     worst = int(scores.argmin())
     ends, halfway = losses_between(evaluator)
-    if halfway > np.mean(ends) + BARRIER:
+    if barrier(ends, halfway):
         rates = {one.meta["options"].get("lr") for one in evaluator.ingredients if one.meta}
         rate = f" (now {', '.join(map(str, sorted(rates - {None})))})" if rates - {None} else ""
         return (
