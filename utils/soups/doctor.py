@@ -39,8 +39,8 @@ def examine(evaluator: Evaluator) -> list[str]:
         ends, halfway = losses_between(evaluator)
         verdict = "a BARRIER: their average will not do" if barrier(ends, halfway) else "no barrier"
         lines.append(
-            f"loss on {len(_some(evaluator))} photographs of {first} {ends[0]:.3f}, halfway {halfway:.3f}, of {second} "
-            f"{ends[1]:.3f}: {verdict}"
+            f"loss on {len(_some(evaluator))} photographs of {first} {ends[0]:.3f}, halfway {halfway:.3f}, "
+            f"of {second} {ends[1]:.3f}: {verdict}"
         )
     return lines
 
