@@ -68,20 +68,21 @@ def _cores() -> int:
 def loader_workers(
     accelerator: Accelerator, asked: int | None, photographs: int, sides: Sequence[int], most: int | None = None
 ) -> int:
-    """How many loader processes, at `most` so many: as asked for, else on a GPU up to eight, and none on a CPU, where
-    the model already keeps all cores busy.
+    """How many loader processes, at `most` so many: as asked for, else on a GPU one for each core but one, up to 16,
+    and none on a CPU, where the model already keeps all cores busy.
 
     Their batches, of so many `photographs` with a square of each of these `sides`, travel through shared memory. Where
-    it has no room for all of them there are fewer.
+    half of what is free has no room for all of them there are fewer. The other half is for a second set of loaders:
+    those of training go on while held-out people are evaluated.
     """
     if asked is None:
-        asked = 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+        asked = 0 if accelerator.device.type == "cpu" else min(16, _cores() - 1)
     wanted = asked if most is None else min(asked, most)
     if not wanted or not SHARED_MEMORY.is_dir():
         return wanted
     batch = sum(3 * side**2 * photographs for side in sides) + LABELS
     free = shutil.disk_usage(SHARED_MEMORY).free // get_cpu_distributed_information().local_world_size
-    possible = max(0, free // batch - 1) // PREFETCH  # one more batch is with the model
+    possible = max(0, free // 2 // batch - 1) // PREFETCH  # one more batch is with the model
     if possible < wanted:
         _tell_lack(wanted, possible)
     return min(wanted, possible)
