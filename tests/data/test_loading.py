@@ -1,5 +1,6 @@
 """Batches of all epochs from one iteration: the same ones, wherever it begins, and prepared ahead."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -75,8 +76,11 @@ def test_loader_processes_work_on_the_next_epoch_meanwhile(tmp_path):
     accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=1, process_index=0)
     batches = EpochLoader(accelerator, Noted(), EpochSampler(8, 3, None, 8), 4, epochs=2, workers=1)
     assert len(list(batches.of_epoch(1))) == 2
-    while not (tmp_path / f"{(2, int(EpochSampler(8, 3).order(2)[0]))}").exists():
-        pass  # nobody asked for it
+    for _ in range(1000):  # nobody asks for it
+        if (tmp_path / f"{(2, int(EpochSampler(8, 3).order(2)[0]))}").exists():
+            return
+        time.sleep(0.02)
+    raise AssertionError
 
 
 def test_processes_share_each_batch_and_accumulation_ends_with_the_epoch():

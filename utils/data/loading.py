@@ -31,12 +31,8 @@ class EpochLoader(DataLoaderStateMixin):
         epochs: int,
         workers: int,
     ):
-        self.gradient_state, self.device, self.sampler, self.epochs = (
-            GradientState(),
-            accelerator.device,
-            sampler,
-            epochs,
-        )
+        self.gradient_state, self.device = GradientState(), accelerator.device
+        self.sampler, self.epochs = sampler, epochs
         self.batches = BatchSampler(sampler, batch_size, drop_last=False)
         if accelerator.num_processes > 1:  # each takes its share, as of any loader that accelerate prepares
             self.batches = BatchSamplerShard(self.batches, accelerator.num_processes, accelerator.process_index)

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from utils.base.progress import ProgressBar
-from utils.base.runtime import linger, loader_workers
+from utils.base.runtime import full_float32, linger, loader_workers
 from utils.models.clip import CLIPClassifier
 
 # small, so that a search stops soon after a candidate has lost; a last batch is filled up to a multiple of it
@@ -56,7 +56,7 @@ def predict(
     width = model.classification_head.out_features if output == "classify" else model.config["projection_dim"]
     outputs = torch.zeros(len(rows), width, device=accelerator.device)
     bar = ProgressBar(loader, progress, unit="batch", speaks=bool(progress) and accelerator.is_main_process)
-    with torch.inference_mode():
+    with full_float32(), torch.inference_mode():
         for batch, some in zip(mine, bar, strict=True):
             some = some.to(accelerator.device, non_blocking=True)
             outputs[batch.start : batch.stop] = model.outputs(some, preprocessing, output)

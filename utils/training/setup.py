@@ -35,6 +35,7 @@ def start_training(options: Options, log_name: str) -> Accelerator:
         log_name,
         options.verbose,
         options.random_seed,
+        options.tf32,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         log_with=options.report_to if options.report_to in TRACKERS else None,
         project_dir=LOGS,
