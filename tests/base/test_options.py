@@ -30,7 +30,7 @@ FLAGS = {
         workers=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
-        mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
+        mean=None memory=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
         no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None save-folds=False
         score-on=None split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False
         val-ratio=recorded verbose=False workers=None""",
