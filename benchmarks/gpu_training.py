@@ -1,6 +1,7 @@
 """The parts of `benchmarks/gpu.py` that train: the loop on the device, compiled, fed by loaders, and whole runs."""
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
