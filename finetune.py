@@ -140,14 +140,13 @@ def train(job: Job, stored: dict | None, after_epoch: Callable[[int, dict], None
     with tracked_run(accelerator, options, job.files.final.stem, progress.tracker), guarding as guard, bar:
         while not progress.finished(options.epochs, options.patience):
             model.train()
-            job.loader.set_epoch(progress.epoch)
-            job.sampler.skip = first = seen = progress.seen
+            first = seen = progress.seen
             bar.begin_at(progress.step)
             bar.set_postfix_str(f"epoch {progress.epoch}", refresh=False)
             total_loss = torch.as_tensor(progress.total_loss, device=accelerator.device).clone()
             begin = time.perf_counter()
-            for squares, targets, *ages in job.loader:
-                seen = min(seen + job.per_batch, len(job.sampler))
+            for squares, targets, *ages in job.loader.of_epoch(progress.epoch, seen):
+                seen = min(seen + job.loader.per_batch, len(job.sampler))
                 with accelerator.accumulate(model):
                     logits, features = model(normalised(squares, mean, std))
                     loss = job.loss_fn(logits, features, targets)

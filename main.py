@@ -46,6 +46,7 @@ def parser() -> Parser:
     flags.add_evaluation_split(parser)
     flags.add_foreign(parser)
     flags.add_loader(parser)
+    flags.add_memory(parser)
     flags.add_cache(parser)
     flags.add_preprocessing(parser)
     flags.add_verbose(parser)

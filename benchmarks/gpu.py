@@ -16,6 +16,7 @@ Rates are medians of three, with the smallest and the largest. Results: see docs
 
 import argparse
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -26,6 +27,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -90,7 +92,7 @@ PARTS = {  # in this order: the function, and the seconds it needs at least on a
     "cache": (cache, 30),
     "device": (gpu_training.on_device, 60),
     "profile": (gpu_training.profiled, 15),
-    "compile": (gpu_training.compiled, 90),
+    "compile": (gpu_training.compiled, 45),
     "sources": (gpu_training.sources, 40),
     "evaluation": (gpu_models.evaluation, 30),
     "search": (gpu_models.search, 40),
@@ -104,7 +106,8 @@ PARTS = {  # in this order: the function, and the seconds it needs at least on a
 def run_parts(bench: Bench, asked: list[str]) -> None:
     """Do the parts that are asked for, each when there is time; what one raises is written down."""
     report = bench.report
-    for name, (part, needed) in PARTS.items():
+    for name in [*asked, *(one for one in PARTS if one not in asked)]:
+        part, needed = PARTS[name]
         content = report.parts[name] = {"rows": []}
         begin, needed = time.perf_counter(), needed if bench.device.type == "cuda" else 0
         if name not in asked:
@@ -147,7 +150,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=7.5, help="time to keep to")
     parser.add_argument("--output", type=Path, default=Path("gpu"), help="what the .json and .md are called")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="leave the others out")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="these alone, in this order")
+    parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES), help="leave the others out")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="rows to measure (default: all)")
+    parser.add_argument("--people", type=int, help="people to train on (default: as many as the competition has)")
     parser.add_argument("--rehearse", action="store_true", help="everything tiny, on a CPU")
     return parser
 
@@ -158,6 +164,9 @@ def run(options: argparse.Namespace) -> Report:
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("there is no GPU: --rehearse runs everything tiny on a CPU")
     sizes = TINY if options.rehearse else FULL
+    sizes = replace(sizes, people=options.people or sizes.people)
+    if not options.rehearse:  # whatever hangs, the call ends soon after its time, with all rows that were written
+        faulthandler.dump_traceback_later(60 * options.minutes + 10, exit=True, file=sys.__stderr__)
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     told = {"device": card, "cores": len(os.sched_getaffinity(0)), "rehearsal": options.rehearse}
     told |= {"python": platform.python_version(), **versions()}
@@ -170,8 +179,10 @@ def run(options: argparse.Namespace) -> Report:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), stance, environment:
             lay_out(sizes)
             torch.save(release_state(0, **sizes.tower), tower := str(Path(folder) / "model_0.pt"))
-            run_parts(Bench(device, sizes, report, tower), options.parts)
+            bench = Bench(device, sizes, report, tower, only=tuple(options.precisions), rows=options.rows)
+            run_parts(bench, options.parts)
     finally:
+        faulthandler.cancel_dump_traceback_later()
         gc.unfreeze()
         logging.disable(logging.NOTSET)
     print(report.table())

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import re
 import resource
 import statistics
 import time
@@ -64,11 +65,14 @@ class Bench:
     tower: str
     flops: dict[str, float] = field(default_factory=dict)  # measured, by precision
     best: dict[str, tuple[float, int]] = field(default_factory=dict)  # rate and batch size on the device, by precision
+    on_device: dict[tuple, float] = field(default_factory=dict)  # rate by precision, batch size, and whether compiled
+    only: tuple[str, ...] = tuple(DTYPES)  # precisions
+    rows: str = ""  # a regular expression of the rows that are measured
 
     @property
     def precisions(self) -> list[str]:
         """Those of this device, the one to be used first."""
-        return [name for name in DTYPES if self.device.type == "cuda" or name != "fp16"]
+        return [name for name in self.only if self.device.type == "cuda" or name != "fp16"]
 
     @property
     def best_batch(self) -> int:
@@ -109,6 +113,8 @@ class Bench:
     def each(self, cases: Iterable[tuple[str, float, Callable[[], dict]]]) -> Iterator[dict]:
         """The rows of (what, seconds it takes at most, a function that makes the row); one that fails is told of."""
         for what, needed, measure in cases:
+            if not re.search(self.rows, what):
+                continue
             if self.report.left() < needed:
                 yield {"what": what, "note": f"left out: {self.report.left():.0f} s are left"}
                 continue
@@ -142,15 +148,15 @@ class Runs:
 
 @contextlib.contextmanager
 def runtime(bench: Bench, precision: str, *flags: object) -> Iterator[Runs]:
-    """What `finetune.run` makes before its model, in one of the precisions. TF32 is no option of the product."""
+    """What `finetune.run` makes before its model, in one of the precisions."""
     new_runtime(bench)
-    options = bench.options("--mixed-precision", {"fp32": "no", "TF32": "no"}.get(precision, precision), *flags)
+    how = {"fp32": ["no"], "TF32": ["no", "--tf32"]}.get(precision, [precision])
+    options = bench.options("--mixed-precision", *how, *flags)
     accelerator = setup.start_training(options, RunFiles(options).log_name)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "TF32"
     try:
         yield Runs(accelerator, task.read_task(accelerator, options, options.epochs, Labelling()), options)
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         bench.let_go(accelerator)
 
 

@@ -18,18 +18,23 @@ import main as soup_script
 import utils.evaluation.held_out
 import utils.evaluation.shards
 import utils.models.averaging
+import utils.models.resident
 from benchmarks.full_size import REPOSITORY, draw_people
 from benchmarks.gpu_bench import NAME, Bench, by_part, ingredients, new_runtime, runtime
 from benchmarks.gpu_report import Clock, now
+from utils.base.memory import limit_of
+from utils.evaluation.prediction import search_batch
+from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint, read_checkpoint
 from utils.models.clip import CLIPClassifier, build
+from utils.models.resident import Resident
 from utils.models.weights import read_archive
 from utils.training.resume_state import state_file
 
 RUNS, TOLD = ("alone", "again", "killed"), "told.txt"
 SEARCHED = [  # what a search spends its time on
     ("loading", Checkpoint, "state_dict"),
-    ("loading", utils.evaluation.held_out, "build"),
+    ("loading", utils.models.resident, "build"),
     ("loading", CLIPClassifier, "to"),
     ("averaging", utils.models.averaging, "average"),
     ("photographs", utils.evaluation.held_out, "predict"),
@@ -69,7 +74,8 @@ def evaluation(bench: Bench) -> Iterator[dict]:
 
         cases = [(f"forwards alone, batch {one}", 10, partial(forwards, one)) for one in bench.sizes.evaluated]
         cases += [(f"predict, batch {one}", 15, partial(predicted, one, None)) for one in bench.sizes.evaluated]
-        cases += [("predict, batch 16, no loaders: a search", 15, partial(predicted, 16, 0))]
+        searched = search_batch(bench.device)
+        cases += [(f"predict, batch {searched}, no loaders: a search", 15, partial(predicted, searched, 0))]
         yield from bench.each(cases)
 
 
@@ -90,9 +96,22 @@ def search(bench: Bench) -> Iterator[dict]:
             row["note"] += f"; {path.name.split('_')[0]}: {len(decisions)} candidates on {seen} photographs"
         return row
 
+    def averages() -> dict:
+        members = [read_checkpoint(path) for path in ingredients(bench, bench.sizes.ingredients)]
+        mixture, resident = Mixture.of(members), Resident(bench.device, limit_of(None))
+        took = []
+        for _ in range(3):  # the first one reads the files
+            begin = now(bench.device)
+            averaged = mixture.state_dict(resident.read, bench.device)
+            took.append(now(bench.device) - begin)
+        same = all(torch.equal(averaged[name].cpu(), one) for name, one in mixture.state_dict().items())
+        told = f"{', '.join(f'{one:.3f}' for one in took)} s, {resident.taken / 1e9:.1f} GB held; "
+        return {"times": took, "note": told + f"{'the same' if same else 'not the same'} bit for bit as on the CPU"}
+
     yield from bench.each(
         [
             ("ingredients written", 20, written),
+            ("averages of all on the device", 10, averages),
             ("each ingredient scored", 20, partial(measure, "--eval-individual-models")),
             ("greedy soup, their logits cached", 20, partial(measure, "--greedy-soup")),
             ("top-k soup, their logits cached", 20, partial(measure, "--recipe", "top-k")),
@@ -105,20 +124,17 @@ def predicting(bench: Bench) -> Iterator[dict]:
     (model,) = ingredients(bench, 1)
     functions = [("predicting", utils.evaluation.shards, "_predict"), ("forwards", CLIPClassifier, "outputs")]
 
-    def measure(*flags: str) -> dict:
+    def measure() -> dict:
         shutil.rmtree("cache/logits", ignore_errors=True)
         new_runtime(bench)
         begin = now(bench.device)
         with Clock(bench.device).around(functions) as clock:
-            path = inference.run(inference.parser().parse(["--model-name", str(model), *flags]))
+            path = inference.run(inference.parser().parse(["--model-name", str(model)]))
         took, rows = now(bench.device) - begin, len(path.read_text().splitlines()) - 1
         assert rows == bench.sizes.links, rows
         return bench.rate([rows / took]) | by_part(clock)
 
-    most = ["--workers", str(len(os.sched_getaffinity(0)) - 1)]
-    what = f"{bench.sizes.links:,} photographs"
-    cases = (what, []), (f"{what}, a loader for each core but one", most)
-    yield from bench.each((what, 30, partial(measure, *flags)) for what, flags in cases)
+    yield from bench.each([(f"{bench.sizes.links:,} photographs", 20, measure)])
 
 
 def start(folder: Path, argv: list[str]) -> subprocess.Popen:

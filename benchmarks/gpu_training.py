@@ -47,7 +47,8 @@ class OnDevice:
     steps = 3
 
     def __init__(self, job: Job, seconds: float = 0.0):
-        self.count, self.device, self.seconds, self.rates = job.per_batch, job.accelerator.device, seconds, []
+        self.count, self.device, self.seconds, self.rates = job.loader.per_batch, job.accelerator.device, seconds, []
+        self.per_batch = self.count
         side, classes = job.task.preprocessing["size"], job.task.labelling.num_classes
         squares = torch.randint(0, 256, (self.count, side, side, 3), dtype=torch.uint8, device=self.device)
         self.batch = squares, torch.randint(0, classes, (self.count,), device=self.device)
@@ -55,10 +56,7 @@ class OnDevice:
     def __len__(self) -> int:
         return 1000
 
-    def set_epoch(self, epoch: int) -> None:
-        """A batch is the same in every epoch."""
-
-    def __iter__(self):
+    def of_epoch(self, epoch: int, seen: int):
         begin = now(self.device)
         yield from [self.batch] * 5
         self.warm, begin = now(self.device) - begin, now(self.device)
@@ -74,7 +72,7 @@ class OnDevice:
 class Profiled(OnDevice):
     """Three steps under torch's profiler: `wall` is the seconds that they take, `profile` what they did."""
 
-    def __iter__(self):
+    def of_epoch(self, epoch: int, seen: int):
         yield from [self.batch] * 5
         with torch.profiler.profile() as self.profile:
             begin = now(self.device)
@@ -84,35 +82,34 @@ class Profiled(OnDevice):
 
 
 class Epochs:
-    """A run's own loader for an epoch at a time: the seconds of each, and those until its first batch was there."""
+    """A run's own loader for four epochs in a row: the seconds of each, and those until its first batch was there."""
 
     def __init__(self, job: Job):
-        self.loader, self.device, self.count, self.times = job.loader, job.accelerator.device, job.per_batch, []
+        self.loader, self.device, self.per_batch, self.times = (
+            job.loader, job.accelerator.device, job.loader.per_batch, [],
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.loader.set_epoch(epoch)
-
-    def __iter__(self):
-        begin, first = now(self.device), None
-        for batch in self.loader:
-            first = first or time.perf_counter() - begin
-            yield batch
-        self.times.append((now(self.device) - begin, first))
+    def of_epoch(self, epoch: int, seen: int):
+        for one in range(epoch, epoch + 4):
+            begin, first = now(self.device), None
+            for batch in self.loader.of_epoch(one):
+                first = first or time.perf_counter() - begin
+                yield batch
+            self.times.append((now(self.device) - begin, first))
         raise Finished
 
 
-def through_the_loop(bench: Bench, runs: Runs, loader_of: Callable[[Job], L], times: int = 1, **changes: object) -> L:
+def through_the_loop(bench: Bench, runs: Runs, loader_of: Callable[[Job], L], **changes: object) -> L:
     """The loader that `loader_of(job)` gave in place of the run's own, after the product's loop went over it."""
     accelerator, task, options = runs.accelerator, runs.task, runs.options.replace(**changes)
     bench.let_go(accelerator)
     job = setup.prepare(accelerator, task, RunFiles(options), options)
     loader = loader_of(job)
-    for _ in range(times):
-        with suppress(Finished):
-            finetune.train(replace(job, loader=loader), None, lambda epoch, row: None)
+    with suppress(Finished):
+        finetune.train(replace(job, loader=loader), None, lambda epoch, row: None)
     if options.compile:
         torch._dynamo.reset()
     return loader
@@ -126,7 +123,7 @@ def on_device(bench: Bench) -> Iterator[dict]:
 
 def compiled(bench: Bench) -> Iterator[dict]:
     """The same with --compile: bf16 at its best batch size and at the default one."""
-    yield from _on_device(bench, "bf16", [bench.best_batch, bench.sizes.batches[0]], 75, "--compile")
+    yield from _on_device(bench, "bf16", [bench.best_batch, bench.sizes.batches[0]], 45, "--compile")
 
 
 def compiled_others(bench: Bench) -> Iterator[dict]:
@@ -146,6 +143,7 @@ def _on_device(bench: Bench, precision: str, batches: Sequence[int], needed: flo
             row = bench.rate(loader.rates, precision, runs.task.start.config) | {"warm": loader.warm}
             if loader.count != batch:
                 row["note"] = f"no room: {batch // loader.count} times {loader.count}"
+            bench.on_device[precision, batch, runs.options.compile] = row["rate"]
             if runs.options.compile:
                 row["note"] = f"{loader.warm:.0f} s to compile"
             else:
@@ -178,32 +176,32 @@ def profiled(bench: Bench) -> Iterator[dict]:
 
 def sources(bench: Bench) -> Iterator[dict]:
     """The loop in bf16 at its best batch size, fed from the cache and by decoding on the fly, by loader processes."""
-    most, batch = ["--workers", len(os.sched_getaffinity(0)) - 1], min(bench.best_batch, 512)
+    batch = min(bench.best_batch, 512)
     fixed = ["--val-ratio", 0, "--batch-size", batch]
 
     def measure(flags: list, share: float) -> dict:
         with runtime(bench, "bf16", *fixed, *flags) as runs:
             rows = runs.task.rows
             few = replace(runs, task=replace(runs.task, rows=rows[: max(batch, int(len(rows) * share))]))
-            loader = through_the_loop(bench, few, Epochs, times=4)
-            images, later = len(loader) * loader.count, loader.times[1:]
+            loader = through_the_loop(bench, few, Epochs)
+            images, later = len(loader) * loader.per_batch, loader.times[1:]
             row = bench.rate([images / took for took, _ in later], "bf16", runs.task.start.config)
             first = statistics.median(first for _, first in later)
-            steady = statistics.median((images - loader.count) / (took - first) for took, first in later)
-            workers = loader.loader.num_workers
+            steady = statistics.median((images - loader.per_batch) / (took - first) for took, first in later)
+            workers = loader.loader.source.num_workers
             row |= {"times": loader.times, "steady": steady, "workers": workers}
             row["note"] = f"batch {batch}, {workers} loaders; an epoch's first batch takes {first:.2f} s, then "
             row["note"] += f"{steady:,.0f} images/s"
-            if "bf16" in bench.best:
-                row["note"] += f"; {row['rate'] / bench.best['bf16'][0]:.1%} of the speed on the device"
+            if there := bench.on_device.get(("bf16", batch, runs.options.compile)):
+                row["note"] += f"; {row['rate'] / there:.1%} of the speed on the device with this batch"
             return row
 
     cases = (
         ("from the cache", [], 1.0),
-        ("from the cache, a loader for each core but one", most, 1.0),
+        ("from the cache, compiled", ["--compile"], 1.0),
+        ("from the cache, half as many loaders", ["--workers", len(os.sched_getaffinity(0)) // 2], 1.0),
+        ("from the cache, not augmented", ["--aug-strength", 0], 1.0),
         ("decoded on the fly", ["--no-cache"], 0.4),
-        ("decoded on the fly, a loader for each core but one", ["--no-cache", *most], 0.4),
-        ("from the cache, not augmented, a loader for each core but one", ["--aug-strength", 0, *most], 1.0),
     )
     yield from bench.each((what, 25, partial(measure, flags, share)) for what, flags, share in cases)
 

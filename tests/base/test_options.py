@@ -26,10 +26,11 @@ FLAGS = {
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
-        split-by=person split-seed=42 tower=None val-ratio=0.2 verbose=False warmup-length=500 wd=0.1 workers=None""",
+        split-by=person split-seed=42 tf32=False tower=None val-ratio=0.2 verbose=False warmup-length=500 wd=0.1
+        workers=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
-        mean=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
+        mean=None memory=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
         no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None save-folds=False
         score-on=None split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False
         val-ratio=recorded verbose=False workers=None""",
@@ -48,7 +49,8 @@ FLAGS = {
         label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss
         lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32 model-location=model
         n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None relabel=None report-to=wandb
-        sampler=shuffle split-by=person split-seed=42 storage=None study-name=search tower=None val-ratio=0.2
+        sampler=shuffle split-by=person split-seed=42 storage=None study-name=search tf32=False tower=None
+        val-ratio=0.2
         verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
     hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
         weights=None""",

@@ -29,9 +29,9 @@ def shared_memory(monkeypatch):
     return has
 
 
-@pytest.mark.parametrize(("free", "workers"), [(2**30, 8), (165_000_000, 8), (163_000_000, 7), (2**26, 2), (2**16, 0)])
+@pytest.mark.parametrize(("free", "workers"), [(2**30, 8), (330_000_000, 8), (326_000_000, 7), (2**27, 2), (2**16, 0)])
 def test_loader_processes_are_as_many_as_shared_memory_has_room_for(shared_memory, caplog, free, workers):
-    shared_memory(free)  # 8 processes, 2 batches each and one with the model, of 64 photographs of 224 px: 165 MB
+    shared_memory(free)  # twice 8 processes, 2 batches each and one with the model, of 64 squares of 224 px: 330 MB
     for _ in range(3):
         assert runtime.loader_workers(Accelerator(cpu=True), 8, 64, [224]) == workers
     assert len(caplog.records) == (workers < 8)

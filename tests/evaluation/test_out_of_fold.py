@@ -81,10 +81,11 @@ def test_a_soup_is_evaluated_where_it_is_asked_for_and_one_model_is_in_memory(fo
     positions = np.array([60, 3, 45, 4, 61, 2])  # of the folds 2, 0, 2, 0, 2, 0
     some = partial.evaluate(positions)
     assert predicted == [sorted(everybody.rows[[3, 4, 2]].tolist()), sorted(everybody.rows[[60, 45, 61]].tolist())]
-    assert [one._model is not None for one in partial.each] == [False, False, True]
+    assert {part.resident for part in everybody.parts} == {everybody.parts[0].resident}
+    assert everybody.parts[0].resident._digest == mixture.parts[2].digest
     partial.evaluate(np.array([0, 59]))
     assert predicted[2:] == [[everybody.rows[59]], [everybody.rows[0]]]  # the model in memory comes first
-    assert [one._model is not None for one in partial.each] == [True, False, False]
+    assert everybody.parts[0].resident._digest == mixture.parts[0].digest
     assert (partial.evaluate(positions) == some).all()
     assert len(predicted) == 4  # and never twice
     whole = everybody.partial(mixture).evaluate(np.arange(63))
@@ -99,7 +100,7 @@ def test_logits_of_everybody_are_kept_by_fold_and_never_under_the_soup_of_all(fo
     mixture = Mixture.of(recipes)
     partial = everybody.partial(mixture)
     partial.evaluate(np.arange(63))
-    partial.keep()
+    partial.let_go()
     everybody.keep(mixture.digest, np.zeros((63, 18), np.float32))
     kept = {path.stem for path in Path("logs/logits").iterdir()}
     assert kept == {part.key(own.digest) for part, own in zip(everybody.parts, mixture.parts, strict=True)}

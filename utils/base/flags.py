@@ -169,6 +169,13 @@ def add_loader(parser: Parser, batch_help: str = "images per evaluation step") -
     add_workers(parser)
 
 
+def add_memory(parser: Parser) -> None:
+    parser.group("runtime").add_argument(
+        "--memory", type=number(float, 0), metavar="GB",
+        help="main memory in which a search on a GPU holds checkpoints (default: half of what there is)",
+    )  # fmt: skip
+
+
 def add_cache(parser: Parser) -> None:
     parser.group("runtime").add_argument(
         "--no-cache",

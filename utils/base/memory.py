@@ -21,6 +21,14 @@ def memory() -> int:
     return min(limits)
 
 
+def limit_of(gigabytes: float | None) -> int:
+    """Bytes in which each process of a run on this machine may hold what it reads often: its part of so many GB, or of
+    half of what there is.
+    """
+    every = memory() // 2 if gigabytes is None else int(gigabytes * 1e9)
+    return every // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def require_memory(needed: int, what: str) -> None:
     """Raise `InputError` that begins with `what` when it needs more bytes than there can be."""
     if needed > (there := memory()):

@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,20 +29,32 @@ PREFETCH = 2  # batches that each of them is ahead, torch's default
 LABELS = 2**16  # bytes of a batch, at most, that are no photographs
 
 
-def start_runtime(log_name: str, verbose: bool = False, random_seed: int = 0, **accelerator_options) -> Accelerator:
+def start_runtime(
+    log_name: str, verbose: bool = False, random_seed: int = 0, tf32: bool = False, **accelerator_options
+) -> Accelerator:
     """The accelerate runtime: the main process tells its story (`terminal.start_log`), seeds are set, float32 is full
-    float32, and there are no more threads than cores for this process.
+    float32 unless products may be in TF32, and there are no more threads than cores for this process.
     """
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(non_blocking=True), **accelerator_options)
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and a container may have fewer
         torch.set_num_threads(min(torch.get_num_threads(), _cores()))
     main_first(accelerator, lambda: start_log(log_name, verbose, accelerator.is_main_process))
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = False
     set_seed(random_seed)
     if accelerator.num_processes > 1:
         _part_at_the_end()
     return accelerator
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Products of float32 are full float32 while the block runs, as they are for all scores that are recorded."""
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @cache  # a script may do several runs, all of them with the processes that its first one began with
@@ -68,20 +81,21 @@ def _cores() -> int:
 def loader_workers(
     accelerator: Accelerator, asked: int | None, photographs: int, sides: Sequence[int], most: int | None = None
 ) -> int:
-    """How many loader processes, at `most` so many: as asked for, else on a GPU up to eight, and none on a CPU, where
-    the model already keeps all cores busy.
+    """How many loader processes, at `most` so many: as asked for, else on a GPU one for each core but one, up to 16,
+    and none on a CPU, where the model already keeps all cores busy.
 
     Their batches, of so many `photographs` with a square of each of these `sides`, travel through shared memory. Where
-    it has no room for all of them there are fewer.
+    half of what is free has no room for all of them there are fewer. The other half is for a second set of loaders:
+    those of training go on while held-out people are evaluated.
     """
     if asked is None:
-        asked = 0 if accelerator.device.type == "cpu" else min(8, _cores() - 1)
+        asked = 0 if accelerator.device.type == "cpu" else min(16, _cores() - 1)
     wanted = asked if most is None else min(asked, most)
     if not wanted or not SHARED_MEMORY.is_dir():
         return wanted
     batch = sum(3 * side**2 * photographs for side in sides) + LABELS
     free = shutil.disk_usage(SHARED_MEMORY).free // get_cpu_distributed_information().local_world_size
-    possible = max(0, free // batch - 1) // PREFETCH  # one more batch is with the model
+    possible = max(0, free // 2 // batch - 1) // PREFETCH  # one more batch is with the model
     if possible < wanted:
         _tell_lack(wanted, possible)
     return min(wanted, possible)

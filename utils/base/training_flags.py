@@ -268,6 +268,9 @@ def _add_speed(parser: Parser) -> None:
         choices=("no", "fp16", "bf16"),
         help="precision of the training step (default: what accelerate says)",
     )
+    group.add_argument(
+        "--tf32", action="store_true", help="on a GPU, matrix products of float32 training in TF32; nothing on a CPU"
+    )
     group.add_argument("--compile", action="store_true", help="torch.compile the training step")
     group.add_argument(
         "--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower"

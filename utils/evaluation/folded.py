@@ -7,7 +7,6 @@ import torch
 
 from utils.base.digests import digest_of
 from utils.evaluation.held_out import HeldOut, PartialLogits, Scored
-from utils.evaluation.prediction import SEARCH_BATCH
 from utils.evaluation.results import ESTIMATE
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
@@ -29,6 +28,8 @@ class OutOfFold(Scored):
         self.fold_of = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
         self.images_digest = digest_of([part.images_digest for part in parts])
+        for part in parts:
+            part.resident = first.resident  # one model, and one limit of memory, for all folds
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
 
     def key(self, weights_digest: str) -> str:
@@ -74,7 +75,7 @@ class PartialFolds:
         self._last = 0
 
     def evaluate(
-        self, positions: np.ndarray, batch_size: int = SEARCH_BATCH, workers: int = 0, progress: str = ""
+        self, positions: np.ndarray, batch_size: int | None = None, workers: int = 0, progress: str = ""
     ) -> np.ndarray:
         """(M, C) logits at (M,) positions; each is predicted by the models of its own fold."""
         folds = self.held_out.fold_of[positions]
@@ -89,9 +90,9 @@ class PartialFolds:
             logits[folds == fold] = self.each[fold].evaluate(own, batch_size, workers, progress)
         return logits
 
-    def keep(self) -> None:
+    def let_go(self) -> None:
         for one in self.each:
-            one.keep()
+            one.let_go()
 
 
 def folded_views(views: Sequence[Callable[[Checkpoint], HeldOut]]) -> Callable[[Checkpoint], OutOfFold]:

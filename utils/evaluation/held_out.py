@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from utils.base.digests import digest_of
 from utils.base.errors import Diverged, InputError
 from utils.base.files import CACHE, LOGS
+from utils.base.memory import limit_of
 from utils.base.options import Options
 from utils.base.runtime import from_main, main_first
 from utils.data.images import SomeSquares, cache_squares, cached_squares
@@ -20,11 +21,12 @@ from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.preprocessing import normalised
 from utils.evaluation.logit_cache import cache_key, load_logits, store_logits
-from utils.evaluation.prediction import SEARCH_BATCH, predict
+from utils.evaluation.prediction import predict, search_batch
 from utils.evaluation.scores import Gain, Scores, expected_row, gain_over_mean, score, score_row
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import CLIPClassifier
+from utils.models.resident import Resident
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class HeldOut(Scored):
         self.labels = photographs.labels(labelling)[rows]
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
         self.fold_of = np.zeros(len(rows), np.int64)
+        self.resident = Resident(accelerator.device, limit_of(getattr(options, "memory", None)))
 
     def predict(
         self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
@@ -152,7 +155,7 @@ class HeldOut(Scored):
             log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
         partial = self.partial(Mixture.of([checkpoint]))
         logits = partial.evaluate(np.arange(len(self.rows)), self.batch_size, self.workers, checkpoint.name)
-        partial.keep()
+        partial.let_go()
         return logits
 
     def partial(self, mixture: Mixture) -> "PartialLogits":
@@ -202,25 +205,22 @@ class PartialLogits:
             lambda: load_logits(held_out.folder, held_out.key(mixture.digest), held_out.ids, shape[1]),
         )
         self.logits = np.full(shape, np.nan, np.float32) if stored is None else stored
-        self._model, self._kept_at, self._unkept = None, time.monotonic(), False
+        self._kept_at, self._unkept = time.monotonic(), False
 
     def evaluate(
-        self, positions: np.ndarray, batch_size: int = SEARCH_BATCH, workers: int = 0, progress: str = ""
+        self, positions: np.ndarray, batch_size: int | None = None, workers: int = 0, progress: str = ""
     ) -> np.ndarray:
-        """(M, C) logits at (M,) positions among the held-out photographs."""
+        """(M, C) logits at (M,) positions among the held-out photographs, in the batches of a search unless told."""
         missing = positions[np.isnan(self.logits[positions, 0])]
         if len(missing):
-            if self._model is None:
-                first = self.mixture.members[0]
-                self._model = build(first.config, self.mixture.state_dict(), first.path.name, copy=False)
             held_out = self.held_out
             self.logits[missing] = predict(
                 held_out.accelerator,
-                self._model,
+                held_out.resident.model(self.mixture),
                 held_out.squares,
                 held_out.rows[missing],
                 held_out.preprocessing,
-                batch_size=batch_size,
+                batch_size=batch_size or search_batch(held_out.accelerator.device),
                 workers=workers,
                 progress=progress,
             )
@@ -235,7 +235,7 @@ class PartialLogits:
     def let_go(self) -> None:
         """Keep what was evaluated, and free the model, which is made anew if it is asked for again."""
         self.keep()
-        self._model = None
+        self.held_out.resident.let_go()
 
     def keep(self) -> None:
         """Put what was evaluated since the last time into the cache."""

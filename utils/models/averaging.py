@@ -5,7 +5,8 @@ They are meaningful only for checkpoints that share one start; `checkpoints.chec
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from operator import methodcaller
 
 import torch
 
@@ -22,9 +23,10 @@ def average(
     openers: Sequence[Callable[[], Mapping[str, torch.Tensor]]],
     weights: Sequence[float] | TensorWeights | None = None,
     block: int = BLOCK,
+    device: torch.device | str = "cpu",
 ) -> dict[str, torch.Tensor]:
     """The weighted mean of state dicts: summed in float64, divided by the sum of the weights and rounded once to each
-    tensor's own dtype. Integer tensors are copied from the first.
+    tensor's own dtype, on `device`. Integer tensors are copied from the first.
 
     Each of `openers` returns a state dict, memory-mapped as a rule. The dicts are opened one after the other for each
     `block` of tensors and let go, so peak memory is that of the result and one block, however many there are.
@@ -34,13 +36,13 @@ def average(
     first = openers[0]()
     per_tensor = isinstance(weights, Mapping)
     weights_of = dict(weights) if per_tensor else dict.fromkeys(first, weights or [1] * len(openers))
-    soup = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in first.items()}
+    soup = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for name, tensor in first.items()}
     sizes = {name: tensor.numel() for name, tensor in soup.items() if tensor.is_floating_point()}
     for name in soup.keys() - sizes.keys():
         soup[name].copy_(first[name])
     del first
     for pieces in blocks_of(sizes, block):
-        totals = [torch.zeros(high - low, dtype=torch.float64) for _, low, high in pieces]
+        totals = [torch.zeros(high - low, dtype=torch.float64, device=device) for _, low, high in pieces]
         for k, opener in enumerate(openers):
             if not any(weights_of[name][k] for name, _, _ in pieces):
                 continue
@@ -52,7 +54,8 @@ def average(
                 if tensors[name].shape != soup[name].shape:
                     both = f"{tuple(soup[name].shape)} and {tuple(tensors[name].shape)}"
                     raise InputError(f"cannot average: tensor {name} has the shapes {both}")
-                total.add_(tensors[name].reshape(-1)[low:high], alpha=weights_of[name][k])
+                piece = tensors[name].reshape(-1)[low:high].to(device, non_blocking=True)
+                total.add_(piece, alpha=weights_of[name][k])
         for total, (name, low, high) in zip(totals, pieces, strict=True):
             soup[name].view(-1)[low:high] = total.div_(sum(weights_of[name]))
     return soup
@@ -162,9 +165,13 @@ class Mixture:
             return list(self.weights)
         return {name: list(weights) for name, weights in self.weights.items()}
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The averaged weights."""
+    def state_dict(
+        self,
+        read: Callable[[Checkpoint], Mapping[str, torch.Tensor]] = methodcaller("state_dict"),
+        device: torch.device | str = "cpu",
+    ) -> dict[str, torch.Tensor]:
+        """The averaged weights, on `device`; `read` gives the tensors of a member."""
         if len(self.members) == 1:
-            return self.members[0].state_dict()
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in read(self.members[0]).items()}
         flat = self.flat
-        return average([one.state_dict for one in flat.members], flat.weights)
+        return average([partial(read, one) for one in flat.members], flat.weights, device=device)

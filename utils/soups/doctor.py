@@ -137,7 +137,7 @@ def losses_between(evaluator: Evaluator) -> tuple[tuple[float, float], float]:
     pair, labels = evaluator.order[:2], evaluator.labels[some]
     partial = evaluator.held_out.partial(Mixture.of([evaluator.ingredients[k] for k in pair]))
     halfway = partial.evaluate(evaluator.positions[some])
-    partial.keep()
+    partial.let_go()
     every = *(evaluator.logits[k][some] for k in pair), halfway
     *ends, between = (float(cross_entropies(logits, labels).mean()) for logits in every)
     return tuple(ends), between

@@ -11,7 +11,7 @@ from utils.base.metrics import METRICS
 from utils.base.progress import ProgressBar
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import HeldOut
-from utils.evaluation.prediction import SEARCH_BATCH
+from utils.evaluation.prediction import search_batch
 from utils.evaluation.scores import exact_score, log_softmax
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
@@ -94,7 +94,7 @@ class Evaluator:
         """(N, C) logits of a mixture on all of the photographs."""
         partial = self.held_out.partial(mixture)
         logits = partial.evaluate(self.positions)
-        partial.keep()
+        partial.let_go()
         self.looked_at += len(self.positions)
         return logits
 
@@ -128,10 +128,10 @@ class Evaluator:
             self.metric,
             self._order(mixture),
             lambda some: partial.evaluate(self.positions[some]),
-            SEARCH_BATCH,
+            search_batch(self.held_out.accelerator.device),
             self.held_out.accelerator.num_processes,
         )
-        partial.keep()
+        partial.let_go()
         score = None if outcome.score is None else str(outcome.score)
         return {"seen": outcome.seen, "correct": outcome.correct, "score": score, "accepted": score is not None}
 

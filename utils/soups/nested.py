@@ -42,7 +42,7 @@ def nested_gain(whole: Evaluator, recipe: str) -> NestedGain:
         soup = make_soup(half, recipe)
         partial = held_out.partial(soup.mixture)
         logits[reported_on] = partial.evaluate(reported_on)
-        partial.keep()
+        partial.let_go()
         single = whole.logits[half.order[0]]
         others = len(np.unique(held_out.persons[reported_on]))
         soup_scores, single_scores = (_scores(half, reported_on, one) for one in (logits, single))

@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from utils.base.options import Options
 from utils.base.runtime import from_main
 from utils.data.augmentation import EpochSampler, LabelledSquares
+from utils.data.loading import EpochLoader
 from utils.evaluation.alarms import alarm_lines
 from utils.models.checkpoints import save_checkpoint
 from utils.models.clip import CLIPClassifier
@@ -34,8 +34,7 @@ TOLD_EPOCHS = 3
 class Job:
     """All that the training loop works with, on the accelerator's device.
 
-    `model`, `optimizer` and `loader` are what accelerate prepared, `bare` is the model itself, `ema` its moving
-    average or None. A batch of the loader is `per_batch` photographs on all processes together.
+    `model` and `optimizer` are what accelerate prepared, `bare` is the model itself, `ema` its moving average or None.
     """
 
     accelerator: Accelerator
@@ -47,9 +46,8 @@ class Job:
     ema: AveragedModel | None
     loss_fn: Callable
     model: nn.Module
-    loader: DataLoader
+    loader: EpochLoader
     sampler: EpochSampler
-    per_batch: int
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
 

@@ -5,15 +5,15 @@ import logging
 import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
-from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
 from utils.base.errors import NoRoom
 from utils.base.files import LOGS
 from utils.base.options import Options
-from utils.base.runtime import from_main, linger, loader_workers, start_runtime
+from utils.base.runtime import from_main, loader_workers, start_runtime
 from utils.base.training_flags import TRACKERS
 from utils.data.augmentation import EpochSampler
+from utils.data.loading import EpochLoader
 from utils.evaluation.prediction import predict
 from utils.models.clip import CLIPClassifier
 from utils.training import dataset
@@ -35,6 +35,7 @@ def start_training(options: Options, log_name: str) -> Accelerator:
         log_name,
         options.verbose,
         options.random_seed,
+        options.tf32,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         log_with=options.report_to if options.report_to in TRACKERS else None,
         project_dir=LOGS,
@@ -76,22 +77,14 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     dataset.check_steps(train_set, per_step, per_step // options.batch_size)
     drawn_by = dataset.sampling_weights(train_set, options)
     sampler = EpochSampler(len(train_set), options.random_seed, drawn_by, per_step)
-    loader = DataLoader(
-        train_set,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        worker_init_fn=linger,
-        persistent_workers=workers > 0,
-        pin_memory=accelerator.device.type == "cuda",
-    )
+    loader = EpochLoader(accelerator, train_set, sampler, batch_size, options.epochs, workers)
 
     # Steps
     groups = parameter_groups(bare, options.lr, options.wd, options.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
     if options.compile:
         bare.compile()
-    model, optimizer, loader = accelerator.prepare(bare, optimizer, loader)
+    model, optimizer = accelerator.prepare(bare, optimizer)
     epoch_steps = -(-len(loader) // accelerator.gradient_accumulation_steps)
     steps = options.epochs * epoch_steps
     schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_length, steps // 10), steps)
@@ -112,7 +105,6 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
         model=model,
         loader=loader,
         sampler=sampler,
-        per_batch=batch_size * accelerator.num_processes,
         optimizer=optimizer,
         schedule=schedule,
     )
