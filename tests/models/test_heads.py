@@ -3,6 +3,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import release_state
+from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
@@ -11,6 +12,7 @@ from utils.base.errors import InputError
 from utils.data.labels import Labelling, prompts
 from utils.models.heads import (
     CLIP_TEMPERATURE,
+    FOLD_STRENGTH,
     head_family,
     head_file,
     probe_head,
@@ -118,6 +120,20 @@ def test_probe_separates_the_classes_also_one_without_examples():
     every = np.arange(18)
     logits = separable_features(every, noise=0) @ weight.numpy().T + bias.numpy()
     np.testing.assert_array_equal(logits.argmax(1), every)
+
+
+def test_the_probes_of_all_folds_have_one_strength_which_no_labels_choose():
+    labelling, labels, persons = Labelling(("age",)), np.tile(np.arange(3), 40), np.arange(120)
+    features = separable_features(labels, noise=0.01)
+    anchor = Weights("a", {"x": torch.zeros(2)}, {"projection_dim": features.shape[1]})
+    expected = LogisticRegression(C=FOLD_STRENGTH, max_iter=1000).fit(features, labels).coef_
+    heads = []
+    for folds in (None, ["partition", "everybody's labels"]):
+        family = head_family(anchor, labelling, "probe", "split", labels, "images", folds)
+        head = sweep_head(Accelerator(), anchor, family, labelling, lambda: (features, labels, persons))
+        heads.append(head["classification_head.weight"].numpy())
+    np.testing.assert_allclose(heads[1], expected, rtol=1e-4, atol=1e-5)
+    assert np.linalg.norm(heads[0]) > 2 * np.linalg.norm(heads[1])  # what cross-validation chooses on clean features
 
 
 def test_probe_fills_in_a_value_that_nobody_has():

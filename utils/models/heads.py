@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 CLIP_TEMPERATURE = 100.0  # the logit scale at which OpenAI's models ended their training
 HEADS = {"probe": "linear probe", "zeroshot": "zero-shot head", "random": "random head"}
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+FOLD_STRENGTH = 1.0  # of the probes of all folds: where each fold chose its own, the mean over folds failed
 
 
 def head_family(
@@ -42,7 +43,8 @@ def head_family(
 
     `labels` (N,) are the training class ids and `images_digest` stands for the photographs: a probe learns from both.
     Each fold has a head of its own, so that a probe has seen nobody who is held out; what they have in common is told
-    by `folds`, the partition and everybody's labels, and their records have it as `folds`.
+    by `folds`, the partition and everybody's labels, and their records have it as `folds`. Their probes have one
+    strength, `FOLD_STRENGTH`: whatever chose one for all folds would have seen everybody.
     Without `head_init` it is `zeroshot` when the anchor has a text tower, else `probe`. Raises `InputError` for
     `zeroshot` without one.
     """
@@ -52,11 +54,13 @@ def head_family(
     anchor_digest = anchor.backbone_digest
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
+    strength = [] if folds is None or head_init != "probe" else [FOLD_STRENGTH]
+    content += strength
     family = {"anchor": anchor_digest, "head_init": head_init, "inputs": digest_of(content)}
     if folds is None:
         return family
     start = (anchor.meta or {}).get("folds_of", anchor_digest)  # in a second round each fold starts from its own soup
-    common = [start, labelling.record(), head_init, *folds, images_digest]
+    common = [start, labelling.record(), head_init, *folds, images_digest, *strength]
     return family | {"folds": digest_of(common)}
 
 
@@ -77,12 +81,13 @@ def sweep_head(
     head = read_head(family, num_classes, dim)
     if not all_agree(accelerator, head is not None):
         features, labels, persons = training_features() if family["head_init"] == "probe" else (None, None, None)
+        strength = FOLD_STRENGTH if "folds" in family else None
 
         def make() -> None:
             weight, bias = {
                 "random": lambda: random_head(num_classes, dim),
                 "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
-                "probe": lambda: probe_head(features, labels, persons, labelling),
+                "probe": lambda: probe_head(features, labels, persons, labelling, strength),
             }[family["head_init"]]()
             save_archive(head_file(family), {"classification_head.weight": weight, "classification_head.bias": bias})
 
@@ -139,25 +144,28 @@ def zeroshot_head(source: str, labelling: Labelling) -> tuple[torch.Tensor, torc
 
 
 def probe_head(
-    features: np.ndarray, labels: np.ndarray, persons: np.ndarray, labelling: Labelling
+    features: np.ndarray, labels: np.ndarray, persons: np.ndarray, labelling: Labelling, strength: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A linear probe on frozen features: one logistic regression per attribute, added up to one row per class.
 
     With log p(class) = log p(mask) + log p(gender) + log p(age) every class has a row, also one without a single
     example. `features` (N, D) are unit-length, `labels` (N,) class ids, `persons` (N,) group the cross-validation that
-    chooses each regression's strength.
+    chooses each regression's `strength` (C of scikit-learn) where none is given.
     """
     weight = np.zeros((labelling.num_classes, features.shape[1]))
     bias = np.zeros(labelling.num_classes)
     of_class = labelling.decode(np.arange(labelling.num_classes))
     for attribute, values in labelling.decode(labels).items():
-        rows, intercepts = _probe_attribute(features, values, persons, len(labelling.values[attribute]), attribute)
+        num_values = len(labelling.values[attribute])
+        rows, intercepts = _probe_attribute(features, values, persons, num_values, attribute, strength)
         weight += rows[of_class[attribute]]
         bias += intercepts[of_class[attribute]]
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
 
-def _probe_attribute(features, values, persons, num_values: int, attribute: str) -> tuple[np.ndarray, np.ndarray]:
+def _probe_attribute(
+    features, values, persons, num_values: int, attribute: str, strength: float | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows (V, D) and intercepts (V,) of one attribute's regression.
 
     A value without examples gets the mean row, which prefers no value, and the intercept of a value seen less than
@@ -172,23 +180,23 @@ def _probe_attribute(features, values, persons, num_values: int, attribute: str)
     if len(present) == 1:
         intercepts[present] = 0.0
         return rows, intercepts
-    regression, strength = LogisticRegression(max_iter=1000), 1.0
+    regression, chosen = LogisticRegression(max_iter=1000), strength or 1.0
     folds = min([5, *(len(np.unique(persons[targets == k])) for k in range(len(present)))])
-    if folds > 1:
+    if strength is None and folds > 1:
         scoring = make_scorer(
             log_loss, greater_is_better=False, response_method="predict_proba", labels=range(len(present))
         )
         search = GridSearchCV(
             regression, {"C": PROBE_STRENGTHS}, scoring=scoring, cv=StratifiedGroupKFold(folds), refit=False
         )
-        strength = search.fit(features, targets, groups=persons).best_params_["C"]
-    regression.set_params(C=strength).fit(features, targets)
+        chosen = search.fit(features, targets, groups=persons).best_params_["C"]
+    regression.set_params(C=chosen).fit(features, targets)
     coefficients, offsets = regression.coef_, regression.intercept_
     if len(present) == 2:  # scikit-learn keeps one row, the second value's against the first's
         coefficients, offsets = np.vstack([-coefficients, coefficients]) / 2, np.array([-offsets[0], offsets[0]]) / 2
     rows[:] = coefficients.mean(0)
     rows[present], intercepts[present] = coefficients, offsets
     log.debug(
-        "linear probe of %s: C=%g, training accuracy %.3f", attribute, strength, regression.score(features, targets)
+        "linear probe of %s: C=%g, training accuracy %.3f", attribute, chosen, regression.score(features, targets)
     )
     return rows, intercepts
