@@ -163,7 +163,7 @@ def test_a_new_decision_replaces_the_old_one_about_the_same_thing_and_no_other(s
         Decision("000000_male_Asian_22", "gender", "male", "reviewed"),
         Decision("000002_male_Asian_47", "age", "30"),
     ]
-    write_decisions(path, earlier, new)
+    write_decisions(path, earlier + new)
     assert path.read_text().splitlines() == [
         "id,attribute,value,decision",
         "000000_male_Asian_22,gender,male,reviewed",

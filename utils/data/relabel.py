@@ -6,7 +6,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,13 +130,10 @@ def decided(photographs: Photographs, claims: Iterable[Claim]) -> dict[str, np.n
     return flags
 
 
-def write_decisions(path: Path, earlier: Iterable[Decision], new: Iterable[Decision]) -> Path:
-    """Write relabel.csv, atomically: what was decided `earlier`, and what is `new`, which replaces what had been
-    decided about the same id and attribute.
-    """
-    rows = {(one.id, one.attribute): one for one in (*earlier, *new)}
-    table = ([one.id, one.attribute, one.value, one.decision] for one in rows.values())
-    return write_table(path, [*COLUMNS, "decision"], table)
+def write_decisions(path: Path, decisions: Iterable[Decision]) -> Path:
+    """Write relabel.csv, atomically; of several decisions about the same id and attribute the last counts."""
+    rows = {(one.id, one.attribute): one for one in decisions}
+    return write_table(path, [*COLUMNS, "decision"], (list(astuple(one)) for one in rows.values()))
 
 
 def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:

@@ -8,25 +8,16 @@ import numpy as np
 
 from utils.base.files import LOGS, PICTURES
 from utils.base.tables import write_table
-from utils.data.relabel import CORRECTED, FINDINGS, Claim, Decision, decided, write_decisions
+from utils.data.relabel import CORRECTED, Claim, Decision, decided, write_decisions
 from utils.review.other_kinds import duplicate_suspects, no_class_suspects, two_people_suspects
 from utils.review.predictions import Predictions
 from utils.review.suspects import GROUP, Suspect
 from utils.review.wrong_labels import label_suspects
 
 COLUMNS = [
-    "rank",
-    "kind",
-    "attribute",
-    "unit",
-    "id",
-    "given",
-    "suggested",
-    "confidence",
-    "evidence",
-    "accept",
-    "files",
-]
+    "rank", "kind", "attribute", "unit", "id", "given", "suggested", "confidence", "evidence", "corrections", "files",
+    "decision",
+]  # fmt: skip
 
 
 def suspects_file(name: str) -> Path:
@@ -60,34 +51,20 @@ def find_suspects(
     return sorted(open_ones, key=lambda one: (-one.confidence, -stake[one.key], one.key)), len(found) - len(open_ones)
 
 
-def count_words(suspects: Sequence[Suspect]) -> str:
-    """How many there are of each kind, and how many are probably wrong: `36 of gender, 12 swapped`."""
-    counts = Counter(
-        one.kind if one.kind in FINDINGS or len(one.accept) > 1 else f"of {one.attribute}" for one in suspects
-    )
-    return ", ".join(f"{count} {what}" for what, count in counts.most_common()) or "none"
+def fact_lines(suspects: Sequence[Suspect], decided: int) -> list[str]:
+    """How many suspects there are of each kind, how many of them are probably right, and how many are decided."""
+    counts = Counter(f"{one.kind} ({one.attribute})" if one.attribute else one.kind for one in suspects)
+    words = ", ".join(f"{count} {what}" for what, count in counts.most_common()) or "none"
+    right = sum(one.confidence for one in suspects)
+    sure = sum(one.confidence > 0.5 for one in suspects)
+    lines = [f"suspects: {words}; by their confidence about {right:.0f} are right, and {sure} more probably than not"]
+    return lines + ([f"{decided} others are decided in relabel.csv, and do not come back"] if decided else [])
 
 
-def expected_right(suspects: Sequence[Suspect]) -> float:
-    """How many of the suspects are right by their confidence."""
-    return sum(one.confidence for one in suspects)
-
-
-def write_suspects(path: Path, suspects: Sequence[Suspect]) -> Path:
-    """All suspects as a table; `accept` has the rows that accepting adds to relabel.csv, `id attribute value`."""
-    rows = (
-        [
-            rank, one.kind, one.attribute, one.unit, one.id, one.given, one.suggested, one.confidence, one.evidence,
-            "; ".join(f"{row.id} {row.attribute} {row.value}" for row in one.accept),
-            "; ".join("/".join(file.parts[-2:]) for file in one.files),
-        ]
-        for rank, one in enumerate(suspects, start=1)
-    )  # fmt: skip
-    return write_table(path, COLUMNS, rows)
-
-
-def accept_above(path: Path, suspects: Sequence[Suspect], least: float, claims: Iterable[Claim]) -> int:
-    """Add to relabel.csv what accepting the suspects means that are surer than `least`; returns how many these are.
+def accept_above(
+    path: Path, suspects: Sequence[Suspect], least: float, claims: Iterable[Claim]
+) -> tuple[list[Suspect], list[Decision]]:
+    """Add to relabel.csv what accepting the suspects means that are surer than `least`; these, and all its rows.
 
     What a row is there about is never written over.
     """
@@ -95,7 +72,22 @@ def accept_above(path: Path, suspects: Sequence[Suspect], least: float, claims: 
     known = {(one.id, one.attribute) for one in earlier}
     sure = [one for one in suspects if one.accept and one.confidence > least]
     accepted = [one for one in sure if not known & {(row.id, row.attribute) for row in one.accept}]
-    new = [Decision(row.id, row.attribute, row.value, CORRECTED) for one in accepted for row in one.accept]
-    if new:
-        write_decisions(path, earlier, new)
-    return len(accepted)
+    rows = earlier + [Decision(row.id, row.attribute, row.value, CORRECTED) for one in accepted for row in one.accept]
+    if accepted:
+        write_decisions(path, rows)
+    return accepted, rows
+
+
+def write_suspects(path: Path, suspects: Sequence[Suspect], accepted: Sequence[Suspect]) -> Path:
+    """All suspects as a table; `corrections` are the rows that accepting adds to relabel.csv, `id attribute value`."""
+    done = {one.key for one in accepted}
+    rows = (
+        [
+            rank, one.kind, one.attribute, one.unit, one.id, one.given, one.suggested, one.confidence, one.evidence,
+            "; ".join(f"{row.id} {row.attribute} {row.value}" for row in one.accept),
+            "; ".join("/".join(file.parts[-2:]) for file in one.files),
+            CORRECTED if one.key in done else "",
+        ]
+        for rank, one in enumerate(suspects, start=1)
+    )  # fmt: skip
+    return write_table(path, COLUMNS, rows)
