@@ -23,8 +23,9 @@ class OutOfFold(Scored):
     def __init__(self, parts: Sequence[HeldOut]):
         first, self.parts = parts[0], list(parts)
         self.accelerator, self.labelling, self.preprocessing = first.accelerator, first.labelling, first.preprocessing
-        self.rows, self.ids, self.persons, self.labels = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ids", "persons", "labels")
+        self.rows, self.ids, self.persons, self.labels, self.relabelled = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("rows", "ids", "persons", "labels", "relabelled")
         )
         self.fold_of = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
