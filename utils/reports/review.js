@@ -2,12 +2,12 @@
 (() => {
   const form = document.getElementById("filters");
   if (!form) return; // no suspects
-  const { storage, read, suspects } = JSON.parse(document.getElementById("data").textContent);
+  const { storage, columns, decided, suspects } = JSON.parse(document.getElementById("data").textContent);
   const list = document.getElementById("suspects");
   const rows = [...list.children, ...document.getElementById("others").content.children]; // in the order of suspects
   const place = new Map(rows.map((row, k) => [row, k]));
   const suspectOf = new Map(suspects.map((suspect) => [suspect.mark, suspect]));
-  const words = { accept: "accepted", reject: "rejected", unsure: "unsure" };
+  const words = Object.fromEntries([...form.elements.decision.options].map(({ value, text }) => [value, text]));
   const keys = { a: "accept", r: "reject", u: "unsure" };
   const steps = { arrowdown: 1, j: 1, arrowup: -1, k: -1 };
   const atOnce = Number(list.dataset.atOnce);
@@ -49,25 +49,19 @@
     return found;
   }
 
-  /** The rows of relabel.csv that a decision writes: id, attribute, value, decision. */
-  function written({ accept, keep }, decision) {
-    if (decision === "accept") return accept.map((row) => [...row, "corrected"]);
-    return decision === "reject" ? keep.map((row) => [...row, "reviewed"]) : [];
-  }
-
-  /** The rows that were read and the new ones, which replace those of the same id and attribute. */
+  /** The rows of relabel.csv: those that were read, and new ones, which replace those of the same id and attribute. */
   function merged() {
     const key = ([id, attribute]) => JSON.stringify([id, attribute]);
-    const found = new Map(read.map((row) => [key(row), row]));
+    const found = new Map(decided.map((row) => [key(row), row]));
     for (const [mark, decision] of decisions()) {
-      for (const row of written(suspectOf.get(mark), decision)) found.set(key(row), row);
+      for (const row of suspectOf.get(mark).rows[decision]) found.set(key(row), row);
     }
     return [...found.values()];
   }
 
   function download() {
     const field = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const lines = [["id", "attribute", "value", "decision"], ...merged()];
+    const lines = [columns, ...merged()];
     const text = lines.map((line) => `${line.map(field).join(",")}\n`).join("");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
@@ -75,7 +69,7 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     saved = taken.length;
-    last.value = `Downloaded: ${lines.length - 1} rows, ${read.length} of them were there before.`;
+    last.value = `Downloaded: ${lines.length - 1} rows, ${decided.length} were there before.`;
   }
 
   /** Bring the page in line with what is decided and with the filters. */
@@ -90,13 +84,13 @@
     );
     fitting = passing.filter(({ dataset }) => !decision || decision === (dataset.decision || "undecided"));
     layOut();
-    const decided = passing.filter((row) => !isOpen(row)).length;
+    const done = passing.filter((row) => !isOpen(row)).length;
     document.getElementById("none").hidden = fitting.length > 0;
     document.getElementById("refused").hidden = kept;
     document.getElementById("undo").disabled = !taken.length;
     bar.querySelector("progress").max = Math.max(passing.length, 1);
-    bar.querySelector("progress").value = decided;
-    document.getElementById("count").value = `${decided} of ${passing.length} decided`;
+    bar.querySelector("progress").value = done;
+    document.getElementById("count").value = `${done} of ${passing.length} decided`;
   }
 
   function showDecision(k, decision) {
@@ -104,8 +98,8 @@
     for (const button of rows[k].querySelectorAll("button")) {
       button.setAttribute("aria-pressed", button.dataset.decision === decision);
     }
-    const lines = written(suspects[k], decision).map((line) => line.slice(0, 3).join(" "));
-    rows[k].querySelector(".state").textContent = decision && `${words[decision]}: ${lines.join("; ") || "changes nothing"}`;
+    const lines = decision && suspects[k].rows[decision].map((line) => line.slice(0, 3).join(" "));
+    rows[k].querySelector(".state").textContent = decision && `${words[decision]}: ${lines.join("; ") || "writes nothing"}`;
   }
 
   /** Have the first of the fitting rows in the list, and leave those alone that are there already. */
@@ -151,7 +145,7 @@
 
   function decide(decision) {
     const suspect = suspects[place.get(current)];
-    if (decision === "accept" && !suspect.accept.length) {
+    if (decision === "accept" && !suspect.rows.accept.length) {
       last.value = "Nothing to accept: no label can mend this.";
       return;
     }

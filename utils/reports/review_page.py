@@ -3,6 +3,7 @@
 The page is the template `review.html` with `review.css` and `review.js` beside this file. Here are its contents.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from utils.base.digests import digest_of
 from utils.data.decoding import mosaic
+from utils.data.relabel import COLUMNS, CORRECTED, REVIEWED, Decision
 from utils.reports.template import data_url, write_page
 from utils.review.suspects import DUPLICATE, LABEL, SWAPPED, Suspect
 
@@ -35,45 +37,45 @@ class Head:
     storage: str
 
 
-def write_review_page(path: Path, suspects: Sequence[Suspect], read: Iterable[Sequence[str]], head: Head) -> Path:
+def write_review_page(path: Path, suspects: Sequence[Suspect], decided: Iterable[Decision], head: Head) -> Path:
     """Write the page to `path`, its rows in the order of the `suspects`.
 
-    `read` are the rows (id, attribute, value, decision) of the relabel.csv that was read, with ids spelt as those of
-    the suspects' corrections. What the page hands out holds them, but for those that a new decision replaces.
+    `decided` is what the relabel.csv says that was read, with ids spelt as in the suspects' corrections. The file that
+    the page hands out has these rows too, but for those that a new decision replaces.
 
     Raises `InputError` for a photograph that cannot be decoded.
     """
     with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock alone
         cards = list(pool.map(card, suspects, range(1, len(suspects) + 1)))
-    written = [{"mark": mark(one), **{key: rows_of(one, key) for key in ("accept", "keep")}} for one in suspects]
+    data = {
+        "storage": f"review of {head.storage}",
+        "columns": [*COLUMNS, "decision"],
+        "decided": [astuple(one) for one in decided],
+        "suspects": [written(one) for one in suspects],
+    }
     contents = {
         "head": head,
         "cards": cards,
         "at_once": AT_ONCE,
-        "kinds": counted(one.kind for one in suspects),
-        "attributes": counted(one.attribute for one in suspects if one.attribute),
+        "kinds": Counter(one.kind for one in suspects),
+        "attributes": Counter(one.attribute for one in suspects if one.attribute),
         "decisions": DECISIONS,
-        "data": {"storage": f"review of {head.storage}", "read": list(map(list, read)), "suspects": written},
+        "data": data,
     }
     return write_page(path, "review.html", contents)
 
 
-def mark(suspect: Suspect) -> str:
-    """What a decision is kept under: of a suspect, and of what it suggests, which another run may not."""
-    return digest_of([suspect.key, rows_of(suspect, "accept"), rows_of(suspect, "keep")])
+def written(suspect: Suspect) -> dict:
+    """The rows of relabel.csv that each decision writes, and a mark under which the decision is kept.
 
-
-def rows_of(suspect: Suspect, name: str) -> list[tuple[str, str, str]]:
-    """The rows of relabel.csv that are written when the suspect is accepted ("accept") or rejected ("keep")."""
-    return [astuple(one) for one in getattr(suspect, name)]
-
-
-def counted(values: Iterable[str]) -> dict[str, int]:
-    """How often each value occurs, in the order of their first occurrence."""
-    counts = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return counts
+    The mark is of the suspect and of these rows: where another run suggests something else, nothing is decided yet.
+    """
+    rows = {
+        "accept": [(*astuple(one), CORRECTED) for one in suspect.accept],
+        "reject": [(*astuple(one), REVIEWED) for one in suspect.keep],
+        "unsure": [],
+    }
+    return {"mark": digest_of([suspect.key, rows]), "rows": rows}
 
 
 def card(suspect: Suspect, number: int) -> dict:
