@@ -235,7 +235,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
     from utils.reports.analysis import OTHER
-    from utils.reports.rival import read_rival, rival_line
+    from utils.reports.rival import read_rival, relabelled_line, rival_line
 
     # Models
     if options.sweep:
@@ -259,6 +259,8 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
         theirs = people.view(rival).logits(rival)
         comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs), theirs)
         log.info(rival_line(rival.name, held_out, logits, theirs, options.metric))
+        if changed := relabelled_line(held_out, logits, theirs, options.metric):
+            log.info(changed)
 
     # Result
     for row in comparison.rows:

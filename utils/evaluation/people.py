@@ -32,12 +32,19 @@ class People:
 
     @property
     def scored_on(self) -> str:
-        return f"{sum(len(one.held_out) for one in self.splits)} images of {self.who} (split {self.digest})"
+        rows = np.concatenate([one.held_out for one in self.splits])
+        return images_of(self.who, self.digest, self.photographs.relabelled[rows])
 
     def class_counts(self, labelling: Labelling) -> np.ndarray:
         """(C,) photographs of each class that models were trained on; across folds on everyone."""
         trained_on = np.unique(np.concatenate([one.train for one in self.splits]))
         return np.bincount(self.photographs.labels(labelling)[trained_on], minlength=labelling.num_classes)
+
+
+def images_of(who: str, split: str, relabelled: np.ndarray) -> str:
+    """What is scored on in words, of (N,) flags of the images whose labels relabel.csv changed."""
+    changed = f", {relabelled.sum()} of them relabelled" if relabelled.any() else ""
+    return f"{len(relabelled)} images of {who} (split {split}){changed}"
 
 
 def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:

@@ -7,6 +7,7 @@ from utils.base.options import Options
 from utils.ensembles.members import Way, read_parts
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import gain_words
+from utils.evaluation.scores import paired_gain
 from utils.models.checkpoints import Checkpoint
 
 
@@ -33,4 +34,20 @@ def rival_line(rival: str, held_out: HeldOut, logits: np.ndarray, theirs: np.nda
     return (
         f"gain over {rival}: {gain_words(held_out.gain(logits, theirs), metric)}; of {len(logits)} photographs only "
         f"this model is right on {only_ours.sum()}, only the other on {only_theirs.sum()}"
+    )
+
+
+def relabelled_line(held_out: HeldOut, answers: np.ndarray, theirs: np.ndarray, metric: str) -> str:
+    """Of two models' answers: how many labels relabel.csv changed of the people who score, and the gain on all others: that one owes nothing
+    to what the corrections say of those who score. Empty where nothing was changed, or everybody.
+    """
+    changed_people = np.unique(held_out.persons[held_out.relabelled])
+    others = ~np.isin(held_out.persons, changed_people)
+    if others.all() or not others.any():
+        return ""
+    arrays = held_out.labels, answers, theirs, held_out.persons
+    gains = paired_gain(*(one[others] for one in arrays), held_out.labelling.num_classes)
+    return (
+        f"relabel.csv changes the labels of {held_out.relabelled.sum()} of these photographs, of {len(changed_people)} "
+        f"people; on the {len(np.unique(held_out.persons[others]))} others the gain is {gain_words(gains, metric)}"
     )
