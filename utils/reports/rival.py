@@ -38,8 +38,8 @@ def rival_line(rival: str, held_out: HeldOut, logits: np.ndarray, theirs: np.nda
 
 
 def relabelled_line(held_out: HeldOut, answers: np.ndarray, theirs: np.ndarray, metric: str) -> str:
-    """Of two models' answers: how many labels relabel.csv changed of the people who score, and the gain on all others: that one owes nothing
-    to what the corrections say of those who score. Empty where nothing was changed, or everybody.
+    """How many labels of the people who score relabel.csv changed, and what one model's answers gain over another's on
+    all other people, which owes nothing to the corrections. Empty where it changed those of nobody, or of everybody.
     """
     changed_people = np.unique(held_out.persons[held_out.relabelled])
     others = ~np.isin(held_out.persons, changed_people)
@@ -47,7 +47,6 @@ def relabelled_line(held_out: HeldOut, answers: np.ndarray, theirs: np.ndarray, 
         return ""
     arrays = held_out.labels, answers, theirs, held_out.persons
     gains = paired_gain(*(one[others] for one in arrays), held_out.labelling.num_classes)
-    return (
-        f"relabel.csv changes the labels of {held_out.relabelled.sum()} of these photographs, of {len(changed_people)} "
-        f"people; on the {len(np.unique(held_out.persons[others]))} others the gain is {gain_words(gains, metric)}"
-    )
+    changed = f"{held_out.relabelled.sum()} of these photographs, of {len(changed_people)} people"
+    unchanged = len(np.unique(held_out.persons[others]))
+    return f"relabel.csv changes {changed}; on the {unchanged} other people the gain is {gain_words(gains, metric)}"
