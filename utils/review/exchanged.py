@@ -9,9 +9,9 @@ from itertools import combinations
 
 import numpy as np
 
-from utils.review.noise import ROUNDS, SEEN, SEEN_WRONG, Judged, share_of
+from utils.review.noise import ROUNDS, SEEN, SEEN_WRONG, TINY, Judged, share_of
 
-TINY, HUGE = np.finfo(float).tiny, 700.0  # the latter a logarithm
+HUGE = 700.0  # nats, whose exponential is still a number
 
 
 def judge_exchanges(

@@ -1,7 +1,7 @@
 """How probable it is that a label is wrong: what the label says against what the photographs say.
 
-Each label, or statistic, is either an ordinary one or, with an unknown probability, a wrong one; both are fitted by
-expectation and maximisation. What is said of a person's label is fitted on other people only.
+Each label, or statistic, is either an ordinary one or, with an unknown probability, a wrong one, and both are fitted
+by maximum likelihood. What is said of a person's label is fitted on other people only.
 
 Shapes: U units, V values. `features` (U, K) are log-odds, `persons` (U,) names.
 """
@@ -9,16 +9,19 @@ Shapes: U units, V values. `features` (U, K) are log-odds, `persons` (U,) names.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit, softmax
 from scipy.stats import logistic
 from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression
 
 from utils.data.splits import cross_folds
 
 # What is believed before a look at the labels: as if one wrong label had been seen among 30. Of the labels of ten
 # well-known test sets at least 3.3 % are wrong (Northcutt, Athalye, Mueller 2021).
 SEEN, SEEN_WRONG = 30, 1
-ROUNDS, SETTLED = 30, 1e-4  # of fitting, and the change of the share of wrong labels below which it ends
+ROUNDS, SETTLED = 100, 1e-5  # of expectation and maximisation, and the change of a share below which it ends
+TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)
@@ -52,26 +55,41 @@ def judge_values(features: np.ndarray, given: np.ndarray, persons: np.ndarray, n
         if len(values) == 1:  # nothing to tell apart
             probs[own, values[0]] = posterior[own, given[own]] = 1
             continue
-        regression, share[own] = _fit_values(features[rest], given[rest], values, num_values)
-        probs[np.ix_(own, values)] = regression.predict_proba(features[own])
+        middle, spread = features[rest].mean(0), features[rest].std(0) + TINY
+        scaled = (features - middle) / spread
+        weights, share[own] = _fit_values(scaled[rest], np.searchsorted(values, given[rest]), len(values))
+        probs[np.ix_(own, values)] = softmax(_with_one(scaled[own]) @ weights, axis=-1)
         posterior[own] = _posterior(probs[own], given[own], share[own][0])
     return Judged(probs, posterior, share)
 
 
-def _fit_values(
-    features: np.ndarray, given: np.ndarray, values: np.ndarray, num_values: int
-) -> tuple[LogisticRegression, float]:
-    probs, believed, share = np.zeros((len(given), num_values)), np.eye(num_values)[given], 1.0
-    every = np.repeat(features, len(values), axis=0), np.tile(values, len(given))
-    regression = LogisticRegression(max_iter=1000, warm_start=True)
-    for _ in range(ROUNDS):
-        regression.fit(*every, sample_weight=believed[:, values].ravel())
-        probs[:, values] = regression.predict_proba(features)
-        before, share = share, share_of(1 - believed[np.arange(len(given)), given])
-        if abs(share - before) < SETTLED:
-            break
+def _fit_values(features: np.ndarray, given: np.ndarray, num_values: int) -> tuple[np.ndarray, float]:
+    """The (K + 1, V) weights and the share of wrong labels under which the labels are the most probable; the weights
+    have the ridge of scikit-learn's default, without which there are none where all labels can be told.
+    """
+    features, rows = _with_one(features), np.arange(len(given))
+    shape = features.shape[1], num_values
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, share = values[:-1].reshape(shape), expit(values[-1])
+        logits = features @ weights
+        probs = softmax(logits, axis=-1)
+        likelihood = share / (num_values - 1) + probs[rows, given] * (1 - share - share / (num_values - 1))
         believed = _posterior(probs, given, share)
-    return regression, share
+        wrong = (1 - believed[rows, given]).sum()
+        ridge = np.vstack([weights[:-1], np.zeros(num_values)])
+        prior = SEEN_WRONG * np.log(share) + (SEEN - SEEN_WRONG) * np.log1p(-share)
+        slope = features.T @ (probs - believed) + ridge
+        of_share = (len(given) + SEEN) * share - wrong - SEEN_WRONG
+        return -np.log(likelihood).sum() - prior + (ridge**2).sum() / 2, np.append(slope.ravel(), of_share)
+
+    start = np.append(np.zeros(shape).ravel(), logit(SEEN_WRONG / SEEN))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None)] * (len(start) - 1) + [(-12, 0)])
+    return found.x[:-1].reshape(shape), float(expit(found.x[-1]))
+
+
+def _with_one(features: np.ndarray) -> np.ndarray:
+    return np.column_stack([features, np.ones(len(features))])
 
 
 def _posterior(probs: np.ndarray, given: np.ndarray, share: float) -> np.ndarray:
@@ -98,40 +116,47 @@ def judge_numbers(
 ) -> JudgedNumbers:
     """Judge (U,) stated numbers, which lie in the (U,) `ranges`, by what the photographs read.
 
-    The reading is the linear combination of features that goes with the number. Readings of right labels scatter
-    around a rising curve, as of a measuring instrument whose error is logistic ("classical calibration", Osborne
-    1991); a wrong label tells nothing of the reading. So a number beside a limit is as good as one beyond it.
+    The reading is the linear combination of features that goes with the number. Readings scatter around a rising
+    curve, as of a measuring instrument whose error is logistic ("classical calibration", Osborne 1991), or they tell
+    nothing of the number. So a number beside a limit is as good as one beyond it. A reading that tells nothing comes
+    of a wrong label or of a face that the models cannot read. As nothing tells which, no more labels are taken for
+    wrong than was believed beforehand.
     """
     shape = len(numbers), num_ranges
     probs, posterior, suggested = np.zeros((3, *shape))
     share, looks = np.zeros(len(numbers)), np.zeros(len(numbers))
     for rest, own in cross_folds(ranges, persons):
         readings = LinearRegression().fit(features[rest], numbers[rest]).predict(features)
-        curve, scale, share[own] = _fit_numbers(readings[rest], numbers[rest])
-        density = logistic.pdf(readings[own, None], curve.predict(numbers[rest]), scale)  # (own, rest)
-        in_range = np.eye(num_ranges)[ranges[rest]]
-        mass, years = density @ in_range, density @ (in_range * numbers[rest, None])
+        curve, scale, unrelated = _fit_numbers(readings[rest], numbers[rest])
+        share[own] = min(unrelated, SEEN_WRONG / SEEN)
+        values, first, counts = np.unique(numbers[rest], return_index=True, return_counts=True)
+        density = counts * logistic.pdf(readings[own, None], curve.predict(values), scale)  # (own, values)
+        in_range = np.eye(num_ranges)[ranges[rest][first]]
+        mass, years = density @ in_range, density @ (in_range * values[:, None])
         probs[own], looks[own] = mass / mass.sum(-1, keepdims=True), years.sum(-1) / mass.sum(-1)
-        suggested[own] = years / np.maximum(mass, np.finfo(float).tiny)
+        suggested[own] = years / np.maximum(mass, TINY)
         right = logistic.pdf(readings[own], curve.predict(numbers[own]), scale)
-        wrong = _odds_to_probability(share[own][0], density.mean(-1), right)
+        wrong = _odds_to_probability(unrelated, density.sum(-1) / counts.sum(), right) * share[own] / unrelated
         posterior[own] = wrong[:, None] * probs[own]
         posterior[own, ranges[own]] += 1 - wrong
     return JudgedNumbers(probs, posterior, share, looks, suggested)
 
 
 def _fit_numbers(readings: np.ndarray, numbers: np.ndarray) -> tuple[IsotonicRegression, float, float]:
-    wrong, share = np.zeros(len(numbers)), 1.0
+    """The curve of readings, the scale of their error, and the share of readings that tell nothing of the number."""
+    values, value_of, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    right, share = np.ones(len(numbers)), 1.0
     for _ in range(ROUNDS):
-        curve = IsotonicRegression(out_of_bounds="clip").fit(numbers, readings, sample_weight=1 - wrong)
-        expected = curve.predict(numbers)
-        spread = np.sqrt(np.average((readings - expected) ** 2, weights=1 - wrong))
+        curve = IsotonicRegression(out_of_bounds="clip").fit(numbers, readings, sample_weight=right)
+        expected = curve.predict(values)
+        spread = np.sqrt(np.average((readings - expected[value_of]) ** 2, weights=right))
         scale = max(spread * np.sqrt(3) / np.pi, 1e-9)  # of the logistic distribution with that deviation
-        before, share = share, share_of(wrong)
+        before, share = share, share_of(1 - right)
         if abs(share - before) < SETTLED:
             break
         density = logistic.pdf(readings[:, None], expected, scale)
-        wrong = _odds_to_probability(share, density.mean(-1), logistic.pdf(readings, expected, scale))
+        own = density[np.arange(len(numbers)), value_of]
+        right = 1 - _odds_to_probability(share, density @ counts / len(numbers), own)
     return curve, scale, share
 
 
