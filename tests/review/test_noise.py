@@ -10,7 +10,7 @@ from utils.review.noise import Judged, judge_numbers, judge_outliers, judge_valu
 
 
 def two_values(count: int, share: float, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Log-odds (U, 1), given labels, flags of the wrong ones, and by Bayes' rule the probabilities that each is."""
+    """The true log-odds (U, 1), given labels, flags of the wrong ones, and by Bayes' rule how probably each is."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, 2, count)
     readings = rng.normal(np.where(true == 1, 1.5, -1.5), 1.0)
@@ -18,10 +18,10 @@ def two_values(count: int, share: float, seed: int = 0) -> tuple[np.ndarray, ...
     given = np.where(wrong, 1 - true, true)
     likelihood = norm.pdf(readings[:, None], [-1.5, 1.5], 1.0)
     other, own = likelihood[np.arange(count), 1 - given], likelihood[np.arange(count), given]
-    return readings[:, None], given, wrong, share * other / (share * other + (1 - share) * own)
+    return 3 * readings[:, None], given, wrong, share * other / (share * other + (1 - share) * own)
 
 
-@pytest.mark.parametrize("temperature", [1, 0.2, 8])
+@pytest.mark.parametrize("temperature", [1, 0.3, 4])
 def test_labels_are_wrong_as_probably_as_bayes_rule_says_whatever_the_temperature(temperature):
     features, given, wrong, by_bayes = two_values(3000, 0.05)
     judged = judge_values(features * temperature, given, np.arange(3000).astype(str), 2)

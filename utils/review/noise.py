@@ -46,50 +46,47 @@ def judge_values(features: np.ndarray, given: np.ndarray, persons: np.ndarray, n
     """Judge (U,) given values by logistic regression under label noise (Bootkrajang and Kabán 2012): a label is wrong
     with a probability that is the same for all, and then any other value is as likely.
 
-    The regression gives the log-odds a temperature, as a model may be too sure or not sure enough, and a bias.
+    `features` (U, V - 1) are log-odds of each value but the first against the first. The regression gives them a
+    temperature, as a model may be too sure or not sure enough, and a bias.
     """
     probs, posterior = np.zeros((2, len(given), num_values))
     share = np.zeros(len(given))
+    features = np.column_stack([np.ones(len(given)), features])
     for rest, own in cross_folds(given, persons):
         values = np.unique(given[rest])
         if len(values) == 1:  # nothing to tell apart
             probs[own, values[0]] = posterior[own, given[own]] = 1
             continue
-        middle, spread = features[rest].mean(0), features[rest].std(0) + TINY
-        scaled = (features - middle) / spread
-        weights, share[own] = _fit_values(scaled[rest], np.searchsorted(values, given[rest]), len(values))
-        probs[np.ix_(own, values)] = softmax(_with_one(scaled[own]) @ weights, axis=-1)
+        weights, share[own] = _fit_values(features[rest], given[rest], num_values)
+        probs[own] = softmax(features[own] @ weights, axis=-1)
         posterior[own] = _posterior(probs[own], given[own], share[own][0])
     return Judged(probs, posterior, share)
 
 
 def _fit_values(features: np.ndarray, given: np.ndarray, num_values: int) -> tuple[np.ndarray, float]:
-    """The (K + 1, V) weights and the share of wrong labels under which the labels are the most probable; the weights
-    have the ridge of scikit-learn's default, without which there are none where all labels can be told.
+    """The (V, V) weights and the share of wrong labels that are the most probable after a look at the labels.
+
+    Beforehand models are believed to be as sure as they say: weights of log-odds are normal about 1, or about 0 for
+    those of other values, with a deviation of 1.
     """
-    features, rows = _with_one(features), np.arange(len(given))
-    shape = features.shape[1], num_values
+    rows, believed_weights = np.arange(len(given)), np.eye(num_values)
+    believed_weights[0, 0] = 0  # the first row are biases
 
-    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, share = values[:-1].reshape(shape), expit(values[-1])
-        logits = features @ weights
-        probs = softmax(logits, axis=-1)
-        likelihood = share / (num_values - 1) + probs[rows, given] * (1 - share - share / (num_values - 1))
+    def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, share = point[:-1].reshape(num_values, num_values), expit(point[-1])
+        probs = softmax(features @ weights, axis=-1)
+        each_other = share / (num_values - 1)
+        likelihood = each_other + probs[rows, given] * (1 - share - each_other)
         believed = _posterior(probs, given, share)
-        wrong = (1 - believed[rows, given]).sum()
-        ridge = np.vstack([weights[:-1], np.zeros(num_values)])
-        prior = SEEN_WRONG * np.log(share) + (SEEN - SEEN_WRONG) * np.log1p(-share)
-        slope = features.T @ (probs - believed) + ridge
-        of_share = (len(given) + SEEN) * share - wrong - SEEN_WRONG
-        return -np.log(likelihood).sum() - prior + (ridge**2).sum() / 2, np.append(slope.ravel(), of_share)
+        off = (weights - believed_weights) * (np.arange(num_values) > 0)[:, None]
+        prior = SEEN_WRONG * np.log(share) + (SEEN - SEEN_WRONG) * np.log1p(-share) - (off**2).sum() / 2
+        of_weights = features.T @ (probs - believed) + off
+        of_share = (len(given) + SEEN) * share - (1 - believed[rows, given]).sum() - SEEN_WRONG
+        return -np.log(likelihood).sum() - prior, np.append(of_weights.ravel(), of_share)
 
-    start = np.append(np.zeros(shape).ravel(), logit(SEEN_WRONG / SEEN))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None)] * (len(start) - 1) + [(-12, 0)])
-    return found.x[:-1].reshape(shape), float(expit(found.x[-1]))
-
-
-def _with_one(features: np.ndarray) -> np.ndarray:
-    return np.column_stack([features, np.ones(len(features))])
+    start = np.append(believed_weights.ravel(), logit(SEEN_WRONG / SEEN))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return found[:-1].reshape(num_values, num_values), float(expit(found[-1]))
 
 
 def _posterior(probs: np.ndarray, given: np.ndarray, share: float) -> np.ndarray:

@@ -14,7 +14,8 @@ from utils.review.noise import judge_outliers
 from utils.review.predictions import Predictions, log_odds
 from utils.review.suspects import DUPLICATE, GROUP, IMAGE, NO_CLASS, TWO_PEOPLE, Correction, Suspect
 
-LEAST = 0.5  # probability below which nobody need look: nothing can be accepted, and most would be looked at in vain
+LEAST = 0.2  # probability below which nobody need look
+TINY = 1e-12
 HASH_SIDE = 16  # squared, the bits of a picture's hash
 SAME = 4  # bits in which two files of the same picture differ at most, after compressing or scaling it again
 BLOCK = 64  # photographs whose distances to all others are in memory at once
@@ -32,9 +33,9 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
         for value in np.unique(masks):
             odds[masks == value] -= odds[masks == value].mean(0)
         spread = np.array([odds[one].var(0).sum() for one in groups.members])
-        spreads.append((spread / max(np.median(spread), np.finfo(float).tiny), odds))
+        spreads.append((spread / max(np.median(spread), TINY), odds))
     disagreement = np.sum([spread for spread, _ in spreads], axis=0)
-    confidence = judge_outliers(np.log(np.maximum(disagreement, np.finfo(float).tiny)))
+    confidence = judge_outliers(np.log(np.maximum(disagreement, TINY)))
     found = []
     for k in np.flatnonzero(confidence >= LEAST):
         attribute = GROUP_ATTRIBUTES[int(np.argmax([spread[k] for spread, _ in spreads]))]
@@ -54,18 +55,16 @@ def _look(predictions: Predictions, row: int, attribute: str) -> str:
 
 
 def no_class_suspects(predictions: Predictions) -> list[Suspect]:
-    """Photographs whose most probable class is much less probable than that of others."""
-    best = predictions.log_probs.max(-1)
-    against = np.log(-np.expm1(np.minimum(best, -1e-12))) - best  # log-odds
-    confidence = judge_outliers(against)
-    classes = predictions.labelling.classes
-    return [
-        _finding(
-            predictions, NO_CLASS, IMAGE, [k], float(confidence[k]),
-            f"the most probable class is {classes[predictions.log_probs[k].argmax()]}, with {np.exp(best[k]):.0%}",
-        )
-        for k in np.flatnonzero(confidence >= LEAST)
-    ]  # fmt: skip
+    """Photographs of which the models are much less sure than of others, in all attributes together."""
+    best = {name: predictions.of_attribute(name).max(-1) for name in predictions.labelling.attributes}
+    against = [np.log(-np.expm1(np.minimum(one, -TINY))) - one for one in best.values()]  # log-odds
+    confidence = judge_outliers(np.sum(against, axis=0))
+    found = []
+    for k in np.flatnonzero(confidence >= LEAST):
+        sure = ", ".join(f"{name} {100 * np.exp(one[k]):.0f} %" for name, one in best.items())
+        evidence = f"the most probable values have {sure}"
+        found.append(_finding(predictions, NO_CLASS, IMAGE, [k], float(confidence[k]), evidence))
+    return found
 
 
 def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarray], np.ndarray]) -> list[Suspect]:
