@@ -126,11 +126,10 @@ def check_names(options: Options) -> None:
     imported, which takes seconds.
     """
     from utils.models import sweeps
-    from utils.review import reviewers
 
     flags.check_files(options)
     looks = not (options.sweep or options.ensemble or options.model_name)
-    choose = partial(reviewers.find_reviewers if options.review else sweeps.choose_checkpoint, options)
+    choose = partial(sweeps.asked_sweep if options.review else sweeps.choose_checkpoint, options)
     named = options.model_name, *(options.weighted_ensemble or ()), *(options.soft_voting or ())
     sweeps.check_names(options, choose if looks else None, named)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+from scipy.special import expit, logit
 
 from utils.review.noise import ROUNDS, SEEN, SEEN_WRONG, TINY, Judged, share_of
 
@@ -29,17 +30,17 @@ def judge_exchanges(
     every, kinds = np.arange(len(given)), kind.max() + 1
     likelihoods = np.log(np.maximum(judged.probs, TINY))
     likelihoods -= likelihoods[every, given][:, None]  # (N, V) by having another value than the given one
-    right = np.maximum(judged.posterior[every, given], TINY)
-    odds = (1 - right) / right
-    single, share, shares = judged.share, judged.share, np.full(kinds, SEEN_WRONG / SEEN / kinds)
+    right = judged.posterior[every, given]
+    evidence = _logit(1 - right) - _logit(judged.share)  # that a label is wrong, whatever the share of such labels
+    share, shares = judged.share, np.full(kinds, SEEN_WRONG / SEEN / kinds)
     for _ in range(ROUNDS):
-        wrong = 1 / (1 + (1 - share) / np.maximum(share, TINY) / np.maximum(odds * (1 - single) / single, TINY))
-        gains = likelihoods + np.log1p(-wrong)[:, None]
+        odds = evidence + _logit(share)
+        gains = likelihoods - np.logaddexp(0, odds)[:, None]
         exchange = shares[kind] / alike * np.exp(np.minimum(gains[one, given[other]] + gains[other, given[one]], HUGE))
         whole = 1 - shares.sum() + np.bincount(group, exchange, len(groups))
         sure = exchange / whole[group]
         moved = np.bincount(one, sure, len(given)) + np.bincount(other, sure, len(given))
-        wrong *= 1 - np.minimum(moved, 1)
+        wrong = expit(odds) * (1 - np.minimum(moved, 1))
         share = np.full(len(given), share_of(wrong))
         shares = (np.bincount(kind, sure, kinds) + SEEN_WRONG / kinds) / (len(groups) + SEEN)
     posterior = judged.posterior * (wrong / np.maximum(1 - right, TINY))[:, None]
@@ -48,6 +49,10 @@ def judge_exchanges(
     found = [some[sure[some].argmax()] for some in best]
     swaps = [(float(sure[k]), int(one[k]), int(other[k])) for k in found]
     return replace(judged, posterior=posterior, share=share), swaps
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probability, 1e-15, 1 - 1e-15))
 
 
 def _pairs(given: np.ndarray, groups: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

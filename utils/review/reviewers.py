@@ -7,14 +7,7 @@ from utils.data.splits import Split
 from utils.ensembles.members import Way, read_parts
 from utils.models.checkpoints import Checkpoint, check_attributes, check_members, flipped
 from utils.models.folded import read_ingredient
-from utils.models.sweeps import Sweep, find_sweep
-
-
-def find_reviewers(options: Options, by_name: bool = False) -> Sweep:
-    """The ingredients that `--name`, `--i` and `--random-seed` mean, all that fit."""
-    seeds = None if options.random_seed is None else [options.random_seed]
-    indices = None if options.i is None else [options.i]
-    return find_sweep(options.model_location, options.name, seeds, indices, by_name=by_name)
+from utils.models.sweeps import asked_sweep
 
 
 def read_reviewers(options: Options) -> tuple[str, list[Checkpoint]]:
@@ -25,7 +18,7 @@ def read_reviewers(options: Options) -> tuple[str, list[Checkpoint]]:
         model, _, _ = read_parts(Way(options.model_name), options, by_folds=True)
         check_attributes(model, ALL_ATTRIBUTES)
         return model.name, [model]
-    found = find_reviewers(options).ingredients
+    found = asked_sweep(options).ingredients
     models = [read_ingredient(one, options.mean, options.std, None, options.tower) for one in found]
     check_members(models[0], [], models[1:])
     return found[0].name, [flipped(one) for one in models] if options.flip else models
