@@ -45,9 +45,9 @@ def judge_exchanges(
         shares = (np.bincount(kind, sure, kinds) + SEEN_WRONG / kinds) / (len(groups) + SEEN)
     posterior = judged.posterior * (wrong / np.maximum(1 - right, TINY))[:, None]
     posterior[every, given] = 1 - wrong
-    best = [np.flatnonzero(group == g) for g in np.unique(group)]
-    found = [some[sure[some].argmax()] for some in best]
-    swaps = [(float(sure[k]), int(one[k]), int(other[k])) for k in found]
+    order = np.lexsort([-sure, group])
+    first = order[np.unique(group[order], return_index=True)[1]]
+    swaps = [(float(sure[k]), int(one[k]), int(other[k])) for k in first]
     return replace(judged, posterior=posterior, share=share), swaps
 
 

@@ -17,6 +17,7 @@ from utils.review.suspects import DUPLICATE, GROUP, IMAGE, NO_CLASS, TWO_PEOPLE,
 LEAST = 0.2  # probability below which nobody need look
 TINY = 1e-12
 HASH_SIDE = 16  # squared, the bits of a picture's hash
+NEAR = 32  # bits in which near-duplicates differ at most
 SAME = 4  # bits in which two files of the same picture differ at most, after compressing or scaling it again
 BLOCK = 64  # photographs whose distances to all others are in memory at once
 
@@ -71,7 +72,7 @@ def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarra
     """Photographs that are nearly the same under different people, or in one group under different labels.
 
     `squares_at` gives (B, S, S, 3) uint8 pixels. Distances are of difference hashes (imagehash). Between people a pair
-    counts if it is much nearer than each one's nearest usually is, and in a group if it is the same picture.
+    counts that is near, and much nearer than the nearest of a group usually is; in a group the same picture.
     """
     hashes = _hashes(predictions, squares_at)
     groups, masks = predictions.groups, predictions.given["mask"]
@@ -79,7 +80,7 @@ def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarra
     nearest, distances, found = np.zeros(len(hashes), int), np.zeros(len(hashes), int), []
     for start in range(0, len(hashes), BLOCK):
         some = np.arange(start, min(start + BLOCK, len(hashes)))
-        apart = np.bitwise_count(hashes[some, None] ^ hashes).sum(-1).astype(int)  # (B, N)
+        apart = _apart(hashes[some, None], hashes)  # (B, N)
         own = person_of[some, None] == person_of
         for i, k in np.argwhere(own & (masks[some, None] != masks) & (apart <= SAME)):
             if some[i] < k:
@@ -87,14 +88,18 @@ def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarra
         apart[own] = HASH_SIDE**2
         nearest[some], distances[some] = apart.argmin(-1), apart.min(-1)
     closest = [one[distances[one].argmin()] for one in groups.members]
-    confidence = judge_outliers(-distances[closest].astype(float))
+    confidence = np.where(distances[closest] <= NEAR, judge_outliers(-distances[closest].astype(float)), 0)
     pairs = {}
     for row, sure in zip(closest, confidence, strict=True):
         pair = tuple(sorted(map(int, (row, nearest[row]))))
         pairs[pair] = max(sure, pairs.get(pair, 0))
-    return found + [
-        _pair(predictions, *pair, distances[pair[0]], sure) for pair, sure in pairs.items() if sure >= LEAST
-    ]
+    likely = [(pair, sure) for pair, sure in pairs.items() if sure >= LEAST]
+    return found + [_pair(predictions, *pair, _apart(*hashes[list(pair)]), sure) for pair, sure in likely]
+
+
+def _apart(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """In how many bits hashes (..., 4) differ."""
+    return np.bitwise_count(some ^ others).sum(-1, dtype=int)
 
 
 def _hashes(predictions: Predictions, squares_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -116,12 +121,15 @@ def _finding(
 ) -> Suspect:
     """A suspect that nothing can be accepted of; rejecting it keeps it away."""
     shown = rows if kind == DUPLICATE else rows[:1]
-    ids = [str(predictions.groups.names[predictions.groups.group_of[rows[0]]])] if unit == GROUP else []
-    ids = ids or [str(predictions.ids[row]) for row in shown]
-    classes, labels = predictions.labelling.classes, predictions.photographs.labels(predictions.labelling)
-    given = " / ".join(classes[labels[predictions.rows[row]]] for row in shown)
+    labelling, given = predictions.labelling, predictions.given
+    if unit == GROUP:
+        names, about = predictions.groups.names[predictions.groups.group_of[shown]], GROUP_ATTRIBUTES
+    else:
+        names, about = predictions.ids[shown], labelling.attributes
+    ids = list(map(str, names))
+    values = (", ".join(labelling.values[name][given[name][row]] for name in about) for row in shown)
     return Suspect(
-        key=":".join([kind, *ids]), kind=kind, unit=unit, id=ids[0], attribute="", given=given, suggested="",
+        key=":".join([kind, *ids]), kind=kind, unit=unit, id=ids[0], attribute="", given=" / ".join(values), suggested="",
         confidence=confidence, evidence=evidence, files=tuple(predictions.files[row] for row in rows),
         keep=(Correction(ids[0], kind, REJECTED),),
     )  # fmt: skip
