@@ -159,14 +159,17 @@ def test_a_wrong_decision_is_named(small, line, message):
 def test_a_new_decision_replaces_the_old_one_about_the_same_thing_and_no_other(small):
     path = relabel(small, "000000,gender,female", "000000,age,61", "000001/normal,mask,worn")
     earlier = [one.decision for one in read_claims(read_photographs(small), path)]
-    new = [Decision("000000", "gender", "male", "reviewed"), Decision("000002", "age", "30")]
-    write_decisions(path, earlier, new)
+    new = [
+        Decision("000000_male_Asian_22", "gender", "male", "reviewed"),
+        Decision("000002_male_Asian_47", "age", "30"),
+    ]
+    write_decisions(path, earlier + new)
     assert path.read_text().splitlines() == [
         "id,attribute,value,decision",
-        "000000,gender,male,reviewed",
-        "000000,age,61,corrected",
-        "000001/normal,mask,worn,corrected",
-        "000002,age,30,corrected",
+        "000000_male_Asian_22,gender,male,reviewed",
+        "000000_male_Asian_22,age,61,corrected",
+        "000001_female_Asian_23/normal,mask,worn,corrected",
+        "000002_male_Asian_47,age,30,corrected",
     ]
     photographs = read_photographs(small)
     assert photographs.relabelled.sum() == 7 + 1 + 7

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,9 @@ REJECTED = "no"  # its value then
 
 @dataclass(frozen=True)
 class Decision:
-    """A row of relabel.csv: `id` is a person's folder name or leading id, or `person/file-stem`; `value` is that of
-    `attribute`, which is right. It differs from the one given if it is `CORRECTED`; `REVIEWED` confirms the given one,
-    or rejects one of the `FINDINGS`, and changes nothing.
+    """A row of relabel.csv: `id` is a person's folder name, or `folder/file-stem`, and `value` is right for its
+    `attribute`. It differs from the given one if it is `CORRECTED`; `REVIEWED` confirms the given one, or rejects one
+    of the `FINDINGS`, and changes nothing.
     """
 
     id: str
@@ -69,13 +69,15 @@ def default_file(folder: Path) -> Path:
 def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
     """The rows of a CSV with the columns `id,attribute,value`, and perhaps `decision`.
 
-    `attribute` is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id,
-    attribute, value or decision is an `InputError` that names the line, two different values of one photograph one
-    that names both lines.
+    `id` is a person's folder name or leading id (claims have the folder's name), or `person/file-stem`; `attribute`
+    is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute,
+    value or decision is an `InputError` that names the line, two different values of one photograph one that names
+    both lines.
     """
     header, lines = read_dicts(path)
     if header not in (COLUMNS, [*COLUMNS, "decision"]):
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value[,decision]")
+    folders = photographs.folders
     exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
     claims, said = [], defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
     for number, line in lines:
@@ -83,13 +85,14 @@ def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
         if name not in exact and name in zeros_lost:
             tell_once(f"{path}: ids without their leading zeros are read with them")
         rows = exact.get(name) or zeros_lost.get(name, [])
-        _check_found(sorted(set(photographs.folders[rows])), name, where)
+        _check_found(sorted(set(folders[rows])), name, where)
         decision = line.get("decision", "").strip() or CORRECTED
         if decision not in DECISIONS:
             raise InputError(f"{where}: decision {decision!r} is none of {', '.join(DECISIONS)}")
         finding = decision == REVIEWED and attribute in FINDINGS
         value = None if finding else _value_of(attribute, line["value"], where)
-        claims.append(Claim(number, Decision(name, attribute, line["value"], decision), rows, value))
+        whole = str((photographs.ids if "/" in name else folders)[rows[0]])
+        claims.append(Claim(number, Decision(whole, attribute, line["value"], decision), rows, value))
         for row in rows:
             earlier, other = said[attribute, "/" in name].setdefault(row, (number, value))
             if other != value:
@@ -127,13 +130,10 @@ def decided(photographs: Photographs, claims: Iterable[Claim]) -> dict[str, np.n
     return flags
 
 
-def write_decisions(path: Path, earlier: Iterable[Decision], new: Iterable[Decision]) -> Path:
-    """Write relabel.csv, atomically: what was decided `earlier`, and what is `new`, which replaces what had been
-    decided about the same id and attribute.
-    """
-    rows = {(one.id, one.attribute): one for one in (*earlier, *new)}
-    table = ([one.id, one.attribute, one.value, one.decision] for one in rows.values())
-    return write_table(path, [*COLUMNS, "decision"], table)
+def write_decisions(path: Path, decisions: Iterable[Decision]) -> Path:
+    """Write relabel.csv, atomically; of several decisions about the same id and attribute the last counts."""
+    rows = {(one.id, one.attribute): one for one in decisions}
+    return write_table(path, [*COLUMNS, "decision"], (list(astuple(one)) for one in rows.values()))
 
 
 def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from utils.base.digests import digest_of
-from utils.evaluation.held_out import HeldOut, PartialLogits, Scored
+from utils.evaluation.held_out import HeldOut, PartialLogits, Scored, warn_of_labels
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.evaluation.results import ESTIMATE
 from utils.models.averaging import Mixture
@@ -38,8 +38,9 @@ class OutOfFold(Scored):
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a `FoldedModel`, out of fold."""
+        warn_of_labels(checkpoint, self.parts)
         each = zip(self.parts, checkpoint.parts, strict=True)
-        return np.concatenate([part.logits(model) for part, model in each])
+        return np.concatenate([part.evaluated(model) for part, model in each])
 
     def partial(self, mixture: Mixture) -> "PartialFolds":
         return PartialFolds(self, mixture)

@@ -152,9 +152,11 @@ class HeldOut(Scored):
 
         The log warns when these photographs had other labels while the checkpoint was trained.
         """
-        trained = (checkpoint.meta or {}).get("held_out")
-        if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
-            log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
+        warn_of_labels(checkpoint, [self])
+        return self.evaluated(checkpoint)
+
+    def evaluated(self, checkpoint: Checkpoint) -> np.ndarray:
+        """As `logits`, whatever labels the checkpoint was trained under."""
         partial = self.partial(Mixture.of([checkpoint]))
         logits = partial.evaluate(np.arange(len(self.rows)), self.batch_size, self.workers, checkpoint.name)
         partial.keep()
@@ -171,6 +173,18 @@ class HeldOut(Scored):
     def key(self, weights_digest: str) -> str:
         """The cache's key for the logits of these weights on these photographs."""
         return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
+
+
+def warn_of_labels(checkpoint: Checkpoint, parts: Sequence[HeldOut]) -> None:
+    """Warn when photographs had other labels while a checkpoint, or its models of the folds, were trained."""
+    for model, part in zip(
+        checkpoint.parts, parts, strict=False
+    ):  # of everybody there is one part, whatever the folds
+        trained, now = (model.meta or {}).get("held_out"), part.record
+        if trained and trained["ids"] == now["ids"] and trained["labels"] != now["labels"]:
+            words = "was trained under other labels of these people: give the same --relabel, unless you compare them"
+            log.warning("%s %s", checkpoint.name, words)
+            return
 
 
 def views(

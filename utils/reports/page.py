@@ -27,6 +27,7 @@ from utils.reports.advice import Commands, next_steps
 from utils.reports.analysis import OTHER, AgeErrors, Mistake, Reliability
 from utils.reports.charts import Axis, Bar, Point, point_chart, row_chart
 from utils.reports.mistakes import confusions, value_names
+from utils.reports.rival import relabelled_line
 from utils.reports.template import data_url, write_page
 
 SIDE, SMALL = 240, 112  # pixels of the longer side of a photograph, and of one that is shown when it is asked for
@@ -100,6 +101,7 @@ def contents(subject: Subject) -> dict:
         "parts": parts,
         "with_interval": with_interval,
         "gains": gains,
+        "relabelled": relabelled_line(held_out, single, subject.preds.get(OTHER, single), "macro_f1"),
         "comparison_chart": comparison_chart([row for row in subject.rows if row["kind"] in subject.preds]),
         "value_tables": analysis.value_tables(held_out, single),
         "f1": f1_by_class(subject),
@@ -144,6 +146,11 @@ def warnings(subject: Subject) -> list[str]:
         )
     if subject.split.by == "image":
         reasons.append("The split is by image: other photographs of these people were trained on.")
+    if subject.held_out.relabelled.any():
+        reasons.append(
+            f"relabel.csv changed the labels of {subject.held_out.relabelled.sum()} of these photographs. Corrections "
+            "that a model like this one suggested flatter it."
+        )
     if subject.model.meta is None:
         reasons.append("The checkpoint has no record: nothing tells which people it was trained on.")
     return reasons

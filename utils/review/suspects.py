@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-LABEL, SWAPPED, DUPLICATE, TWO_PEOPLE, NO_CLASS = KINDS = ("label", "swapped", "duplicate", "two people", "no class")
+from utils.data.relabel import FINDINGS
+
+DUPLICATE, TWO_PEOPLE, NO_CLASS = FINDINGS
+LABEL, SWAPPED = "label", "swapped"
+KINDS = (LABEL, SWAPPED, DUPLICATE, TWO_PEOPLE, NO_CLASS)
 GROUP, IMAGE = "group", "image"
 
 
