@@ -49,7 +49,7 @@ def suspects(tmp_path_factory):
         suspect("b", LABEL, GROUP, 'quoted, "id"', "gender", "female", "male", seven[1]),
         suspect("c", LABEL, GROUP, "000002", "age", "46", "64", seven[2]),
         replace(
-            suspect("d", SWAPPED, IMAGE, swapped, "mask", "as named", "exchanged", seven[3]),
+            suspect("d", SWAPPED, IMAGE, swapped, "mask", "as named", "exchanged", seven[3][::6] + seven[3][1:6]),
             accept=exchanged,
             keep=as_given,
         ),
@@ -314,7 +314,7 @@ def test_photographs_are_shown_with_those_in_question_framed(page, suspects):
     assert names[0] == ["normal", *(f"mask{k}" for k in (5, 4, 3, 2, 1)), "incorrect_mask"]
     assert names[5] == [f"{file.parent.name}/{file.stem}" for file in suspects[5].files]
     assert [len(some) for some in large] == [1, 1, 1, 2, 1, 2]
-    assert list(framed) == [[], [], [], ["normal", "incorrect_mask"], ["incorrect_mask"], []]
+    assert list(framed) == [[], [], [], ["normal", "incorrect_mask"], ["incorrect_mask"], names[5]]
     assert list(widths) == [2 * 90 * columns for columns in (5, 5, 5, 7, 3, 4)]
 
 
