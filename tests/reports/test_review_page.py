@@ -122,6 +122,12 @@ def handed_out(page, folder):
 
 def test_keys_decide_and_go_on(page):
     assert (current(page), said(page, "count")) == (1, "0 of 6 decided")
+    words = page.execute_script(
+        "return [...document.querySelectorAll('.buttons b + span')].map((one) => one.textContent)"
+    )
+    assert words[:6] == ["change to female", "keep male", "change nothing", "change to male", "keep female", words[2]]
+    assert words[9:] == ["exchange the two", "keep as given", words[2], "change to worn", "keep incorrect", words[2],
+                         "keep as given", words[2]]  # fmt: skip
     press(page, "a", "r", "u")
     assert shown(page) == {1: "accept", 2: "reject", 3: "unsure", 4: "", 5: "", 6: ""}
     assert (current(page), said(page, "count")) == (4, "3 of 6 decided")

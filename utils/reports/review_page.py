@@ -89,7 +89,7 @@ def card(suspect: Suspect, number: int) -> dict:
         "number": number,
         "about": suspect.attribute if suspect.kind == LABEL else suspect.kind,
         "sure": min(99, round(100 * suspect.confidence)),  # nothing here is certain
-        "changed": f"change to {suspect.suggested}" if suspect.kind == LABEL else suspect.suggested,
+        "changed": f"change to {suspect.suggested}" if suspect.kind == LABEL else "exchange the two",
         "kept": f"keep {suspect.given}" if suspect.kind == LABEL else "keep as given",
         "gap": (len(suspect.files) - large) % 2 == 1,
         "source": data_url(jpeg),
