@@ -177,9 +177,7 @@ class HeldOut(Scored):
 
 def warn_of_labels(checkpoint: Checkpoint, parts: Sequence[HeldOut]) -> None:
     """Warn when photographs had other labels while a checkpoint, or its models of the folds, were trained."""
-    for model, part in zip(
-        checkpoint.parts, parts, strict=False
-    ):  # of everybody there is one part, whatever the folds
+    for model, part in zip(checkpoint.parts, parts, strict=False):  # of everybody there is but one part
         trained, now = (model.meta or {}).get("held_out"), part.record
         if trained and trained["ids"] == now["ids"] and trained["labels"] != now["labels"]:
             words = "was trained under other labels of these people: give the same --relabel, unless you compare them"

@@ -8,7 +8,7 @@ how probable it is that one is wrong, and takes what a weak model cannot tell fo
 import numpy as np
 
 from utils.data.labels import GROUP_ATTRIBUTES
-from utils.review.exchanged import exchanged
+from utils.review.exchanged import judge_exchanges
 from utils.review.noise import Judged, JudgedNumbers, judge_numbers, judge_values
 from utils.review.predictions import Predictions, log_odds
 from utils.review.suspects import GROUP, IMAGE, LABEL, SWAPPED, Correction, Suspect
@@ -64,7 +64,7 @@ def _of_groups(predictions: Predictions, attribute: str) -> list[Suspect]:
 def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
     values, given = predictions.labelling.values[attribute], predictions.given[attribute]
     judged = judge_values(log_odds(predictions.of_attribute(attribute)), given, predictions.persons, len(values))
-    swaps = exchanged(judged, given, predictions.groups.members)
+    judged, swaps = judge_exchanges(judged, given, predictions.groups.members)
     surer = {}  # the probability of the exchange that a photograph has a part in
     for confidence, *pair in swaps:
         surer |= dict.fromkeys(pair, confidence)
