@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import time
 from dataclasses import replace
@@ -29,10 +28,8 @@ def suspect(key, kind, unit, name, attribute, given, suggested, files):
     """One whose suggestion and given value are written as they stand, of an image or a group."""
     accept = (Correction(name, attribute, suggested),) if suggested else ()
     keep = (Correction(name, attribute or kind, given if suggested else "no"),)
-    evidence = f"Evidence of {key}: {HOSTILE}"
-    return Suspect(
-        key, kind, unit, name, attribute, given, suggested, 0.9, evidence, tuple(files), accept=accept, keep=keep
-    )
+    words = f"Evidence of {key}: {HOSTILE}"
+    return Suspect(key, kind, unit, name, attribute, given, suggested, 0.9, words, tuple(files), accept, keep)
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +38,15 @@ def suspects(tmp_path_factory):
     people = make_people(tmp_path_factory.mktemp("people"), 6) / "train" / "images"
     folders = sorted(people.iterdir())
     seven = [sorted(folder.iterdir(), reverse=True) for folder in folders]  # normal first
-    swapped, (first, second) = folders[3].name, [f"{folders[3].name}/{stem}" for stem in ("normal", "incorrect_mask")]
+    first, second = (f"{folders[3].name}/{stem}" for stem in ("normal", "incorrect_mask"))
     exchanged = Correction(first, "mask", "incorrect"), Correction(second, "mask", "not_worn")
     as_given = Correction(first, "mask", "not_worn"), Correction(second, "mask", "incorrect")
+    swapped = suspect("d", SWAPPED, IMAGE, first, "mask", "as named", "exchanged", seven[3][::6] + seven[3][1:6])
     return [
         suspect("a", LABEL, GROUP, "000000", "gender", "male", "female", seven[0]),
         suspect("b", LABEL, GROUP, 'quoted, "id"', "gender", "female", "male", seven[1]),
         suspect("c", LABEL, GROUP, "000002", "age", "46", "64", seven[2]),
-        replace(
-            suspect("d", SWAPPED, IMAGE, swapped, "mask", "as named", "exchanged", seven[3]),
-            accept=exchanged,
-            keep=as_given,
-        ),
+        replace(swapped, accept=exchanged, keep=as_given),
         suspect("e", LABEL, IMAGE, second, "mask", "incorrect", "worn", seven[3][-1:] + seven[3][:1]),
         suspect("f", DUPLICATE, IMAGE, f"{HOSTILE}/normal", "", "male, 22", "", [seven[5][0], seven[4][0]]),
     ]
@@ -122,14 +116,16 @@ def handed_out(page, folder):
 
 def test_keys_decide_and_go_on(page):
     assert (current(page), said(page, "count")) == (1, "0 of 6 decided")
+    words = [one.text for one in page.find_elements(By.CSS_SELECTOR, ".buttons b + span")]
+    assert words[:3] == ["change to female", "keep male", "change nothing"]
+    assert words[9:11] + words[15:] == ["exchange the two", "keep as given", "keep as given", "change nothing"]
     press(page, "a", "r", "u")
     assert shown(page) == {1: "accept", 2: "reject", 3: "unsure", 4: "", 5: "", 6: ""}
     assert (current(page), said(page, "count")) == (4, "3 of 6 decided")
     assert said(page, "last").endswith("unsure.")
     pressed = page.find_elements(By.CSS_SELECTOR, "[aria-pressed=true]")
     assert [one.get_attribute("data-decision") for one in pressed] == ["accept", "reject", "unsure"]
-    state = page.find_element(By.CSS_SELECTOR, "#suspect-1 .state")
-    assert state.text == "accepted: 000000 gender female"
+    assert page.find_element(By.CSS_SELECTOR, "#suspect-1 .state").text == "accepted: 000000 gender female"
     press(page, Keys.ARROW_UP, "k", "k", "k", "k")
     assert current(page) == 1
     press(page, "R")  # another decision replaces the first, and the next that is open comes
@@ -173,9 +169,10 @@ def test_no_key_decides_what_is_not_on_the_screen(page):
 
 
 def test_a_click_decides_and_a_double_click_decides_once(page):
-    button = page.find_element(By.CSS_SELECTOR, "#suspect-1 button[data-decision=accept]")
-    ActionChains(page).double_click(button).perform()
-    assert list(shown(page).values()) == ["accept", "", "", "", "", ""]
+    press(page, "j")
+    button = page.find_element(By.CSS_SELECTOR, "#suspect-2 button[data-decision=accept]")
+    ActionChains(page).double_click(button).perform()  # the next row's lies in the same place by then
+    assert list(shown(page).values()) == ["", "accept", "", "", "", ""]
     click(page, 4, "unsure")
     assert (shown(page)[4], current(page)) == ("unsure", 5)
 
@@ -214,9 +211,7 @@ def test_filters_and_progress(page):
     assert (list(shown(page)), current(page)) == ([4, 5, 6], 4)
     press(page, "z")
     assert (list(shown(page)), current(page)) == ([3, 4, 5, 6], 3)
-    assert said(page, "filters").split("Kind\n")[1].split("\nDecision")[0].split("\n") == [
-        "any", "label (4)", "swapped (1)", "duplicate (1)"
-    ]  # fmt: skip
+    assert "Kind\nany\nlabel (4)\nswapped (1)\nduplicate (1)\n" in said(page, "filters")
 
 
 def test_what_is_handed_out_holds_what_was_read_and_the_latest_decisions(page, tmp_path):
@@ -237,13 +232,8 @@ def test_what_is_handed_out_holds_what_was_read_and_the_latest_decisions(page, t
     assert said(page, "last") == "Downloaded: 6 rows, 2 were there before."
     press(page, "z")
     assert len(handed_out(page, tmp_path)) == 6
-    rows_of_second = [
-        (4, "accept", "not_worn"),
-        (5, "accept", "worn"),
-        (4, "reject", "incorrect"),
-        (4, "unsure", "worn"),
-    ]
-    for number, decision, value in rows_of_second:  # of two suspects that write the same row the later counts
+    steps = (4, "accept", "not_worn"), (5, "accept", "worn"), (4, "reject", "incorrect"), (4, "unsure", "worn")
+    for number, decision, value in steps:  # of two suspects that write the same row the later counts
         click(page, number, decision)
         assert [row[2] for row in handed_out(page, tmp_path) if row[0] == second] == [value]
     assert page.get_log("browser") == []
@@ -276,12 +266,10 @@ def test_a_browser_that_keeps_nothing_says_so_and_works(path, browser, tmp_path)
         press(page, "a")
         assert (shown(page)[1], len(handed_out(page, tmp_path))) == ("accept", 3)
         press(page, "a")
-        leaving = (
-            "const e = new Event('beforeunload', {cancelable: true}); dispatchEvent(e); return e.defaultPrevented"
-        )
-        assert page.execute_script(leaving)  # a browser asks before it leaves
+        leaves = "return dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+        assert not page.execute_script(leaves)  # a browser asks before
         handed_out(page, tmp_path)
-        assert not page.execute_script(leaving)
+        assert page.execute_script(leaves)
     finally:
         page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
     assert not opened(browser, path).find_element(By.ID, "refused").is_displayed()
@@ -313,7 +301,7 @@ def test_photographs_are_shown_with_those_in_question_framed(page, suspects):
     assert names[0] == ["normal", *(f"mask{k}" for k in (5, 4, 3, 2, 1)), "incorrect_mask"]
     assert names[5] == [f"{file.parent.name}/{file.stem}" for file in suspects[5].files]
     assert [len(some) for some in large] == [1, 1, 1, 2, 1, 2]
-    assert list(framed) == [[], [], [], ["normal", "incorrect_mask"], ["incorrect_mask"], []]
+    assert list(framed) == [[], [], [], ["normal", "incorrect_mask"], ["incorrect_mask"], names[5]]
     assert list(widths) == [2 * 90 * columns for columns in (5, 5, 5, 7, 3, 4)]
 
 
@@ -330,32 +318,26 @@ def test_everything_is_reached_by_tab_and_has_a_name(page):
         one.ariaLabel ?? document.getElementById(one.getAttribute('aria-labelledby')).textContent)"""
     assert all(page.execute_script(names))
     assert len(page.find_elements(By.CSS_SELECTOR, "label select")) == 3
-    assert {one.get_attribute("aria-live") for one in page.find_elements(By.CSS_SELECTOR, "#last")} == {"polite"}
+    assert page.find_element(By.ID, "last").get_attribute("aria-live") == "polite"
     assert all(one.get_attribute("alt") for one in page.find_elements(By.TAG_NAME, "img"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_their_ground(page, scheme):
-    contrast = """
-    const ground = (one) => { const c = getComputedStyle(one).backgroundColor;
-      return c === "rgba(0, 0, 0, 0)" ? ground(one.parentElement) : c; };
-    const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map((v) => v / 255)
-        .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+def test_words_stand_out_from_their_ground(page):
+    contrast = """const ground = (one) => { const colour = getComputedStyle(one).backgroundColor;
+      return colour === "rgba(0, 0, 0, 0)" ? ground(one.parentElement) : colour; };
+    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).map((value) => value / 255)
+        .map((value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+      return 0.05 + 0.2126 * r + 0.7152 * g + 0.0722 * b; };
     return [...document.querySelectorAll("p, dt, dd, h1, h2, h2 span, button, select, output, #how li")]
-      .filter((one) => one.checkVisibility() && !one.disabled).map((one) => {
-        const [a, b] = [light(getComputedStyle(one).color), light(ground(one))];
-        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); });
-    """
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    try:
-        press(page, "a", "r", "u")
+      .filter((one) => one.checkVisibility() && !one.disabled)
+      .map((one) => light(getComputedStyle(one).color) / light(ground(one)));"""
+    press(page, "a", "r", "u")
+    for scheme in ("dark", "light"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         ratios = page.execute_script(contrast)
         assert len(ratios) > 40
-        assert min(ratios) >= 4.5
-    finally:
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert min(max(ratio, 1 / ratio) for ratio in ratios) >= 4.5, scheme
 
 
 def test_a_phone_has_no_sideways_scroll_and_large_buttons(path, browser):
@@ -364,12 +346,12 @@ def test_a_phone_has_no_sideways_scroll_and_large_buttons(path, browser):
     for width in (360, 390):
         resize(browser, width)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    sizes = [one.size for one in page.find_elements(By.CSS_SELECTOR, ".buttons button") if one.is_displayed()]
-    assert sizes
-    assert min(size["height"] for size in sizes) >= 44
-    assert min(size["width"] for size in sizes) >= 90
-    bar = page.find_element(By.ID, "bar").rect
-    assert bar["height"] < 150
+        right = "[...document.querySelectorAll('main *')].map((one) => one.getBoundingClientRect().right)"
+        assert page.execute_script(f"return Math.max(...{right})") <= width
+        assert page.find_element(By.CSS_SELECTOR, "#suspect-4 img").size["width"] > 0.8 * width
+    sizes = [one.size for one in page.find_elements(By.CSS_SELECTOR, "#suspect-4 button")]
+    assert all(size["height"] >= 44 and size["width"] >= 90 for size in sizes)
+    assert page.find_element(By.ID, "bar").size["height"] < 150
     assert page.find_element(By.ID, "undo").is_displayed()
 
 
@@ -381,10 +363,9 @@ def test_2700_suspects_open_and_are_decided_without_a_stall(browser, suspects, t
     path = write_review_page(tmp_path / "review.html", many, DECIDED, HEAD)
     page = opened(browser, path, afresh=True)
     assert (len(shown(page)), said(page, "count")) == (60, "0 of 2700 decided")
-    observe = (
-        "tasks = []; new PerformanceObserver((some) => tasks.push(...some.getEntries())).observe({type: 'longtask'})"
-    )
-    page.execute_script(observe)
+    page.execute_script("""longest = 0; new PerformanceObserver((tasks) => {
+      longest = Math.max(longest, ...tasks.getEntries().map((task) => task.duration));
+    }).observe({type: "longtask"})""")
     press(page, *"aruaruz")
     for _ in range(3):
         page.execute_script("scrollTo(0, document.documentElement.scrollHeight)")
@@ -397,10 +378,7 @@ def test_2700_suspects_open_and_are_decided_without_a_stall(browser, suspects, t
     press(page, "z")  # goes to the row, far behind those that are laid out
     assert current(page) == 1801
     assert len(shown(page)) > 1800
-    longest = max(
-        (one["duration"] for one in page.execute_script("return tasks.map((one) => one.toJSON())")), default=0
-    )
-    assert longest < 1000  # milliseconds; a tenth of it on a machine that does nothing else
+    assert page.execute_script("return longest") < 2000  # milliseconds; far fewer on a machine that does nothing else
 
 
 def test_no_suspect_and_a_photograph_that_cannot_be_read(suspects, browser, tmp_path):
@@ -417,11 +395,6 @@ def test_no_suspect_and_a_photograph_that_cannot_be_read(suspects, browser, tmp_
 
 def test_a_mark_is_of_the_suspect_and_of_what_it_writes(suspects):
     marks = [review_page.written(one)["mark"] for one in suspects]
-    assert len(set(marks)) == len(suspects)
     same = replace(suspects[0], confidence=0.5, evidence="else", files=())
     assert review_page.written(same)["mark"] == marks[0]
     assert review_page.written(replace(suspects[0], keep=()))["mark"] != marks[0]
-    assert (
-        json.dumps(review_page.written(suspects[0])["rows"]["accept"])
-        == '[["000000", "gender", "female", "corrected"]]'
-    )

@@ -13,13 +13,13 @@ from utils.base.digests import digest_of
 from utils.data.decoding import mosaic
 from utils.data.relabel import COLUMNS, CORRECTED, REVIEWED, Decision
 from utils.reports.template import data_url, write_page
-from utils.review.suspects import DUPLICATE, LABEL, SWAPPED, Suspect
+from utils.review.suspects import DUPLICATE, IMAGE, LABEL, SWAPPED, TWO_PEOPLE, Suspect
 
 CELL = 90, 120  # pixels of a small photograph; a large one has twice as many each way
 AT_ONCE = 60  # suspects that the page opens with; others are laid out when they come near the screen
 SHARP = 200  # suspects whose pictures have SHARPNESS times as many pixels each way: few people decide about more
 SHARPNESS = 2
-PAIRS = SWAPPED, DUPLICATE  # kinds that two photographs tell of
+PAIRS = SWAPPED, DUPLICATE, TWO_PEOPLE  # kinds that two photographs tell of
 DECISIONS = {"accept": "accepted", "reject": "rejected", "unsure": "unsure"}
 
 
@@ -83,14 +83,13 @@ def card(suspect: Suspect, number: int) -> dict:
     large = min(2 if suspect.kind in PAIRS else 1, len(suspect.files))
     times = SHARPNESS if number <= SHARP else 1
     jpeg, (width, height) = mosaic(suspect.files, large, (times * CELL[0], times * CELL[1]))
-    in_question = {suspect.id, *(one.id for one in (*suspect.accept, *suspect.keep))}
     several = len({file.parent for file in suspect.files}) > 1
     return {
         "suspect": suspect,
         "number": number,
         "about": suspect.attribute if suspect.kind == LABEL else suspect.kind,
         "sure": min(99, round(100 * suspect.confidence)),  # nothing here is certain
-        "changed": f"change to {suspect.suggested}" if suspect.kind == LABEL else suspect.suggested,
+        "changed": f"change to {suspect.suggested}" if suspect.kind == LABEL else "exchange the two",
         "kept": f"keep {suspect.given}" if suspect.kind == LABEL else "keep as given",
         "gap": (len(suspect.files) - large) % 2 == 1,
         "source": data_url(jpeg),
@@ -100,7 +99,7 @@ def card(suspect: Suspect, number: int) -> dict:
             {
                 "name": f"{file.parent.name}/{file.stem}" if several else file.stem,
                 "large": k < large,
-                "in_question": f"{file.parent.name}/{file.stem}" in in_question,
+                "in_question": k < large and suspect.unit == IMAGE,
             }
             for k, file in enumerate(suspect.files)
         ],
