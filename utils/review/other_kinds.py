@@ -129,7 +129,7 @@ def _finding(
     ids = list(map(str, names))
     values = (", ".join(labelling.values[name][given[name][row]] for name in about) for row in shown)
     return Suspect(
-        key=":".join([kind, *ids]), kind=kind, unit=unit, id=ids[0], attribute="", given=" / ".join(values), suggested="",
-        confidence=confidence, evidence=evidence, files=tuple(predictions.files[row] for row in rows),
+        key=":".join([kind, *ids]), kind=kind, unit=unit, id=ids[0], attribute="", given=" / ".join(values),
+        suggested="", confidence=confidence, evidence=evidence, files=tuple(predictions.files[row] for row in rows),
         keep=(Correction(ids[0], kind, REJECTED),),
     )  # fmt: skip
