@@ -23,6 +23,7 @@ def looks(genders: np.ndarray, ages: np.ndarray, masks: np.ndarray, seed: int, s
     people = len(genders) // 7
     of_person = np.repeat(rng.normal(0, 1, people), 7), np.repeat(rng.normal(0, 6, people), 7)
     gender = strength * (2 * genders - 1) + of_person[0] + rng.normal(0, 1, len(genders))
+    gender -= 1.5 * (masks == 0)  # a mask makes everybody look more like a man
     years = ages + of_person[1] + rng.normal(0, 3, len(genders))
     parts = [
         strength * np.eye(3)[masks] + rng.normal(0, 0.7, (len(masks), 3)),

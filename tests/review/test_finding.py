@@ -10,6 +10,7 @@ from generated import LABELLING, MASKS, looks, people, photographs_of, predictio
 
 from utils.data.relabel import Claim, Decision
 from utils.review.finding import accept_above, fact_lines, find_suspects, write_suspects
+from utils.review.other_kinds import duplicate_suspects
 from utils.review.suspects import DUPLICATE, LABEL, NO_CLASS, SWAPPED, TWO_PEOPLE
 from utils.review.wrong_labels import label_suspects
 
@@ -66,7 +67,8 @@ def test_what_is_wrong_comes_before_what_is_right(found):
     masks = of(suspects, LABEL, "mask")
     assert masks[0].id == f"{names[WRONG_MASK]}/normal"
     assert not {one.id for one in masks} & {row.id for one in swapped for row in one.accept}
-    assert [one.id for one in of(suspects, TWO_PEOPLE)] == [names[TWO]]
+    assert of(suspects, TWO_PEOPLE)[0].id == names[TWO]
+    assert len(of(suspects, TWO_PEOPLE)) <= 2
     assert [one.id for one in of(suspects, NO_CLASS)] == [predictions.ids[BLANK]]
     assert [one.id for one in of(suspects, DUPLICATE)] == [predictions.ids[min(COPY)]]
     assert [one.confidence for one in suspects] == sorted((one.confidence for one in suspects), reverse=True)
@@ -104,6 +106,19 @@ def test_what_accepting_and_rejecting_write(found):
     assert "looks female" in two.evidence
 
 
+def test_the_same_picture_twice_in_a_group_is_a_duplicate_under_different_labels_only():
+    predictions, _ = case()
+    pixels = np.random.default_rng(2).integers(0, 256, (840, 32, 32, 3), dtype=np.uint8)
+    pixels[7 * 9 + 1] = pixels[7 * 9 + 2]  # both with a mask
+    assert duplicate_suspects(predictions, lambda rows: pixels[rows]) == []
+    pixels[7 * 9 + 6] = pixels[7 * 9 + 3]
+    pixels[7 * 9 + 6, 0, 0] ^= 1  # as after compressing it again
+    (pair,) = duplicate_suspects(predictions, lambda rows: pixels[rows])
+    assert [file.stem for file in pair.files] == ["mask3", "normal"]
+    assert {file.parent.name for file in pair.files} == {predictions.groups.names[9]}
+    assert pair.confidence > 0.5
+
+
 def test_a_number_beside_a_limit_is_no_suspect_of_weight():
     """Of people who all look ten years older than they are, nobody is labelled wrong, however many pass a limit."""
     genders, ages = people()
@@ -113,7 +128,8 @@ def test_a_number_beside_a_limit_is_no_suspect_of_weight():
     near = np.isin(photographs.ages, [27, 28, 29, 57, 58, 59])
     assert (by_looks[near] > LABELLING.decode(photographs.labels(LABELLING))["age"][near]).mean() > 0.6
     about_age = [one for one in label_suspects(predictions_of(photographs, log_probs)) if one.attribute == "age"]
-    assert max((one.confidence for one in about_age), default=0) < 0.12
+    beside = [one for one in about_age if int(one.keep[0].value) in (27, 28, 29, 57, 58, 59)]
+    assert max((one.confidence for one in beside), default=0) < 0.05
 
 
 def test_labels_worth_a_look_are_those_of_confident_learning(found):
@@ -154,10 +170,10 @@ def test_what_was_rejected_does_not_come_back_and_nothing_else_goes(found):
     after, decided = find_suspects(predictions, squares_at, claims_of(predictions.photographs, rejections))
     assert decided >= len(sure)
     assert not {one.key for one in sure} & {one.key for one in after}
-    about = {row.id for one in sure for row in one.keep}
+    rejected = {(row.id, row.attribute) for one in sure for row in one.keep}
     assert {one.key for one in after} == {
-        one.key for one in suspects if not about & {row.id for row in one.keep} or one.id not in about
-    } - {one.key for one in sure}
+        one.key for one in suspects if not rejected & {(row.id, row.attribute) for row in one.keep}
+    }
 
 
 def test_corrections_that_are_sure_enough_are_written_and_no_decision_is_written_over(found, tmp_path):

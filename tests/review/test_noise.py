@@ -77,6 +77,20 @@ def test_numbers_are_wrong_as_probably_as_bayes_rule_says_and_a_limit_changes_no
     assert all(60 <= one < 76 for one in judged.suggested[far, 2])
 
 
+def test_faces_that_cannot_be_read_are_not_taken_for_wrong_numbers():
+    rng = np.random.default_rng(0)
+    stated = rng.integers(18, 76, 1000)
+    unread = rng.random(1000) < 0.2
+    read = np.where(unread, rng.integers(18, 76, 1000), stated)
+    readings = 0.1 * read + logistic.rvs(0, 0.3, 1000, random_state=rng)
+    ranges = np.searchsorted([30, 60], stated, side="right")
+    judged = judge_numbers(readings[:, None], stated, ranges, np.arange(1000).astype(str), 3)
+    found = 1 - judged.posterior[np.arange(1000), ranges]
+    assert found.sum() < 1000 / 30
+    assert found.max() < 0.25
+    assert found[unread].mean() > 5 * found[~unread].mean()
+
+
 def test_a_few_far_ones_are_found_and_where_all_are_equal_none():
     ordinary = logistic.rvs(3, 1, 500, random_state=0)
     found = judge_outliers(np.concatenate([ordinary, [20, 22, 24]]))

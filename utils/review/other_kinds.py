@@ -27,12 +27,9 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
 
     What masks do to the log-odds is taken off first.
     """
-    groups, masks = predictions.groups, predictions.given["mask"]
-    spreads = []
+    groups, spreads = predictions.groups, []
     for attribute in GROUP_ATTRIBUTES:
-        odds = log_odds(predictions.of_attribute(attribute))
-        for value in np.unique(masks):
-            odds[masks == value] -= odds[masks == value].mean(0)
+        odds = _without_masks(predictions, log_odds(predictions.of_attribute(attribute)))
         spread = np.array([odds[one].var(0).sum() for one in groups.members])
         spreads.append((spread / max(np.median(spread), TINY), odds))
     disagreement = np.sum([spread for spread, _ in spreads], axis=0)
@@ -49,6 +46,14 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     return found
 
 
+def _without_masks(predictions: Predictions, values: np.ndarray) -> np.ndarray:
+    """(N, ...) how much values differ from the mean over the photographs whose mask is given as theirs."""
+    values, masks = values.copy(), predictions.given["mask"]
+    for value in np.unique(masks):
+        values[masks == value] -= values[masks == value].mean(0)
+    return values
+
+
 def _look(predictions: Predictions, row: int, attribute: str) -> str:
     probs, values = np.exp(predictions.of_attribute(attribute)[row]), predictions.labelling.values[attribute]
     best = int(probs.argmax())
@@ -56,10 +61,10 @@ def _look(predictions: Predictions, row: int, attribute: str) -> str:
 
 
 def no_class_suspects(predictions: Predictions) -> list[Suspect]:
-    """Photographs of which the models are much less sure than of others, in all attributes together."""
+    """Photographs of which the models are much less sure than of others so masked, in all attributes together."""
     best = {name: predictions.of_attribute(name).max(-1) for name in predictions.labelling.attributes}
     against = [np.log(-np.expm1(np.minimum(one, -TINY))) - one for one in best.values()]  # log-odds
-    confidence = judge_outliers(np.sum(against, axis=0))
+    confidence = judge_outliers(_without_masks(predictions, np.sum(against, axis=0)))
     found = []
     for k in np.flatnonzero(confidence >= LEAST):
         sure = ", ".join(f"{name} {100 * np.exp(one[k]):.0f} %" for name, one in best.items())
