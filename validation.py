@@ -8,6 +8,11 @@ Writes confusion matrices and sheets of the misclassified photographs to `val_im
 `logs/ensemble_*.json`, where inference.py finds it.
 `--report` adds one page to read offline, `val_img/{model}/report.html`.
 
+    accelerate launch validation.py --review
+
+lists the labels that are probably wrong, by all models of a sweep together, and writes them to
+`logs/suspects_{name}.csv` and to a page to decide about them, `val_img/{name}/review.html`, which makes relabel.csv.
+
     accelerate launch validation.py --ensemble auto
 
 selects from all checkpoints in `model/` what predicts best together, and a bias per class, and writes both to
@@ -19,7 +24,7 @@ scored by the models of the one fold that was trained without them.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,23 +35,19 @@ from utils.base.options import Options, Parser, number, run_name
 from utils.evaluation.manifest import read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from accelerate import Accelerator
 
-    from utils.data.labels import Labelling
-    from utils.data.photographs import Photographs
-    from utils.data.splits import Split
     from utils.ensembles.comparison import Comparison
-    from utils.evaluation.folded import OutOfFold
-    from utils.evaluation.held_out import HeldOut
+    from utils.evaluation.people import People
     from utils.models.checkpoints import Checkpoint
+    from utils.review.suspects import Suspect
 
 OUT_OF_FOLD = (
     "scores are out of fold: for the average over the folds, which inference.py predicts with, and for all their "
     "models together (--members folds) they are an estimate"
 )
+MORE_PROBABLY_THAN_NOT = 0.5
 log = logging.getLogger("utils.validation")  # under the project's own logger, whose level the runtime sets
 
 
@@ -64,6 +65,16 @@ def parser() -> Parser:
         help="another model of the same split: what the model gains over it, and with --report which photographs "
         "changed (default: none)",
     )
+    what.add_argument(
+        "--review",
+        action="store_true",
+        help="list the labels that are probably wrong, by all models of the sweep, instead of scoring a model",
+    )
+    what.add_argument(
+        "--accept-above", type=number(float, 0, 1), nargs="?", const=MORE_PROBABLY_THAN_NOT, metavar="P",
+        help="with --review: write to relabel.csv all corrections that are right with a probability above P; without "
+        f"P above {MORE_PROBABLY_THAN_NOT}, where changes mend more labels than they spoil (default: none)",
+    )  # fmt: skip
     flags.add_model_name(parser)
     flags.add_sweep(
         parser,
@@ -96,12 +107,18 @@ def check(options: Options) -> None:
         tuned = "--ensemble auto selects"
     if (options.ensemble or options.sweep or options.weighted_ensemble) and options.val_ratio is None:
         raise InputError(f"{tuned} on held-out people, and --val-ratio None leaves none")
+    if options.accept_above is not None and not options.review:
+        raise InputError(f"--accept-above {options.accept_above} accepts suspects of --review: add --review")
+    if options.review and options.val_ratio is None:
+        raise InputError("--review asks models of people they have not learned from: leave --val-ratio out")
     if options.model_name and options.name:
         raise InputError("--model-name names a file and --name a sweep: give one of them")
     own = "ensemble", "model_name", "name", "i", "random_seed", "weighted_ensemble", "soft_voting", "compare_with"
     flags.refuse_beside_sweep(options, *own, "soft_voting_rule", "flip")
     one = "model_name", "i", "random_seed", "soft_voting_rule", "report", "compare_with"
     flags.refuse_beside_ensemble(options, *one)
+    other = "weighted_ensemble", "soft_voting", "soft_voting_rule", "report", "compare_with"
+    flags.refuse_beside_review(options, "sweep", "ensemble", *other)
 
 
 def check_names(options: Options) -> None:
@@ -112,15 +129,16 @@ def check_names(options: Options) -> None:
 
     flags.check_files(options)
     looks = not (options.sweep or options.ensemble or options.model_name)
-    choose = partial(sweeps.choose_checkpoint, options) if looks else None
+    choose = partial(sweeps.asked_sweep if options.review else sweeps.choose_checkpoint, options)
     named = options.model_name, *(options.weighted_ensemble or ()), *(options.soft_voting or ())
-    sweeps.check_names(options, choose, named)
+    sweeps.check_names(options, choose if looks else None, named)
 
 
 def run(options: Options) -> list[dict]:
-    """Score and report one model, or choose an ensemble; with `--sweep` the sweep's soup, and then an ensemble.
+    """Score and report one model, or choose an ensemble; with `--sweep` the sweep's soup, and then an ensemble; or
+    review labels.
 
-    Returns one row of scores per way of predicting.
+    Returns one row of scores per way of predicting, or one suspect a row.
     """
     check_names(options)
     from utils.base import runtime
@@ -129,7 +147,10 @@ def run(options: Options) -> list[dict]:
 
     accelerator = runtime.start_runtime("validation", options.verbose)
     require_writable(files.LOGS, files.CACHE, files.PICTURES)
-    rows = (choose_ensemble if options.ensemble else validate_model)(accelerator, options)
+    if options.review:
+        rows = [vars(one) for one in review_labels(accelerator, options)]
+    else:
+        rows = (choose_ensemble if options.ensemble else validate_model)(accelerator, options)
     if options.sweep:
         rows += choose_for_sweep(accelerator, options)
         log.info("next: %s", inference_command(options, sweep=options.sweep))
@@ -137,48 +158,14 @@ def run(options: Options) -> list[dict]:
     return rows
 
 
-@dataclass(frozen=True)
-class People:
-    """The photographs, their split (of models across folds one of each fold), who is held out in words, and `view`,
-    which gives the held-out photographs with the classes and the preprocessing of a checkpoint.
-    """
+def scored_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:
+    """Whom the checkpoints are scored on; the log tells what scores of folds are."""
+    from utils.evaluation.people import read_people
 
-    photographs: Photographs
-    splits: list[Split]
-    who: str
-    view: Callable[[Checkpoint], HeldOut | OutOfFold]
-
-    @property
-    def digest(self) -> str:
-        from utils.data.splits import splits_digest
-
-        return splits_digest(self.splits)
-
-    @property
-    def scored_on(self) -> str:
-        return f"{sum(len(one.held_out) for one in self.splits)} images of {self.who} (split {self.digest})"
-
-    def class_counts(self, labelling: Labelling) -> np.ndarray:
-        """(C,) photographs of each class that models were trained on; across folds on everyone."""
-        import numpy as np
-
-        trained_on = np.unique(np.concatenate([one.train for one in self.splits]))
-        return np.bincount(self.photographs.labels(labelling)[trained_on], minlength=labelling.num_classes)
-
-
-def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:
-    """Read the photographs and split them; raises `InputError` when one of the checkpoints has seen held-out ones."""
-    from utils.data.photographs import read_photographs
-    from utils.data.splits import evaluation_splits
-    from utils.evaluation.folded import folded_views
-    from utils.evaluation.held_out import views
-
-    photographs = read_photographs(options.data_location, options.relabel)
-    splits, who = evaluation_splits(photographs, options, checkpoints)
-    each = [views(accelerator, photographs, one.held_out, options) for one in splits]
-    if len(splits) > 1:
+    people = read_people(accelerator, options, checkpoints)
+    if len(people.splits) > 1:
         log.log(detail(options), OUT_OF_FOLD)
-    return People(photographs, splits, who, folded_views(each) if len(splits) > 1 else each[0])
+    return people
 
 
 def choose_for_sweep(accelerator: Accelerator, options: Options) -> list[dict]:
@@ -205,7 +192,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
         log.info("candidates are of several sweeps, --name keeps to one: %s", ", ".join(sweeps))
 
     # Data
-    people = read_people(accelerator, options, [one.checkpoint for one in candidates])
+    people = scored_people(accelerator, options, [one.checkpoint for one in candidates])
     model = next(one.checkpoint for one in candidates if one.kind != "age")
     log.log(detail(options), "%d candidates, scored on %s", len(candidates), people.scored_on)
     library = read_library(candidates, people.view, people.class_counts(model.labelling))
@@ -247,7 +234,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
     from utils.reports.analysis import OTHER
-    from utils.reports.rival import read_rival, rival_line
+    from utils.reports.rival import read_rival, relabelled_line, rival_line
 
     # Models
     if options.sweep:
@@ -260,7 +247,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     rival = read_rival(model, options, by_folds) if options.compare_with else None
 
     # Data
-    people = read_people(accelerator, options, [model, *others, *ages, *([rival] if rival else [])])
+    people = scored_people(accelerator, options, [model, *others, *ages, *([rival] if rival else [])])
     held_out = people.view(model)
     log.info("%s, scored on %s", model.name, people.scored_on)
 
@@ -271,6 +258,8 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
         theirs = people.view(rival).logits(rival)
         comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs), theirs)
         log.info(rival_line(rival.name, held_out, logits, theirs, options.metric))
+        if changed := relabelled_line(held_out, logits, theirs, options.metric):
+            log.info(changed)
 
     # Result
     for row in comparison.rows:
@@ -295,6 +284,31 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
             ensemble = {"soft_voting": options.soft_voting, "soft_voting_rule": options.soft_voting_rule}
         log.info("next: %s", inference_command(options, model_name=model.path, flip=options.flip, **ensemble))
     return comparison.rows
+
+
+def review_labels(accelerator: Accelerator, options: Options) -> list[Suspect]:
+    """List the labels that are probably wrong, for people to decide, or with `--accept-above` by themselves."""
+    from utils.base.runtime import from_main
+    from utils.evaluation.people import read_people
+    from utils.reports.label_review import write_review
+    from utils.review.predictions import Predictions, mean_log_probs
+    from utils.review.reviewers import read_reviewers, scope_line
+
+    # Models
+    name, models = read_reviewers(options)
+
+    # Data
+    people = read_people(accelerator, options, models)
+    held_out = people.view(models[0])
+    scope = scope_line(people.splits, int(held_out.relabelled.sum()))
+    log.info("%s, %d models: %s", name, len(models), scope)
+
+    # Predictions
+    log_probs = mean_log_probs([people.view(one).logits(one) for one in models])
+    predictions = Predictions(people.photographs, held_out.rows, log_probs, held_out.labelling)
+
+    # Result
+    return from_main(accelerator, lambda: write_review(name, predictions, held_out.squares_at, scope, options))
 
 
 def detail(options: Options) -> int:

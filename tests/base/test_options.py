@@ -38,10 +38,10 @@ FLAGS = {
         members=soup model-location=model model-name=None no-bias=False output-dir=output save-probs=False
         skip-bad=None soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
         weighted-ensemble=None workers=None""",
-    validation: """batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None mean=None
-        metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None relabel=None
-        report=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None std=None sweep=None
-        tower=None val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
+    validation: """accept-above=None batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None
+        mean=None metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None
+        relabel=None report=False review=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None
+        std=None sweep=None tower=None val-ratio=recorded verbose=False weighted-ensemble=None workers=None""",
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1 data-location=data
         drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None gradient-accumulation-steps=1
@@ -275,6 +275,7 @@ MISTAKES = [
     ("main.py", ["--recipe", "wise-ft", "--start-from", "gone.pt"], "gone.pt is no checkpoint file"),
     ("validation.py", [], "several checkpoints, choose one with --model-name: a_seed1_epoch2_greedysoup_num2.pt, b_"),
     ("validation.py", ["--name", "a"], "must mean one checkpoint, they mean a_seed1_i0_epoch2.pt, a_seed1_i1_epoch2"),
+    ("validation.py", ["--review"], "model holds several sweeps, choose one with --name: a, b"),
     ("validation.py", ["--model-name", "gone"], "no checkpoint gone, neither here nor in model"),
     ("validation.py", ["--weighted-ensemble", "gone"], "no checkpoint gone, neither here nor in model"),
     ("inference.py", [], "several checkpoints, choose one with --model-name"),

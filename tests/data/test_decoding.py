@@ -6,10 +6,10 @@ from io import BytesIO
 import numpy as np
 import pytest
 from conftest import draw_face
-from PIL import Image
+from PIL import ExifTags, Image
 
 from utils.base.errors import InputError
-from utils.data.decoding import check_complete, decode
+from utils.data.decoding import check_complete, decode, mosaic
 
 GREY = np.linspace(0, 255, 64).round().astype(np.uint8)[None].repeat(64, 0)  # from black to white
 FACE = draw_face(0, 0, 25, 0)
@@ -167,3 +167,27 @@ def test_a_photograph_is_read_though_its_metadata_cannot(tmp_path):
     (tmp_path / "x.jpg").write_bytes(JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + JPEG[2:])
     (tmp_path / "y.jpg").write_bytes(JPEG)
     np.testing.assert_array_equal(decode(tmp_path / "x.jpg", 16), decode(tmp_path / "y.jpg", 16))
+
+
+def test_photographs_lie_side_by_side_in_their_own_proportions(tmp_path):
+    colours = {"red": (30, 40), "blue": (60, 20), "lime": (30, 40), "black": (30, 40)}  # 3 to 4, and one that is wide
+    for name, size in colours.items():
+        Image.new("RGB", size, name).save(tmp_path / f"{name}.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # upright when it is turned
+    Image.new("RGB", (40, 30), "yellow").save(tmp_path / "yellow.jpg", exif=exif)
+    paths = [tmp_path / name for name in ("red.png", "blue.png", "lime.png", "yellow.jpg", "black.png")]
+    jpeg, size = mosaic(paths, large=1, cell=(30, 40))
+    picture = Image.open(BytesIO(jpeg))
+    assert picture.size == size == (4 * 30, 2 * 40)
+    for place, colour in {
+        (5, 5): (255, 0, 0), (55, 75): (255, 0, 0),  # two by two cells
+        (75, 20): (0, 0, 255), (75, 5): (128, 128, 128), (75, 35): (128, 128, 128),  # wide, on grey
+        (75, 60): (0, 255, 0), (92, 3): (255, 255, 0), (118, 37): (255, 255, 0), (105, 60): (0, 0, 0),
+    }.items():  # fmt: skip
+        assert np.abs(np.subtract(picture.getpixel(place), colour)).max() < 12, place
+    assert mosaic(paths[:1], large=1, cell=(30, 40))[1] == (60, 80)
+    assert mosaic(paths[:4], large=2, cell=(30, 40))[1] == (150, 80)
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(InputError, match=r"text\.jpg"):
+        mosaic([tmp_path / "text.jpg"], large=1, cell=(30, 40))

@@ -25,6 +25,7 @@ def people(groups: dict[int, int]) -> Photographs:
         masks=np.zeros(len(persons), int),
         genders=np.zeros(len(persons), int),
         ages=np.zeros(len(persons), int),
+        relabelled=np.zeros(len(persons), bool),
     )
 
 

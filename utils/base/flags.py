@@ -319,18 +319,28 @@ def add_sweep(parser: Parser, read_manifest: Callable[[str], object], what: str)
 
 def refuse_beside_sweep(options: Options, *names: str) -> None:
     """Raise `InputError` when one of these is given together with `--sweep`."""
-    for name in names if options.sweep else ():
-        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
-        if value is not None and value is not False:
-            raise InputError(f"--sweep {options.sweep} names all models itself: leave {flag} out")
+    if options.sweep:
+        _refuse(options, names, f"--sweep {options.sweep} names all models itself")
 
 
 def refuse_beside_ensemble(options: Options, *names: str) -> None:
     """Raise `InputError` when one of these, or another ensemble, is given together with `--ensemble`."""
-    for name in (*names, "weighted_ensemble", "soft_voting") if options.ensemble else ():
+    if options.ensemble:
+        own = *names, "weighted_ensemble", "soft_voting"
+        _refuse(options, own, f"--ensemble {options.ensemble} has members of its own")
+
+
+def refuse_beside_review(options: Options, *names: str) -> None:
+    """Raise `InputError` when one of these is given together with `--review`."""
+    if options.review:
+        _refuse(options, names, "--review goes by the models of a sweep, or by --model-name")
+
+
+def _refuse(options: Options, names: Sequence[str], why: str) -> None:
+    for name in names:
         value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
         if value is not None and value is not False:
-            raise InputError(f"--ensemble {options.ensemble} has members of its own: leave {flag} out")
+            raise InputError(f"{why}: leave {flag} out")
 
 
 def add_demo(parser: Parser) -> None:

@@ -5,7 +5,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,6 +19,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # whatever the suffix; Pillow opens no others here
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # how a JPEG and a PNG begin and end
 LARGEST = 2**30  # bytes of a file
+GREY = (128, 128, 128)  # around an image in a cell of other proportions
 LEFT_BY_SYSTEMS = ("__MACOSX", "@eaDir")  # folders that macOS and Synology put beside the photographs
 
 KINDS = {  # what begins so is no photograph that can be read
@@ -75,13 +76,40 @@ def thumbnail(path: Path, side: int) -> tuple[bytes, tuple[int, int]]:
     """An image file as a small JPEG without metadata, upright and in its own proportions, its longer side `side`
     pixels at most; and its width and height. Raises `InputError` with the path when it cannot be decoded.
     """
+    small = _shrunk(path, (side, side))
+    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return _jpeg(small), small.size
+
+
+def mosaic(paths: Sequence[Path], large: int, cell: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
+    """Image files side by side in one JPEG without metadata, two cells high; and its width and height.
+
+    The first `large` of them take two by two cells, the others one each, two in a column. `cell` is its width and
+    height in pixels; images keep their own proportions, on grey. Raises `InputError` with the path of one that cannot
+    be decoded.
+    """
+    width, height = cell
+    columns = 2 * large + -(-(len(paths) - large) // 2)
+    canvas = Image.new("RGB", (columns * width, 2 * height), GREY)
+    for k, path in enumerate(paths):
+        column, row = (2 * k, 0) if k < large else (2 * large + (k - large) // 2, (k - large) % 2)
+        size = (2 * width, 2 * height) if k < large else cell
+        fitting = ImageOps.pad(_shrunk(path, size), size, Image.Resampling.BICUBIC, GREY)
+        canvas.paste(fitting, (column * width, row * height))
+    return _jpeg(canvas), canvas.size
+
+
+def _shrunk(path: Path, size: tuple[int, int]) -> Image.Image:
+    """An image file, upright; a large JPEG is decoded at a part of its size, never below twice `size`."""
     with _opened(path) as image:
-        image.draft(None, (2 * side, 2 * side))
-        small = _upright(image)
-        small.thumbnail((side, side), Image.Resampling.BICUBIC)
-        content = io.BytesIO()
-        small.save(content, "jpeg", quality=80)
-    return content.getvalue(), small.size
+        image.draft(None, (2 * size[0], 2 * size[1]))
+        return _upright(image)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "jpeg", quality=80)
+    return content.getvalue()
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:

@@ -34,6 +34,11 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def relabelled(self) -> np.ndarray:
+        """(N,) bool: relabel.csv corrects none of them."""
+        return np.zeros(len(self), bool)
+
     def labels(self, labelling: Labelling | Classes) -> np.ndarray:
         """(N,) class ids in `labelling`; raises `InputError` when it lacks a class of the images."""
         if self.names is None:

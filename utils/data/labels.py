@@ -12,6 +12,7 @@ from utils.base.errors import InputError
 MASKS = ("worn", "incorrect", "not_worn")
 GENDERS = ("male", "female")
 ALL_ATTRIBUTES = ("mask", "gender", "age")
+GROUP_ATTRIBUTES = ("gender", "age")  # that all photographs of a person share
 STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 
 

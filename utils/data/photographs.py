@@ -4,16 +4,16 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.flags import data_folder
-from utils.base.tables import read_dicts, tell_once
 from utils.data.decoding import SUFFIXES, hidden
-from utils.data.labels import GENDERS, MASKS, STEM_MASKS, Labelling, Person, age_group, parse_age, parse_person
+from utils.data.labels import STEM_MASKS, Labelling, Person, age_group, parse_person
+from utils.data.relabel import apply_relabel, relabel_file
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Photographs:
     `ids` are `folder/file-stem`; `persons` name each person by a folder, of several folders of one id by the first.
     `masks` and `genders` index `labels.MASKS` and `labels.GENDERS`, `ages` are years. `strata` numbers each
     photograph's mask x gender x age group by its file and folder name with the fixed limits 30 and 60, before any
-    relabelling, so that nothing moves anybody across the split.
+    relabelling, so that nothing moves anybody across the split. `relabelled` are those with a corrected label.
     """
 
     folder: Path
@@ -36,6 +36,7 @@ class Photographs:
     masks: np.ndarray = field(repr=False)  # (N,) int
     genders: np.ndarray = field(repr=False)  # (N,) int
     ages: np.ndarray = field(repr=False)  # (N,) int
+    relabelled: np.ndarray = field(repr=False)  # (N,) bool
 
     def __len__(self) -> int:
         return len(self.files)
@@ -96,9 +97,9 @@ def read_photographs(data_location: Path, relabel: Path | None = None) -> Photog
         masks=masks,
         genders=genders,
         ages=ages,
+        relabelled=np.zeros(len(rows), bool),
     )
-    default = folder.parent / "relabel.csv"
-    relabel = relabel or (default if os.path.lexists(default) else None)
+    relabel = relabel_file(folder, relabel)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
 
 
@@ -140,70 +141,3 @@ def _photograph_names(folder: Path, skipped: dict[str, list[str]]) -> list[str]:
             raise InputError(f"{folder} holds both {names[stem]} and {name}: keep one of them")
         names[stem] = name
     return [names[stem] for stem in sorted(names)]
-
-
-def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
-    """Correct labels from a CSV with the columns `id,attribute,value`.
-
-    `id` is a person's folder name or leading id (then all seven photographs change) or `person/file-stem`, which
-    counts more than what is said of the person; `attribute` is mask (`worn`, `incorrect`, `not_worn`), gender (`male`,
-    `female`) or age (years). An unknown id, attribute or value is an `InputError` that names the line, two different
-    values of one photograph one that names both lines.
-    """
-    header, lines = read_dicts(path)
-    if header != ["id", "attribute", "value"]:
-        raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value")
-    exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
-    given = defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
-    for number, line in lines:
-        where, name, attribute = f"{path} line {number}", line["id"].strip(" \t"), line["attribute"]
-        if name not in exact and name in zeros_lost:
-            tell_once(f"{path}: ids without their leading zeros are read with them")
-        rows = exact.get(name) or zeros_lost.get(name, [])
-        _check_found(sorted(set(photographs.folders[rows])), name, where)
-        value, said = _relabel_value(attribute, line["value"], where), given[attribute, "/" in name]
-        for row in rows:
-            earlier, other = said.setdefault(row, (number, value))
-            if other != value:
-                raise InputError(
-                    f"{path} lines {earlier} and {number} give {photographs.ids[row]} two values of {attribute}: "
-                    "remove one of them"
-                )
-    columns = {attribute: getattr(photographs, f"{attribute}s").copy() for attribute, _ in given}
-    for (attribute, _), said in sorted(given.items()):  # of single photographs last
-        columns[attribute][list(said)] = [value for _, value in said.values()]
-    changed = {one: (values != getattr(photographs, f"{one}s")).sum() for one, values in sorted(columns.items())}
-    counts = ", ".join(f"{n} of {attribute}" for attribute, n in changed.items()) or "nothing"
-    log.info("relabelled from %s: %s", path, counts)
-    return replace(photographs, **{f"{attribute}s": values for attribute, values in columns.items()})
-
-
-def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:
-    """The photographs that each name of a person, and of a photograph, means; spreadsheets lose leading `zeros`."""
-    rows_of = defaultdict(list)
-    for row, identifier in enumerate(photographs.ids.tolist()):
-        folder, _, stem = identifier.partition("/")
-        for name in (folder, folder.partition("_")[0]):
-            short = name if zeros else name.lstrip("0") or "0"
-            rows_of[short].append(row)
-            rows_of[f"{short}/{stem}"].append(row)
-    return dict(rows_of)
-
-
-def _check_found(folders: list[str], name: str, where: str) -> None:
-    if not folders:
-        raise InputError(f"{where}: no photograph has the id {name!r}")
-    if len(folders) > 1:
-        raise InputError(f"{where}: id {name!r} fits {', '.join(folders)}: give the folder's whole name")
-
-
-def _relabel_value(attribute: str, value: str, where: str) -> int:
-    """What a `value` is in the field of `Photographs` that `attribute` names."""
-    if attribute == "age":
-        return parse_age(value, where)
-    names = {"mask": MASKS, "gender": GENDERS}
-    if attribute not in names:
-        raise InputError(f"{where}: attribute {attribute!r} is none of mask, gender, age")
-    if value.lower() not in names[attribute]:
-        raise InputError(f"{where}: {attribute} {value!r} is none of {', '.join(names[attribute])}")
-    return names[attribute].index(value.lower())

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from utils.base.digests import digest_of
-from utils.evaluation.held_out import HeldOut, PartialLogits, Scored
+from utils.evaluation.held_out import HeldOut, PartialLogits, Scored, warn_of_labels
 from utils.evaluation.results import ESTIMATE
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
@@ -22,8 +22,9 @@ class OutOfFold(Scored):
     def __init__(self, parts: Sequence[HeldOut]):
         first, self.parts = parts[0], list(parts)
         self.accelerator, self.labelling, self.preprocessing = first.accelerator, first.labelling, first.preprocessing
-        self.rows, self.ids, self.persons, self.labels = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ids", "persons", "labels")
+        self.rows, self.ids, self.persons, self.labels, self.relabelled = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("rows", "ids", "persons", "labels", "relabelled")
         )
         self.fold_of = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
@@ -38,8 +39,9 @@ class OutOfFold(Scored):
 
     def logits(self, checkpoint: Checkpoint) -> np.ndarray:
         """(N, C) logits of a `FoldedModel`, out of fold."""
+        warn_of_labels(checkpoint, self.parts)
         each = zip(self.parts, checkpoint.parts, strict=True)
-        return np.concatenate([part.logits(model) for part, model in each])
+        return np.concatenate([part.evaluated(model) for part, model in each])
 
     def partial(self, mixture: Mixture) -> "PartialFolds":
         return PartialFolds(self, mixture)

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,15 @@ def decoded(
 
 
 class Scored:
-    """What is asked of held-out photographs once they are predicted: `labels` and `persons` (N,), and `labelling`."""
+    """What is asked of held-out photographs once they are predicted: `labels` and `persons` (N,), and `labelling`.
+
+    `relabelled` (N,) are those whose label relabel.csv changed. Every record of scores counts them, so that nobody who
+    scores is cleaned silently.
+    """
 
     labels: np.ndarray
     persons: np.ndarray
+    relabelled: np.ndarray
     labelling: Labelling
 
     def score(self, logits: np.ndarray) -> Scores:
@@ -70,7 +76,7 @@ class Scored:
             raise Diverged(
                 "the model diverged, its held-out logits are NaN or infinite: use a lower --lr (with --overwrite)"
             )
-        return score(logits, self.labels, self.labelling)
+        return replace(score(logits, self.labels, self.labelling), relabelled=int(self.relabelled.sum()))
 
     def gain(self, logits: np.ndarray, *baselines: np.ndarray) -> dict[str, Gain]:
         """The gain of (N, C) logits over those of another model, or over the mean score of several, by a paired
@@ -80,16 +86,14 @@ class Scored:
 
     def row(self, kind: str, model: str, answers: np.ndarray) -> dict:
         """The row of scores of answers, with 95 % bootstrap intervals over people."""
-        return {
-            "kind": kind,
-            "model": model,
-            **score_row(self.labels, answers, self.persons, self.labelling.num_classes),
-        }
+        scores = score_row(self.labels, answers, self.persons, self.labelling.num_classes)
+        return {"kind": kind, "model": model, "relabelled": int(self.relabelled.sum()), **scores}
 
     def expected_row(self, every: Sequence[np.ndarray]) -> dict:
         """The row of what one of several models is expected to score, given the (N, C) logits of each."""
         scores = expected_row(self.labels, every, self.persons, self.labelling.num_classes)
-        return {"kind": EXPECTED, "model": f"the mean score of {len(every)}", **scores}
+        model = f"the mean score of {len(every)}"
+        return {"kind": EXPECTED, "model": model, "relabelled": int(self.relabelled.sum()), **scores}
 
 
 class HeldOut(Scored):
@@ -115,6 +119,7 @@ class HeldOut(Scored):
         self.squares = decoded(accelerator, photographs, size, some, keep=not options.no_cache)
         self.images_digest = self.squares.fingerprint(rows)
         self.ids, self.persons = photographs.ids[rows], photographs.persons[rows]
+        self.relabelled = photographs.relabelled[rows]
         self.labels = photographs.labels(labelling)[rows]
         self.record = {"ids": digest_of(self.ids), "labels": digest_of(self.labels)}
         self.fold_of = np.zeros(len(rows), np.int64)
@@ -150,9 +155,11 @@ class HeldOut(Scored):
 
         The log warns when these photographs had other labels while the checkpoint was trained.
         """
-        trained = (checkpoint.meta or {}).get("held_out")
-        if trained and trained["ids"] == self.record["ids"] and trained["labels"] != self.record["labels"]:
-            log.warning("%s was trained under other labels of these people: give the same --relabel", checkpoint.name)
+        warn_of_labels(checkpoint, [self])
+        return self.evaluated(checkpoint)
+
+    def evaluated(self, checkpoint: Checkpoint) -> np.ndarray:
+        """As `logits`, whatever labels the checkpoint was trained under."""
         partial = self.partial(Mixture.of([checkpoint]))
         logits = partial.evaluate(np.arange(len(self.rows)), self.batch_size, self.workers, checkpoint.name)
         partial.let_go()
@@ -169,6 +176,16 @@ class HeldOut(Scored):
     def key(self, weights_digest: str) -> str:
         """The cache's key for the logits of these weights on these photographs."""
         return cache_key(weights_digest, self.images_digest, self.ids, self.preprocessing)
+
+
+def warn_of_labels(checkpoint: Checkpoint, parts: Sequence[HeldOut]) -> None:
+    """Warn when photographs had other labels while a checkpoint, or its models of the folds, were trained."""
+    for model, part in zip(checkpoint.parts, parts, strict=False):  # of everybody there is but one part
+        trained, now = (model.meta or {}).get("held_out"), part.record
+        if trained and trained["ids"] == now["ids"] and trained["labels"] != now["labels"]:
+            words = "was trained under other labels of these people: give the same --relabel, unless you compare them"
+            log.warning("%s %s", checkpoint.name, words)
+            return
 
 
 def views(

@@ -28,6 +28,7 @@ class ScoreRow(Record):
     model: str
     images: Count
     persons: Count
+    relabelled: Count = None  # images whose labels relabel.csv changed
     accuracy: Share
     accuracy_interval: Interval
     macro_f1: Share

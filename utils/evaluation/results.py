@@ -92,7 +92,9 @@ def row_line(row: dict, metric: str = "macro_f1") -> str:
 def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
     """Rows as a table for people, with a heading that says who was scored."""
     first = rows[0]
-    people = f"{first['people']}: {first['persons']} people, {first['images']} images; in brackets 95 % over people"
+    changed = f", {first['relabelled']} of them relabelled" if first.get("relabelled") else ""
+    people = f"{first['people']}: {first['persons']} people, {first['images']} images{changed}"
+    people += "; in brackets 95 % over people"
     return "\n".join([people, *(row_line(row, metric) for row in rows)])
 
 

@@ -66,7 +66,7 @@ def told_metrics(answers: np.ndarray) -> dict[str, Metric]:
 @dataclass(frozen=True)
 class Scores:
     """How one model did on a labelled set: the exact score by each metric, `images` and how many are `correct`; `loss`
-    is the mean cross entropy in nats.
+    is the mean cross entropy in nats. `relabelled` images were scored against labels that relabel.csv changed.
     """
 
     values: dict[str, Fraction]
@@ -74,11 +74,13 @@ class Scores:
     correct: int
     loss: float
     attributes: dict[str, Fraction]  # accuracy of mask, gender and age apart
+    relabelled: int = 0
 
     def record(self) -> dict:
         """Plain numbers for a log, a tracker or a checkpoint."""
         return {
             "images": self.images,
+            "relabelled": self.relabelled,
             "correct": self.correct,
             **{name: METRICS[name].shown(value) for name, value in self.values.items()},
             "loss": self.loss,

@@ -229,6 +229,13 @@ def saved_soups(
     ]
 
 
+def asked_sweep(options: Options, by_name: bool = False) -> Sweep:
+    """The ingredients that `--name`, `--i` and `--random-seed` mean, all that fit."""
+    seeds = None if options.random_seed is None else [options.random_seed]
+    indices = None if options.i is None else [options.i]
+    return find_sweep(options.model_location, options.name, seeds, indices, by_name=by_name)
+
+
 def choose_checkpoint(options: Options, by_name: bool = False) -> Path:
     """The file that `--model-name` means, or the one ingredient that `--name`, `--i` and `--random-seed` mean.
 
@@ -237,9 +244,7 @@ def choose_checkpoint(options: Options, by_name: bool = False) -> Path:
     asked = {"random_seed": options.random_seed, "i": options.i}
     asked = {name: value for name, value in asked.items() if value is not None}
     if options.model_name is None and (asked or options.name):
-        seeds = None if options.random_seed is None else [options.random_seed]
-        indices = None if options.i is None else [options.i]
-        fitting = find_sweep(options.model_location, options.name, seeds, indices, by_name=by_name).ingredients
+        fitting = asked_sweep(options, by_name).ingredients
         if len(fitting) != 1:
             names = ", ".join(one.path.name for one in fitting)
             raise Several(f"--name, --i and --random-seed must mean one checkpoint, they mean {names}")

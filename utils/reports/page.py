@@ -3,20 +3,15 @@
 The page is the template `report.html` with `report.css` and `report.js` beside this file. Here are its contents.
 """
 
-import base64
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from utils.base.errors import visible
-from utils.base.files import write_text
 from utils.base.metrics import METRICS, PUBLISHED
 from utils.data.decoding import thumbnail
 from utils.data.labels import Labelling
@@ -32,6 +27,8 @@ from utils.reports.advice import Commands, next_steps
 from utils.reports.analysis import OTHER, AgeErrors, Mistake, Reliability
 from utils.reports.charts import Axis, Bar, Point, point_chart, row_chart
 from utils.reports.mistakes import confusions, value_names
+from utils.reports.rival import relabelled_line
+from utils.reports.template import data_url, write_page
 
 SIDE, SMALL = 240, 112  # pixels of the longer side of a photograph, and of one that is shown when it is asked for
 AT_ONCE = 120  # photographs that are shown before more are asked for
@@ -80,31 +77,7 @@ class Subject:
 
 def save_page(path: Path, subject: Subject) -> Path:
     """Write the page to `path`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    environment.filters |= {"decimals": decimals, "percent": percent, "breakable": breakable}
-    return write_text(path, environment.get_template("report.html").render(contents(subject)))
-
-
-def decimals(value: float) -> str:
-    """Three decimals, or a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def percent(part: float, whole: float = 1) -> str:
-    """A part of the whole as per cent, or a dash where there is nothing."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
-
-
-def breakable(name: str) -> Markup:
-    """A name that breaks between its parts, and not inside an age."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_/])", visible(name)))
+    return write_page(path, "report.html", contents(subject))
 
 
 def contents(subject: Subject) -> dict:
@@ -128,6 +101,7 @@ def contents(subject: Subject) -> dict:
         "parts": parts,
         "with_interval": with_interval,
         "gains": gains,
+        "relabelled": relabelled_line(held_out, single, subject.preds.get(OTHER, single), "macro_f1"),
         "comparison_chart": comparison_chart([row for row in subject.rows if row["kind"] in subject.preds]),
         "value_tables": analysis.value_tables(held_out, single),
         "f1": f1_by_class(subject),
@@ -172,6 +146,11 @@ def warnings(subject: Subject) -> list[str]:
         )
     if subject.split.by == "image":
         reasons.append("The split is by image: other photographs of these people were trained on.")
+    if subject.held_out.relabelled.any():
+        reasons.append(
+            f"relabel.csv changed the labels of {subject.held_out.relabelled.sum()} of these photographs. Corrections "
+            "that a model like this one suggested flatter it."
+        )
     if subject.model.meta is None:
         reasons.append("The checkpoint has no record: nothing tells which people it was trained on.")
     return reasons
@@ -281,7 +260,7 @@ def card(subject: Subject, mistake: Mistake, side: int) -> dict:
         "true": described(labelling, label, mistake),
         "predicted": described(labelling, pred, mistake),
         "alt": f"{held_out.ids[k]}: true {labelling.classes[label]}, predicted {labelling.classes[pred]}",
-        "source": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}",
+        "source": data_url(jpeg),
         "width": width,
         "height": height,
     }

@@ -7,6 +7,7 @@ from utils.base.options import Options
 from utils.ensembles.members import Way, read_parts
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.results import gain_words
+from utils.evaluation.scores import paired_gain
 from utils.models.checkpoints import Checkpoint
 
 
@@ -34,3 +35,18 @@ def rival_line(rival: str, held_out: HeldOut, logits: np.ndarray, theirs: np.nda
         f"gain over {rival}: {gain_words(held_out.gain(logits, theirs), metric)}; of {len(logits)} photographs only "
         f"this model is right on {only_ours.sum()}, only the other on {only_theirs.sum()}"
     )
+
+
+def relabelled_line(held_out: HeldOut, answers: np.ndarray, theirs: np.ndarray, metric: str) -> str:
+    """How many labels of the people who score relabel.csv changed, and what one model's answers gain over another's on
+    all other people, which owes nothing to the corrections. Empty where it changed those of nobody, or of everybody.
+    """
+    changed_people = np.unique(held_out.persons[held_out.relabelled])
+    others = ~np.isin(held_out.persons, changed_people)
+    if others.all() or not others.any():
+        return ""
+    arrays = held_out.labels, answers, theirs, held_out.persons
+    gains = paired_gain(*(one[others] for one in arrays), held_out.labelling.num_classes)
+    changed = f"{held_out.relabelled.sum()} of these photographs, of {len(changed_people)} people"
+    unchanged = len(np.unique(held_out.persons[others]))
+    return f"relabel.csv changes {changed}; on the {unchanged} other people the gain is {gain_words(gains, metric)}"

@@ -13,6 +13,7 @@ from utils.data.photographs import Photographs, read_photographs
 from utils.data.splits import evaluation_splits, splits_digest
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import HeldOut
+from utils.evaluation.people import images_of
 from utils.models.checkpoints import Checkpoint, check_same_kind, read_checkpoint
 from utils.models.folded import FoldedModel, read_ingredient
 from utils.models.sweeps import NamedFiles, Sweep, find_sweep
@@ -35,7 +36,7 @@ class SoupInputs:
 
     @property
     def scored_on(self) -> str:
-        return f"{sum(map(len, self.rows))} images of {self.who} (split {self.split})"
+        return images_of(self.who, self.split, self.photographs.relabelled[np.concatenate(self.rows)])
 
     def held_out(self, accelerator: Accelerator, options: Options) -> HeldOut | OutOfFold:
         """The photographs to score on."""

@@ -1,0 +1,167 @@
+"""Corrections of labels: `relabel.csv`, which people write by hand, and which a review of the labels adds to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.base.errors import InputError
+from utils.base.tables import read_dicts, tell_once, write_table
+from utils.data.labels import ALL_ATTRIBUTES, GENDERS, MASKS, parse_age
+
+if TYPE_CHECKING:
+    from utils.data.photographs import Photographs
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["id", "attribute", "value"]
+CORRECTED, REVIEWED = DECISIONS = ("corrected", "reviewed")
+FINDINGS = ("duplicate", "two people", "no class")  # that a reviewed row may reject: they are about no attribute
+REJECTED = "no"  # its value then
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A row of relabel.csv: `id` is a person's folder name, or `folder/file-stem`, and `value` is right for its
+    `attribute`. It differs from the given one if it is `CORRECTED`; `REVIEWED` confirms the given one, or rejects one
+    of the `FINDINGS`, and changes nothing.
+    """
+
+    id: str
+    attribute: str
+    value: str
+    decision: str = CORRECTED
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a row of relabel.csv says of the photographs at the positions `rows`; `value` is as in the field of
+    `Photographs` that `attribute` names, None of a finding.
+    """
+
+    line: int
+    decision: Decision
+    rows: list[int]
+    value: int | None
+
+    @property
+    def of_one_photograph(self) -> bool:
+        return "/" in self.decision.id
+
+
+def relabel_file(folder: Path, relabel: Path | None) -> Path | None:
+    """The corrections of photographs in `folder`: the file that was named, else `relabel.csv` beside it, if any."""
+    default = default_file(folder)
+    return relabel or (default if os.path.lexists(default) else None)
+
+
+def default_file(folder: Path) -> Path:
+    return folder.parent / "relabel.csv"
+
+
+def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
+    """The rows of a CSV with the columns `id,attribute,value`, and perhaps `decision`.
+
+    `id` is a person's folder name or leading id (claims have the folder's name), or `person/file-stem`; `attribute`
+    is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute,
+    value or decision is an `InputError` that names the line, two different values of one photograph one that names
+    both lines.
+    """
+    header, lines = read_dicts(path)
+    if header not in (COLUMNS, [*COLUMNS, "decision"]):
+        raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value[,decision]")
+    folders = photographs.folders
+    exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
+    claims, said = [], defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
+    for number, line in lines:
+        where, name, attribute = f"{path} line {number}", line["id"].strip(" \t"), line["attribute"]
+        if name not in exact and name in zeros_lost:
+            tell_once(f"{path}: ids without their leading zeros are read with them")
+        rows = exact.get(name) or zeros_lost.get(name, [])
+        _check_found(sorted(set(folders[rows])), name, where)
+        decision = line.get("decision", "").strip() or CORRECTED
+        if decision not in DECISIONS:
+            raise InputError(f"{where}: decision {decision!r} is none of {', '.join(DECISIONS)}")
+        finding = decision == REVIEWED and attribute in FINDINGS
+        value = None if finding else _value_of(attribute, line["value"], where)
+        whole = str((photographs.ids if "/" in name else folders)[rows[0]])
+        claims.append(Claim(number, Decision(whole, attribute, line["value"], decision), rows, value))
+        for row in rows:
+            earlier, other = said[attribute, "/" in name].setdefault(row, (number, value))
+            if other != value:
+                raise InputError(
+                    f"{path} lines {earlier} and {number} give {photographs.ids[row]} two values of {attribute}: "
+                    "remove one of them"
+                )
+    return claims
+
+
+def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
+    """Correct labels from a CSV, as `read_claims` reads it; what is said of a photograph counts more than what is said
+    of its person.
+    """
+    corrections = [one for one in read_claims(photographs, path) if one.decision.decision == CORRECTED]
+    names = sorted({one.decision.attribute for one in corrections})
+    columns = {name: getattr(photographs, f"{name}s").copy() for name in names}
+    for one in sorted(corrections, key=lambda one: one.of_one_photograph):
+        columns[one.decision.attribute][one.rows] = one.value
+    changed = {name: values != getattr(photographs, f"{name}s") for name, values in columns.items()}
+    counts = ", ".join(f"{flags.sum()} of {name}" for name, flags in changed.items()) or "nothing"
+    log.info("relabelled from %s: %s", path, counts)
+    relabelled = np.logical_or.reduce([photographs.relabelled, *changed.values()])
+    return replace(photographs, relabelled=relabelled, **{f"{name}s": values for name, values in columns.items()})
+
+
+def decided(photographs: Photographs, claims: Iterable[Claim]) -> dict[str, np.ndarray]:
+    """(N,) flags by attribute and finding: of which photographs a row says that what is given now is right, or that
+    what was found is not so.
+    """
+    flags = {name: np.zeros(len(photographs), bool) for name in (*ALL_ATTRIBUTES, *FINDINGS)}
+    for one in claims:
+        name, rows = one.decision.attribute, np.array(one.rows)
+        flags[name][rows if one.value is None else rows[getattr(photographs, f"{name}s")[rows] == one.value]] = True
+    return flags
+
+
+def write_decisions(path: Path, decisions: Iterable[Decision]) -> Path:
+    """Write relabel.csv, atomically; of several decisions about the same id and attribute the last counts."""
+    rows = {(one.id, one.attribute): one for one in decisions}
+    return write_table(path, [*COLUMNS, "decision"], (list(astuple(one)) for one in rows.values()))
+
+
+def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:
+    """The photographs that each name of a person, and of a photograph, means; spreadsheets lose leading `zeros`."""
+    rows_of = defaultdict(list)
+    for row, identifier in enumerate(photographs.ids.tolist()):
+        folder, _, stem = identifier.partition("/")
+        for name in (folder, folder.partition("_")[0]):
+            short = name if zeros else name.lstrip("0") or "0"
+            rows_of[short].append(row)
+            rows_of[f"{short}/{stem}"].append(row)
+    return dict(rows_of)
+
+
+def _check_found(folders: list[str], name: str, where: str) -> None:
+    if not folders:
+        raise InputError(f"{where}: no photograph has the id {name!r}")
+    if len(folders) > 1:
+        raise InputError(f"{where}: id {name!r} fits {', '.join(folders)}: give the folder's whole name")
+
+
+def _value_of(attribute: str, value: str, where: str) -> int:
+    """What a `value` is in the field of `Photographs` that `attribute` names."""
+    if attribute == "age":
+        return parse_age(value, where)
+    names = {"mask": MASKS, "gender": GENDERS}
+    if attribute not in names:
+        raise InputError(f"{where}: attribute {attribute!r} is none of mask, gender, age")
+    if value.lower() not in names[attribute]:
+        raise InputError(f"{where}: {attribute} {value!r} is none of {', '.join(names[attribute])}")
+    return names[attribute].index(value.lower())

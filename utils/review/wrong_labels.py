@@ -1,0 +1,118 @@
+"""Suspects among the labels themselves: the gender or age of a group, the mask of a photograph, and two photographs of
+a group whose masks were exchanged.
+
+Confident learning (Northcutt, Jiang, Chuang 2021), as cleanlab has it, says which labels are worth a look. It says not
+how probable it is that one is wrong, and takes what a weak model cannot tell for wrong labels: `noise` does.
+"""
+
+import numpy as np
+
+from utils.data.labels import GROUP_ATTRIBUTES
+from utils.review.exchanged import judge_exchanges
+from utils.review.noise import Judged, JudgedNumbers, judge_numbers, judge_values
+from utils.review.predictions import Predictions, log_odds
+from utils.review.suspects import GROUP, IMAGE, LABEL, SWAPPED, Correction, Suspect
+
+LEAST = 0.05  # probability of an exchange below which nobody need look at it
+
+
+def label_suspects(predictions: Predictions) -> list[Suspect]:
+    """Wrong labels of groups and of photographs, and exchanged ones; a photograph is in one of them at most for each
+    attribute, the surest.
+    """
+    found = []
+    for attribute in predictions.labelling.attributes:
+        if attribute in GROUP_ATTRIBUTES:
+            found += _of_groups(predictions, attribute)
+        else:
+            found += _of_photographs(predictions, attribute)
+    return found
+
+
+def _of_groups(predictions: Predictions, attribute: str) -> list[Suspect]:
+    groups, values = predictions.groups, predictions.labelling.values[attribute]
+    features = groups.mean(log_odds(predictions.of_attribute(attribute)))
+    given = groups.most_frequent(predictions.given[attribute])
+    if attribute == "age":
+        years = groups.most_frequent(predictions.photographs.ages[predictions.rows])
+        judged = judge_numbers(features, years, given, groups.persons, len(values))
+    else:
+        judged = judge_values(features, given, groups.persons, len(values))
+    each = predictions.of_attribute(attribute)
+    suspects = []
+    for k, suggested, confidence in _worth_a_look(judged, given):
+        name, members = str(groups.names[k]), groups.members[k]
+        telling = members[np.argsort(-each[members, suggested], kind="stable")]
+        here, there = values[given[k]], values[suggested]
+        evidence = f"{len(members)} photographs together: {_shares(judged.probs[k], values)}"
+        if isinstance(judged, JudgedNumbers):
+            old, new = str(years[k]), str(round(judged.suggested[k, suggested]))
+            evidence = f"stated age {old}; {len(members)} photographs together look like {judged.looks[k]:.0f}"
+        else:
+            old, new = here, there
+        suspects.append(
+            Suspect(
+                key=f"{LABEL}:{attribute}:{name}", kind=LABEL, unit=GROUP, id=name, attribute=attribute,
+                given=here, suggested=there, confidence=confidence, evidence=evidence,
+                files=tuple(predictions.files[row] for row in telling),
+                accept=(Correction(name, attribute, new),), keep=(Correction(name, attribute, old),),
+            )
+        )  # fmt: skip
+    return suspects
+
+
+def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
+    values, given = predictions.labelling.values[attribute], predictions.given[attribute]
+    judged = judge_values(log_odds(predictions.of_attribute(attribute)), given, predictions.persons, len(values))
+    judged, swaps = judge_exchanges(judged, given, predictions.groups.members)
+    surer = {}  # the probability of the exchange that a photograph has a part in
+    for confidence, *pair in swaps:
+        surer |= dict.fromkeys(pair, confidence)
+    labels = [one for one in _worth_a_look(judged, given) if one[2] > surer.get(one[0], 0)]
+    alone = {k for k, *_ in labels}
+
+    def said(k: int) -> str:
+        return f"{predictions.ids[k].partition('/')[2]} looks {_shares(judged.probs[k], values)}"
+
+    def suspect(kind: str, confidence: float, *pairs: tuple[int, int]) -> Suspect:
+        """Of photographs, each with the value that is suggested."""
+        ids = [str(predictions.ids[k]) for k, _ in pairs]
+        group = predictions.groups.members[predictions.groups.group_of[pairs[0][0]]]
+        shown = [*(k for k, _ in pairs), *(k for k in group if k not in {k for k, _ in pairs})]
+        return Suspect(
+            key=":".join([kind, attribute, *ids]), kind=kind, unit=IMAGE, id=ids[0], attribute=attribute,
+            given=" / ".join(values[given[k]] for k, _ in pairs), suggested=" / ".join(values[v] for _, v in pairs),
+            confidence=confidence, evidence="; ".join(said(k) for k, _ in pairs),
+            files=tuple(predictions.files[k] for k in shown),
+            accept=tuple(Correction(name, attribute, values[v]) for name, (_, v) in zip(ids, pairs, strict=True)),
+            keep=tuple(Correction(name, attribute, values[given[k]]) for name, (k, _) in zip(ids, pairs, strict=True)),
+        )  # fmt: skip
+
+    found = [suspect(LABEL, confidence, (k, value)) for k, value, confidence in labels]
+    for confidence, one, other in swaps:
+        if confidence >= LEAST and not {one, other} & alone:
+            found.append(suspect(SWAPPED, confidence, (one, given[other]), (other, given[one])))
+    return found
+
+
+def _worth_a_look(judged: Judged, given: np.ndarray) -> list[tuple[int, int, float]]:
+    """The units whose label confident learning points at, if it is more probably wrong than any; each with the most
+    probable other value and its probability.
+    """
+    from cleanlab.filter import find_label_issues  # takes seconds, and only a review needs it
+
+    if len(np.unique(given)) == 1:
+        return []
+    every = np.arange(len(given))
+    issues = find_label_issues(given, judged.probs, filter_by="confident_learning")
+    issues &= 1 - judged.posterior[every, given] > judged.share
+    others = judged.posterior.copy()
+    others[every, given] = -1
+    suggested = others.argmax(-1)
+    return [(int(k), int(suggested[k]), float(others[k, suggested[k]])) for k in np.flatnonzero(issues)]
+
+
+def _shares(probs: np.ndarray, values: tuple[str, ...]) -> str:
+    """The values in words, the most probable first: `female 93 %, male 7 %`; those below 1 % are left out."""
+    order = [k for k in np.argsort(-probs, kind="stable") if probs[k] >= 0.01]
+    return ", ".join(f"{values[k]} {probs[k]:.0%}".replace("%", " %") for k in order)
