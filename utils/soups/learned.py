@@ -7,15 +7,17 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from utils.base.errors import InputError
 from utils.base.runtime import from_main
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.models.averaging import Mixture, average
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
+from utils.models.towers import LAYER, layers_of
 from utils.soups.evaluator import Evaluator
 
 PASSES, LEARNING_RATE, BATCH = 3, 0.1, 64
-LAYER = re.compile(r"encoder\.layers\.\d+|embeddings|classification_head")
+PART = re.compile(rf"{LAYER.pattern}|embeddings|classification_head")
 
 
 def learned(evaluator: Evaluator) -> Mixture:
@@ -30,13 +32,18 @@ def learned(evaluator: Evaluator) -> Mixture:
 
 
 def learned_by_layer(evaluator: Evaluator) -> Mixture:
-    """The learned soup with a softmax of its own for each encoder layer, the embeddings, the head, and the rest."""
+    """The learned soup with a softmax of its own for each encoder layer, the embeddings, the head, and the rest.
+
+    Raises `InputError` for towers whose layers are no single stack.
+    """
+    if not layers_of(config := evaluator.ingredients[0].config):
+        raise InputError(f"learned-by-layer: the layers of a {config['model_type']} tower are no single stack")
     return _fit(evaluator, by_layer=True)
 
 
 def _fit(evaluator: Evaluator, by_layer: bool) -> Mixture:
     shapes = evaluator.ingredients[0].shapes
-    groups = {name: (match[0] if (match := LAYER.search(name)) else "rest") if by_layer else "all" for name in shapes}
+    groups = {name: (match[0] if (match := PART.search(name)) else "rest") if by_layer else "all" for name in shapes}
     names = sorted(set(groups.values()))
     parameters = torch.zeros(len(names), len(evaluator.ingredients), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.AdamW([parameters], lr=LEARNING_RATE, weight_decay=0)

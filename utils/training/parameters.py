@@ -1,7 +1,5 @@
 """What is trained and how fast: frozen parts, learning rates by layer, and a moving average of the weights."""
 
-import re
-
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -10,9 +8,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.models.clip import CLIPClassifier, build
+from utils.models.towers import LAYER, layers_of
 from utils.models.weights import Weights
 
-LAYER = re.compile(r"\.layers\.(\d+)\.")
 AGE_HEAD = "age_regression."
 
 
@@ -22,10 +20,12 @@ def trainable(
     """The classifier with these weights as `--freeze`, `--gradient-checkpointing` and `--age-regression` want it, on
     the accelerator's device.
 
-    Raises `InputError` when there are fewer layers than are to be frozen.
+    Raises `InputError` when there are fewer layers than are to be frozen, or the tower cannot do it.
     """
     model = build(start.config, {**start.backbone(), **head}, start.source)
-    layers = start.config["num_hidden_layers"]
+    layers, kind = layers_of(start.config), start.config.get("model_type")
+    if options.layer_decay < 1 and not layers:
+        raise InputError(f"--layer-decay: the layers of a {kind} tower are no single stack, leave it out")
     if options.freeze:
         first = layers + 1 if options.freeze == "backbone" else options.freeze
         if options.freeze != "backbone" and first > layers:
@@ -34,6 +34,8 @@ def trainable(
             if depth_of(name, layers) <= first and not name.startswith("classification_head."):
                 parameter.requires_grad_(False)
     if options.gradient_checkpointing:
+        if not model.vision_model.supports_gradient_checkpointing:
+            raise InputError(f"--gradient-checkpointing: a {kind} tower has none, leave it out")
         model.vision_model.gradient_checkpointing_enable({"use_reentrant": False})
     if options.age_regression:
         model.age_regression = nn.Linear(start.config["projection_dim"], 1)
@@ -56,7 +58,7 @@ def parameter_groups(model: CLIPClassifier, lr: float, weight_decay: float, laye
 
     With `layer_decay` below 1 each layer learns that much slower than the next one (Clark et al. 2020, "ELECTRA").
     """
-    layers = model.config["num_hidden_layers"]
+    layers = layers_of(model.config)
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
