@@ -6,7 +6,7 @@ from dataclasses import fields
 from utils.base.errors import InputError
 from utils.base.memory import require_memory
 from utils.base.options import ACTIVATIONS
-from utils.models.towers import is_clip, probe
+from utils.models.towers import OURS, is_clip, probe
 
 CONFIG_KEYS = (
     "hidden_size",
@@ -115,8 +115,6 @@ def _checked_other(config: dict, where: str) -> dict:
             f"{where}: transformers makes no vision tower with one pooled output of this {shown(config['model_type'])}"
             f" configuration ({reason})"
         ) from error
-    if config.get("projection_dim", found.width) != found.width:
-        raise InputError(f"{where}: projection_dim is {shown(config['projection_dim'])}, expected {found.width}")
     patches = (own["image_size"] // own.get("patch_size", own["image_size"])) ** 2
     activations = 3 * own["image_size"] ** 2 + 8 * patches * own.get("hidden_size", 0)
     what = f"{where}: the tower with {FEWEST} photographs of {own['image_size']} pixels"
@@ -132,9 +130,9 @@ def _own_fields(config: dict, where: str) -> dict:
 
     kind = CONFIG_MAPPING[config["model_type"]]
     names = {one.name for one in fields(kind)} - {one.name for one in fields(PreTrainedConfig)}
-    names = sorted(name for name in names if not name.startswith("_"))
+    names = sorted(name for name in names - set(OURS) if not name.startswith("_"))
     if any("backbone" in name for name in names):
-        raise InputError(f"{where}: a {config['model_type']} is built around a tower, name that one")
+        raise InputError(f"{where}: a model of type {config['model_type']} is built around a tower, name that one")
     given = {name: _plain(name, config[name], where) for name in names if name in config}
     told = kind(**given | {name: 0.0 for name in names if "drop" in name})
     own = json.loads(json.dumps({name: getattr(told, name) for name in names}))

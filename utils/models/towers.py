@@ -94,7 +94,9 @@ def resized(config: dict, state_dict: dict[str, torch.Tensor], image_size: int) 
         return state_dict
     interpolate = getattr(getattr(own, "embeddings", None), "interpolate_pos_encoding", None)
     if interpolate is None or len(changed) > 1:
-        raise InputError(f"--image-size {image_size}: a {config['model_type']} tower has one size, leave it out")
+        raise InputError(
+            f"--image-size {image_size}: towers of type {config['model_type']} have one size, leave it out"
+        )
     own.load_state_dict({name.removeprefix(TOWER): state_dict[name] for name in shapes}, assign=True)
     shape = shapes[changed[0]]
     with torch.no_grad():
@@ -133,9 +135,12 @@ def _probe(text: str) -> Probe:
 
     config = json.loads(text)
     size = config["image_size"]
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("meta"):
-        built = AutoModel.from_config(hub_config(config), trust_remote_code=False).eval()
-        pooled = getattr(built(pixel_values=torch.empty(2, 3, size, size)), "pooler_output", None)
+    with torch.inference_mode(False), torch.enable_grad():
+        with torch.device("meta"):
+            built = AutoModel.from_config(hub_config(config), trust_remote_code=False).eval()
+        pixel_values = torch.empty(2, 3, size, size, device="meta")
+        with torch.device("cpu"):  # some classes keep constants for all their models
+            pooled = getattr(built(pixel_values=pixel_values), "pooler_output", None)
         if pooled is None or pooled.ndim != 2:
             raise ValueError("it has no pooled output")
         pooled.sum().backward()

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from utils.base.errors import InputError
 from utils.base.runtime import from_main
 from utils.evaluation.prediction import SEARCH_BATCH
 from utils.models.averaging import Mixture, average
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
-from utils.models.towers import LAYER, layers_of
+from utils.models.towers import LAYER
 from utils.soups.evaluator import Evaluator
 
 PASSES, LEARNING_RATE, BATCH = 3, 0.1, 64
@@ -32,12 +31,7 @@ def learned(evaluator: Evaluator) -> Mixture:
 
 
 def learned_by_layer(evaluator: Evaluator) -> Mixture:
-    """The learned soup with a softmax of its own for each encoder layer, the embeddings, the head, and the rest.
-
-    Raises `InputError` for towers whose layers are no single stack.
-    """
-    if not layers_of(config := evaluator.ingredients[0].config):
-        raise InputError(f"learned-by-layer: the layers of a {config['model_type']} tower are no single stack")
+    """The learned soup with a softmax of its own for each encoder layer, the embeddings, the head, and the rest."""
     return _fit(evaluator, by_layer=True)
 
 

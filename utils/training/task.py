@@ -19,6 +19,7 @@ from utils.models.clip import build
 from utils.models.heads import head_family, sweep_head
 from utils.models.pretrained import read_pretrained
 from utils.models.weights import Weights
+from utils.training.parameters import check_tower
 from utils.training.recorded_options import steering
 from utils.training.records import scores_of
 
@@ -87,6 +88,7 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, lab
     people who are held out here.
     """
     start, anchor = read_pretrained(options)
+    check_tower(start.config, options)
     photographs = read_photographs(options.data_location, options.relabel)
     split = split_of(photographs, options)
     for weights in (start, anchor):
