@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -13,12 +14,16 @@ from torch.nn.functional import normalize
 from transformers import (
     AutoImageProcessor,
     AutoModel,
+    BeitConfig,
+    BeitModel,
     BitImageProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
     Dinov2Config,
     Dinov2ForImageClassification,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -27,6 +32,7 @@ from transformers import (
 )
 
 import finetune
+import main
 from utils.base.errors import InputError
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import CLIPClassifier, build
@@ -58,6 +64,10 @@ def save(kind, layers=2, size=32):
         tower = model.dinov2
         how = {"size": {"shortest_edge": 48}, "crop_size": square, "image_mean": MEAN, "image_std": STD}
         BitImageProcessor(**how).save_pretrained(kind)
+    elif kind == "beit":
+        model = tower = BeitModel(BeitConfig(**sizes, use_relative_position_bias=True))
+    elif kind == "dinov3":
+        model = tower = DINOv3ViTModel(DINOv3ViTConfig(**sizes))
     elif kind == "swin":
         stages = {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4}
         model = tower = SwinModel(SwinConfig(**stages, image_size=32))
@@ -86,6 +96,7 @@ def pixels():
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "how"), [("siglip", (0.5,)), ("dinov2", MEAN), ("plain", (0.48145466,))])
 def test_a_tower_trains_is_souped_and_goes_to_other_programs(kind, how, pixels, tmp_path):
     save(kind, layers=1)
@@ -138,6 +149,10 @@ def test_features_are_those_of_transformers_whatever_holds_the_tower(kind, pixel
             weights = read_weights("x.pt", told)
             close(features(weights, pixels), expected)
             assert weights.preprocessing() == folder.preprocessing()
+    if kind != "plain":
+        torch.save(state | {"encoder.more.weight": torch.ones(2)}, "more.pt")
+        with pytest.raises(InputError, match=r"more\.pt: unexpected tensor encoder\.more\.weight"):
+            read_weights("more.pt", kind)
     other = json.loads(Path(kind, "config.json").read_text())
     sizes = other.get("vision_config", other)
     sizes["num_attention_heads"] = 4
@@ -181,10 +196,21 @@ def test_layers_tokens_and_attention_of_another_tower():
         assert of[id(model.get_parameter(f"vision_model.{token}"))]["weight_decay"] == 0
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         assert frozen == ({"vision_model.embeddings.mask_token"} if kind == "dinov2" else set())
-        assert not [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
+        assert not any(value for field, value in model.config.items() if "drop" in field)
         model.training_attention = "eager"
         for mode, attention in ((True, "eager"), (False, "sdpa")):
             assert model.train(mode).vision_model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("kind", ["beit", "dinov3"])
+def test_constants_of_a_class_are_made_as_it_makes_them(kind, pixels):
+    """BEiT keeps an index for all its models, DINOv3 a buffer that no file holds; neither draws from the run's seed."""
+    tower = save(kind)
+    with torch.no_grad():
+        expected = tower(pixels).pooler_output
+    before = torch.get_rng_state()
+    close(features(read_weights(kind), pixels), expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_tower_in_stages_is_read_and_what_needs_one_stack_of_layers_is_refused(pixels):
@@ -197,6 +223,14 @@ def test_a_tower_in_stages_is_read_and_what_needs_one_stack_of_layers_is_refused
         with pytest.raises(InputError, match=argument.partition("=")[0]):
             check_tower(weights.config, finetune.parser().parse([argument]))
     check_tower(weights.config, finetune.parser().parse(["--freeze", "backbone", "--gradient-checkpointing"]))
+    one = SimpleNamespace(config=weights.config, path=Path("a.pt"))
+    inputs = SimpleNamespace(
+        ingredients=[one, one], names=SimpleNamespace(soup_file=lambda folder, name: folder / name)
+    )
+    recipes = ["uniform", "learned-by-layer"]
+    with pytest.raises(InputError, match="learned-by-layer needs one stack of layers, and towers of type swin"):
+        main.possible(recipes, inputs, main.parser().parse(["--recipe", *recipes]))
+    assert main.possible(recipes, inputs, main.parser().parse(["--recipe", "all"])) == ["uniform"]
     other = checked_config({"model_type": "dinov3_convnext"}, "x")
     with pytest.raises(InputError, match="--gradient-checkpointing: towers of type dinov3_convnext have none"):
         check_tower(other, finetune.parser().parse(["--gradient-checkpointing"]))
