@@ -137,10 +137,19 @@ def possible(recipes: list[str], inputs: SoupInputs, options: Options) -> list[s
     """The recipes that these ingredients allow; raises `InputError` when one asked for by name does not, or when a
     soup would replace one of its ingredients.
     """
-    if len(inputs.ingredients) == 1 and "model-stock" in recipes:
+    from utils.models.towers import layers_of
+
+    config, impossible = inputs.ingredients[0].config, {}
+    if len(inputs.ingredients) == 1:
+        impossible["model-stock"] = "measures the angle between ingredients, and there is one: add another"
+    if not layers_of(config):
+        impossible["learned-by-layer"] = (
+            f"needs one stack of layers, and towers of type {config['model_type']} have none"
+        )
+    for name in impossible.keys() & set(recipes):
         if "all" not in options.recipe:
-            raise InputError("model-stock measures the angle between ingredients, and there is one: add another")
-        recipes = [name for name in recipes if name != "model-stock"]
+            raise InputError(f"{name} {impossible[name]}")
+    recipes = [name for name in recipes if name not in impossible]
     read = {one.path.resolve() for one in inputs.ingredients}
     for path in (inputs.names.soup_file(options.model_location, name) for name in recipes):
         if path.resolve() in read:

@@ -18,9 +18,10 @@ from utils.base.memory import memory
 from utils.data.labels import Labelling
 from utils.data.preprocessing import checked_preprocessing, preprocessing
 from utils.models.checkpoints import read_checkpoint
-from utils.models.clip import build, checked_config
+from utils.models.clip import build
 from utils.models.foreign import OPENAI_RENAMES
 from utils.models.heads import zeroshot_head
+from utils.models.tower_config import checked_config
 from utils.models.weights import at_image_size, read_weights
 
 ASKED = r"x\.pt does not tell how many attention heads its tower of width \d+ has, nor its activation: give --tower"
@@ -267,7 +268,7 @@ def test_no_code_of_a_folder_is_run_and_no_attention_fetched(hostile):
         assert not os.path.exists("ran")
         assert "run the custom code" not in result.stdout
         assert (result.returncode == 0) == (model_type == "clip"), result.stderr
-    assert "hub is a evil model, not CLIP" in result.stderr
+    assert "hub is a 'evil' model, which transformers does not know" in result.stderr
 
 
 @pytest.mark.parametrize("part", ["vision_config", "text_config"])

@@ -13,7 +13,7 @@ from utils.base.errors import InputError
 from utils.data.labels import Labelling
 from utils.data.photographs import read_photographs
 from utils.data.unlabelled import read_test_images
-from utils.models.clip import CONFIG_KEYS
+from utils.models.tower_config import CONFIG_KEYS
 from utils.models.weights import read_weights
 
 

@@ -363,12 +363,22 @@ def refuse_beside_demo(options: Options, default_of: Callable[[str], object], na
 
 
 def add_tower(parser: Parser) -> None:
-    parser.group("which checkpoints").add_argument(
+    """What files do not tell of their towers, as `options.tower` in either form."""
+    group = parser.group("which checkpoints").add_mutually_exclusive_group()
+    group.add_argument(
         "--tower",
         type=tower,
         metavar="HEADS,ACTIVATION",
-        help="attention heads and activation, such as 16,gelu, of towers whose files do not tell them (default: what "
-        "the file tells)",
+        help="attention heads and activation, such as 16,gelu, of CLIP towers whose files do not tell them (default: "
+        "what the file tells)",
+    )
+    group.add_argument(
+        "--tower-config",
+        dest="tower",
+        type=tower,
+        metavar="CONFIG",
+        help="config.json, folder or hub id with the configuration of a tower, CLIP's or another, whose file does not "
+        "tell it (default: what the file tells)",
     )
 
 
@@ -380,7 +390,7 @@ def add_preprocessing(parser: Parser) -> None:
             f"--{name}",
             type=partial(triple, least=least),
             metavar="R,G,B",
-            help=f"channel {name} for checkpoints without a record (default: CLIP's)",
+            help=f"channel {name} for checkpoints without a record (default: the tower's own, else CLIP's)",
         )
 
 

@@ -229,9 +229,11 @@ def triple(text: str, least: float = 0) -> tuple[float, float, float]:
     return values
 
 
-def tower(text: str) -> tuple[int, str]:
-    """The attention heads and the activation of a CLIP tower, `16,gelu`."""
-    heads, _, activation = text.partition(",")
+def tower(text: str) -> tuple[int, str] | str:
+    """The attention heads and the activation of a CLIP tower, `16,gelu`; or where a tower's configuration lies."""
+    heads, comma, activation = text.partition(",")
+    if not comma and not text.isdecimal():
+        return text
     if activation not in ACTIVATIONS:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not of the form 16,gelu (heads, and {' or '.join(ACTIVATIONS)})"

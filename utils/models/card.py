@@ -5,15 +5,16 @@ import re
 from utils.base.flags import RECIPES, Recipe
 from utils.base.metrics import METRICS, shown_metrics
 from utils.models.checkpoints import Checkpoint
+from utils.models.towers import hub_class, is_clip
 
 CODE = '''import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor, {name}
 from transformers.utils import cached_file
 
 folder = "."  # where this file lies, or the repository's name on the hub
-model = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+model = {name}.from_pretrained(folder).eval()
 processor = CLIPImageProcessor.from_pretrained(folder)
 head = load_file(cached_file(folder, "classification_head.safetensors"))
 size = model.config.image_size
@@ -29,7 +30,7 @@ def square(path):
 def logits_of(paths):
     pixels = processor([square(path) for path in paths], return_tensors="pt")
     with torch.inference_mode():
-        features = torch.nn.functional.normalize(model(**pixels).image_embeds, dim=-1)
+        features = torch.nn.functional.normalize(model(**pixels).{output}, dim=-1)
         return features @ head["classification_head.weight"].T + head["classification_head.bias"]
 
 
@@ -48,24 +49,28 @@ def model_card(checkpoint: Checkpoint) -> str:
     known = ", ".join(told) or "no scores"
     selected = recipe is not None and RECIPES.get(recipe, Recipe()).selects
     classes = "\n".join(f"| {k} | {plain(name)} |" for k, name in enumerate(checkpoint.labelling.classes))
+    kind = hub_class(checkpoint.config)
+    family = checkpoint.config.get("model_type", "clip")
+    output = "image_embeds" if is_clip(checkpoint.config) else "pooler_output"
+    code = CODE.replace("{name}", kind.__name__).replace("{output}", output)
     return f"""---
 library_name: transformers
-tags: [clip, model-soup]
+tags: [{family}, model-soup]
 ---
 
 # {plain(checkpoint.name)}
 
-{_origin(checkpoint)}
+{_origin(checkpoint, "CLIP vision tower" if is_clip(checkpoint.config) else "vision tower")}
 
 Digest of the weights: {checkpoint.digest}
 
 On {people}: {known}.{" The same people chose the soup, so on others expect a little less." * selected}
 
-The tower is transformers' `CLIPVisionModelWithProjection`. The head lies beside it, since transformers has no class
+The tower is transformers' `{kind.__name__}`. The head lies beside it, since transformers has no class
 for both: `pipeline` does not run this folder, and the code below does. It needs torch, transformers and pillow.
 
 ```python
-{CODE}```
+{code}```
 
 | class | meaning |
 |---|---|
@@ -79,7 +84,7 @@ def plain(text: object) -> str:
     return re.sub(r"([\\`*\[\]<>#|&~])", r"\\\1", line)
 
 
-def _origin(checkpoint: Checkpoint) -> str:
+def _origin(checkpoint: Checkpoint, tower: str) -> str:
     """What a soup was made of, or how a single model was trained."""
     meta, classes = checkpoint.meta, checkpoint.labelling.num_classes
     if meta["made_from"]:
@@ -87,9 +92,9 @@ def _origin(checkpoint: Checkpoint) -> str:
             f"| {plain(one['name'])} | {one['weight']:.4f} | {one['digest'][:16]} |" for one in meta["made_from"]
         )
         count, recipe = len(meta["made_from"]), meta["options"]["recipe"]
-        made = f"A model soup: the weighted average of {count} fine-tuned CLIP vision towers (recipe {recipe})"
+        made = f"A model soup: the weighted average of {count} fine-tuned {tower}s (recipe {recipe})"
         if count == 1:
-            made = f"A fine-tuned CLIP vision tower, the only one that the soup's recipe ({recipe}) kept"
+            made = f"A fine-tuned {tower}, the only one that the soup's recipe ({recipe}) kept"
         return f"""{made},
 with one linear head of {classes} classes.
 
@@ -97,7 +102,7 @@ with one linear head of {classes} classes.
 |---|---|---|
 {rows}"""
     options = "\n".join(f"| {name} | {plain(value)} |" for name, value in sorted(meta["options"].items()))
-    return f"""A CLIP vision tower fine-tuned from {plain(meta["start"]["source"])}, with one linear head of {classes}
+    return f"""A {tower} fine-tuned from {plain(meta["start"]["source"])}, with one linear head of {classes}
 classes.
 
 | option | value |

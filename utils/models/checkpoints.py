@@ -13,7 +13,7 @@ import torch
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
 from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
-from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, checked_preprocessing, preprocessing
+from utils.data.preprocessing import checked_preprocessing
 from utils.models.clip import CLIPClassifier, build
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
@@ -43,7 +43,7 @@ class Checkpoint:
     digest: str
     classes: Labelling | Classes | None = None
     label: str = ""
-    tower: tuple[int, str] | None = None
+    tower: tuple[int, str] | str | None = None
 
     @property
     def labelling(self) -> Labelling | Classes:
@@ -171,8 +171,7 @@ def read_checkpoint(
             )
         classes_of = known.get
     log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
-    how = preprocessing(weights.config["image_size"], mean or CLIP_MEAN, std or CLIP_STD)
-    classes = classes_of(weights.num_classes)
+    how, classes = weights.preprocessing(mean, std), classes_of(weights.num_classes)
     return Checkpoint(path, weights.config, shapes, None, how, weights.digest, classes, tower=tower)
 
 

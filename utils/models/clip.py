@@ -1,40 +1,14 @@
-"""The model: CLIP's vision tower, its projection, and one linear head."""
+"""The model: a vision tower, CLIP's as a rule, its projection, and one linear head."""
 
 from typing import Self
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from utils.base.errors import InputError
-from utils.base.memory import require_memory
-from utils.base.options import ACTIVATIONS
 from utils.data.preprocessing import normalised
-
-CONFIG_KEYS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "projection_dim",
-    "hidden_act",
-    "layer_norm_eps",
-)
-LARGEST = {  # what a size may be at most; the largest published CLIP tower has a width of 1664 and 48 layers
-    "hidden_size": 8192,
-    "intermediate_size": 65536,
-    "num_hidden_layers": 256,
-    "num_attention_heads": 512,
-    "image_size": 8192,
-    "patch_size": 512,
-    "projection_dim": 8192,
-    "vocab_size": 2**20,  # of a text tower, as the next one
-    "max_position_embeddings": 2**16,
-}
-FEWEST = 16  # photographs that are evaluated at once, at least
+from utils.models.towers import is_clip, set_constants, tower
 
 
 class PatchEmbedding(nn.Conv2d):
@@ -60,23 +34,25 @@ class PatchEmbedding(nn.Conv2d):
 class CLIPClassifier(nn.Module):
     """`logits = head(normalize(projection(pooled)))`, the model-soups `ModelWrapper(normalize=True)`.
 
-    `config` holds the `CONFIG_KEYS` of a `CLIPVisionConfig`. Parameter names are those of CLIP files on the Hugging
-    Face hub (`vision_model.*`, `visual_projection.weight`) plus `classification_head.*`, whatever the installed
-    transformers version calls them inside the class.
+    `config` is as `tower_config.checked_config` gives it; `towers` tells how other towers than CLIP's differ. Names of
+    parameters are those of CLIP files on the Hugging Face hub (`vision_model.*`, `visual_projection.weight`) plus
+    `classification_head.*`, whatever the installed transformers version calls them inside the class.
     """
-
-    training_attention = "sdpa"  # as transformers calls it; evaluation keeps to this one, its logits are compared
 
     def __init__(self, config: dict, num_classes: int):
         super().__init__()
-        self.config = {key: config[key] for key in CONFIG_KEYS}
-        self.vision_model = CLIPVisionModel(CLIPVisionConfig(**self.config, attn_implementation="sdpa"))
-        self.vision_model.embeddings.patch_embedding.__class__ = PatchEmbedding  # the same weight under its name
-        self.visual_projection = nn.Linear(config["hidden_size"], config["projection_dim"], bias=False)
-        self.classification_head = nn.Linear(config["projection_dim"], num_classes)
+        self.config, dim = dict(config), config["projection_dim"]
+        self.vision_model = tower(config)
+        projects = is_clip(config)
+        if projects:
+            self.vision_model.embeddings.patch_embedding.__class__ = PatchEmbedding  # the same weight under its name
+        self.visual_projection = nn.Linear(config["hidden_size"], dim, bias=False) if projects else nn.Identity()
+        self.classification_head = nn.Linear(dim, num_classes)
+        # evaluation keeps to the attention that transformers chose, its logits are compared
+        self.attention = self.training_attention = self.vision_model.config._attn_implementation
 
     def train(self, mode: bool = True) -> Self:
-        self.vision_model.set_attn_implementation(self.training_attention if mode else "sdpa")
+        self.vision_model.set_attn_implementation(self.training_attention if mode else self.attention)
         return super().train(mode)
 
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -105,58 +81,6 @@ class CLIPClassifier(nn.Module):
         return self.classification_head(features), features
 
 
-def checked_config(config: object, where: str) -> dict:
-    """The `CONFIG_KEYS` of a tower's configuration, whoever wrote it: a record of ours, or a `config.json`.
-
-    Raises `InputError` that begins with `where` for a value of another type or out of bounds, for sizes that do not
-    divide, and for a tower that does not fit into memory with 16 photographs.
-    """
-    if not isinstance(config, dict):
-        raise InputError(f"{where} is no configuration of a tower")
-    for key in CONFIG_KEYS:
-        if key not in config:
-            raise InputError(f"{where} lacks {key}")
-    check_sizes(config, where)
-    if config["hidden_act"] not in ACTIVATIONS:
-        raise InputError(f"{where}: hidden_act is {shown(config['hidden_act'])}, expected {' or '.join(ACTIVATIONS)}")
-    eps = config["layer_norm_eps"]
-    if not isinstance(eps, float) or not 0 < eps < 1:
-        raise InputError(f"{where}: layer_norm_eps is {shown(eps)}, expected a number between 0 and 1")
-    for whole, part in (("hidden_size", "num_attention_heads"), ("image_size", "patch_size")):
-        if config[whole] % config[part]:
-            raise InputError(f"{where}: {whole} {config[whole]} is no multiple of {part} {config[part]}")
-    require_memory(_bytes(config), f"{where}: the tower with {FEWEST} photographs of {config['image_size']} pixels")
-    return {key: config[key] for key in CONFIG_KEYS}
-
-
-def check_sizes(config: dict, where: str) -> None:
-    """Raise `InputError` that begins with `where` for a size that is no whole number from 1 to its `LARGEST`."""
-    for key, most in LARGEST.items():
-        if key in config and (type(config[key]) is not int or not 1 <= config[key] <= most):
-            raise InputError(f"{where}: {key} is {shown(config[key])}, expected a whole number from 1 to {most}")
-
-
-def shown(value: object) -> str:
-    """A value as an error shows it: not longer than a few words, whatever a file holds."""
-    try:
-        return repr(value)[:40]
-    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists without end
-        return "of a kind that cannot be shown"
-
-
-def _bytes(config: dict) -> int:
-    """What the weights, and the activations of one layer for 16 photographs, take in memory, roughly."""
-    width, inner, tokens = config["hidden_size"], config["intermediate_size"], _tokens(config)
-    weights = config["num_hidden_layers"] * width * (4 * width + 2 * inner)
-    weights += width * (tokens + config["projection_dim"] + 3 * config["patch_size"] ** 2)
-    return 4 * (weights + FEWEST * (3 * config["image_size"] ** 2 + tokens * (4 * width + inner)))
-
-
-def _tokens(config: dict) -> int:
-    """The class token and one for each patch."""
-    return 1 + (config["image_size"] // config["patch_size"]) ** 2
-
-
 def build(
     config: dict, state_dict: dict[str, torch.Tensor], source: str = "state_dict", copy: bool = True
 ) -> CLIPClassifier:
@@ -180,11 +104,9 @@ def build(
             raise InputError(
                 f"{source}: tensor {name} is {tuple(state_dict[name].shape)}, expected {tuple(tensor.shape)}"
             )
-    embeddings = model.vision_model.embeddings
     if copy:
         model = model.to_empty(device="cpu")
-    count = embeddings.position_ids.numel()
-    embeddings.position_ids = torch.arange(count)[None]  # a buffer that no checkpoint holds
+    set_constants(model.vision_model, config)
     model.load_state_dict(state_dict, assign=not copy)
     return model
 

@@ -25,6 +25,7 @@ from utils.models.card import model_card
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
 from utils.models.foreign import HEAD
+from utils.models.towers import TOWER, hub_class, hub_config, is_clip
 from utils.models.weights import HEAD_FILE, read_weights
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def export(soup: Checkpoint, pixel_values: torch.Tensor, options: Options) -> No
 
 
 def export_folder(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` loads, the head beside it.
+    """Write a folder that the tower's own class in transformers loads, the head beside it.
 
     It holds the image processor, our record and a model card, too; an earlier export is replaced in one step. It is
     read back and compared before it is moved into place. A disk that is full is one `OSError` that names the folder.
@@ -103,16 +104,16 @@ def _write_folder(made: Path, checkpoint: Checkpoint) -> None:
 
     transformers_logging.set_verbosity_error()  # before the image processor is imported, which misses torchvision
     transformers_logging.disable_progress_bar()
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPImageProcessor
 
     state_dict, how = checkpoint.state_dict(), checkpoint.preprocessing
-    tower = {name: tensor for name, tensor in state_dict.items() if not name.startswith(HEAD)}
+    prefix = "" if is_clip(checkpoint.config) else TOWER
+    tower = {name.removeprefix(prefix): t for name, t in state_dict.items() if not name.startswith(HEAD)}
     head = {name: tensor.clone() for name, tensor in state_dict.items() if name.startswith(HEAD)}
     names = dict(enumerate(checkpoint.labelling.classes))
     numbers = {name: number for number, name in names.items()}
     with torch.device("meta"):
-        config = CLIPVisionConfig(**checkpoint.config, id2label=names, label2id=numbers)
-        model = CLIPVisionModelWithProjection(config)
+        model = hub_class(checkpoint.config)(hub_config(checkpoint.config, id2label=names, label2id=numbers))
     model.save_pretrained(made, state_dict=tower)
     save_file(head, made / HEAD_FILE)
     square = {"height": how["size"], "width": how["size"]}

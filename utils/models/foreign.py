@@ -1,7 +1,8 @@
 """State dicts of others: model-soups release files, OpenAI's and open_clip's CLIP, and transformers' without a config.
 
 They are told apart by their tensor names and brought to those of the Hugging Face hub. What names and shapes do not
-tell of a tower, its attention heads and its activation, is asked for with `--tower`, and never guessed.
+tell of a tower, its attention heads and its activation, is asked for with `--tower`, and never guessed. Nor is
+anything of towers other than CLIP's, whose configuration `--tower-config` names.
 """
 
 import math
@@ -11,10 +12,11 @@ from collections.abc import Iterable
 import torch
 
 from utils.base.errors import InputError
-from utils.models.clip import checked_config
+from utils.models.tower_config import checked_config
 
 HEAD = "classification_head."
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
+CLASS = "vision_model.embeddings.class_embedding"
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
 PROJECTION = "visual_projection.weight"
 OPENAI_TOWERS = ((768, 32, 12), (768, 16, 12), (1024, 14, 24))  # width, patch, layers of ViT-B/32, B/16 and L/14
@@ -50,8 +52,6 @@ def read_state_dict(
     The prefixes are stripped, the text tower is dropped, and the tensors are renamed.
     """
     tensors = _state_dict_in(content, source)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): t for name, t in tensors.items()}
     given = frozenset(tensors)
     tensors = {name.removeprefix("model."): t for name, t in tensors.items()}
     tensors = {f"vision_model.{name}" if FLAT.match(name) else name: t for name, t in tensors.items()}
@@ -59,8 +59,11 @@ def read_state_dict(
     is_openai = "visual.conv1.weight" in tensors
     if is_openai:
         tensors = from_openai(tensors, source)
-    elif POSITIONS not in tensors:
-        raise InputError(f"{source} holds no CLIP vision transformer: neither visual.conv1.weight nor {POSITIONS}")
+    elif not {POSITIONS, CLASS} <= tensors.keys():
+        raise InputError(
+            f"{source} holds no CLIP vision transformer: neither visual.conv1.weight nor {POSITIONS} with a "
+            "class_embedding beside it; --tower-config names the folder or the config.json of another tower"
+        )
     elif PROJECTION not in tensors:
         tensors[PROJECTION] = torch.eye(_shape(tensors, PATCHES, 4, source)[0])
     config = _config_from_shapes(tensors, source)
@@ -80,16 +83,26 @@ def holds_tensors(content: object) -> bool:
     return flat and all(isinstance(tensor, torch.Tensor) for tensor in content.values())
 
 
+def plain_tensors(content: dict, source: str) -> dict[str, torch.Tensor]:
+    """Float32 tensors of any tower, without the prefixes of training loops and of our own checkpoints."""
+    tensors = {name.removeprefix("model."): tensor for name, tensor in _state_dict_in(content, source).items()}
+    tensors = {name.removeprefix("vision_model."): tensor for name, tensor in tensors.items()}
+    return checked_tensors({name: t for name, t in tensors.items() if not name.endswith("position_ids")}, source)
+
+
 def _state_dict_in(content: dict, source: str) -> dict[str, torch.Tensor]:
-    """The tensors by name: the content itself, or the one dict of tensors that is told by a name in it."""
+    """The tensors by name: the content itself, or the one dict of tensors that is told by a name in it. What trains on
+    several devices puts `module.` before all names; it is stripped.
+    """
     if holds_tensors(content):
-        return content
+        wrapped = all(name.startswith("module.") for name in content)
+        return {name.removeprefix("module."): t for name, t in content.items()} if wrapped else content
     inside = ["state_dict"] if "state_dict" in content else list(content)
     found = [name for name in inside if holds_tensors(content[name])]
     if len(found) != 1:
         several = f": it holds several, {' and '.join(map(str, found[:3]))}; save one of them alone" if found else ""
         raise InputError(f"{source} is not a flat state_dict of tensors{several}")
-    return content[found[0]]
+    return _state_dict_in(content[found[0]], source)
 
 
 def checked_tensors(tensors: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
@@ -137,7 +150,7 @@ def _what_is_missing(source: str, config: dict) -> str:
     return (
         f"{source} does not tell how many attention heads its tower of width {width} has, nor its activation: give "
         f"--tower HEADS,ACTIVATION (OpenAI's towers and some others have --tower {max(1, width // 64)},quick_gelu, "
-        f"most of open_clip's --tower {max(1, heads)},gelu; its model configs tell)"
+        f"most of open_clip's --tower {max(1, heads)},gelu; its model configs tell), or its config.json"
     )
 
 

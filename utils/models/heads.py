@@ -50,7 +50,7 @@ def head_family(
     """
     head_init = head_init or ("zeroshot" if anchor.text_source else "probe")
     if head_init == "zeroshot" and not anchor.text_source:
-        raise InputError(f"--head-init zeroshot: {anchor.source} has no text tower; use probe or random")
+        raise InputError(f"--head-init zeroshot: {anchor.source} has no text tower of CLIP; use probe or random")
     anchor_digest = anchor.backbone_digest
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]

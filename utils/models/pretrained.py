@@ -13,8 +13,11 @@ from utils.base.runtime import main_first
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.folded import folded_model
 from utils.models.heads import head_file, read_head
+from utils.models.hub import read_tower
 from utils.models.starts import find_pretrained, fold_file
 from utils.models.weights import Weights, at_image_size, digest, read_weights
+
+RESIZED = ("image_size", "projection_dim")  # what a tower of one configuration may have otherwise
 
 
 def read_pretrained(options: Options) -> tuple[Weights, Weights]:
@@ -24,9 +27,7 @@ def read_pretrained(options: Options) -> tuple[Weights, Weights]:
     """
     own, anchor = find_pretrained(options)
     start = at_image_size(read_weights(own, options.tower), options.image_size)
-    told = start.config["num_attention_heads"], start.config["hidden_act"]
-    if options.tower not in (None, told):
-        raise InputError(f"{own} tells of {told[0]} heads and {told[1]}: leave --tower out")
+    _check_told(own, start.config, options.tower)
     if anchor == own:
         return start, start
     anchor_weights = at_image_size(read_weights(anchor, options.tower), options.image_size)
@@ -37,8 +38,23 @@ def read_pretrained(options: Options) -> tuple[Weights, Weights]:
     return start, anchor_weights
 
 
+def _check_told(source: str, config: dict, tower: tuple[int, str] | str | None) -> None:
+    """Raise `InputError` when the user tells of another tower than the source itself does."""
+    if isinstance(tower, tuple):
+        told = config.get("num_attention_heads"), config.get("hidden_act")
+        if tower != told:
+            raise InputError(f"{source} tells of {told[0]} heads and {told[1]}: leave --tower out")
+    elif tower is not None:
+        other = read_tower(tower).config
+        if any(config.get(name) != value for name, value in other.items() if name not in RESIZED):
+            raise InputError(f"{source} tells of another tower than {tower}: leave --tower-config out")
+
+
 def read_soup_start(
-    accelerator: Accelerator, source: str, ingredients: Sequence[Checkpoint], tower: tuple[int, str] | None = None
+    accelerator: Accelerator,
+    source: str,
+    ingredients: Sequence[Checkpoint],
+    tower: tuple[int, str] | str | None = None,
 ) -> Checkpoint:
     """What some ingredients were fine-tuned from, as a checkpoint with a head: the tower `source`, at their image
     size, with the head that their sweep started from. Ingredients without a record leave the source its own head.
@@ -56,7 +72,7 @@ def read_soup_start(
 
 
 def _soup_start(
-    accelerator: Accelerator, source: str | Path, first: Checkpoint, tower: tuple[int, str] | None
+    accelerator: Accelerator, source: str | Path, first: Checkpoint, tower: tuple[int, str] | str | None
 ) -> Checkpoint:
     """The start of one ingredient, with the head that it started from."""
     weights = at_image_size(read_weights(source, tower), first.config["image_size"])

@@ -1,7 +1,8 @@
 """Weights from elsewhere, brought to one form: tensors under their Hugging Face hub names, and a model config.
 
 Read are model-soups release files, OpenAI-format CLIP state dicts, hub ids and folders, and our own checkpoints, all
-told apart by their tensor names. Nothing is unpickled that `weights_only=True` refuses, and no folder's code is run.
+told apart by their tensor names; and files of other towers with the configuration that is told of them. Nothing is
+unpickled that `weights_only=True` refuses, and no folder's code is run.
 """
 
 import errno
@@ -19,19 +20,22 @@ import torch
 from utils.base.errors import InputError
 from utils.base.files import atomic, identity
 from utils.base.flags import RECORD_FILE
-from utils.models.clip import CONFIG_KEYS, check_sizes, checked_config, resize_positions
+from utils.data.preprocessing import CLIP_MEAN, CLIP_STD, checked_preprocessing, preprocessing
+from utils.models.clip import resize_positions
 from utils.models.foreign import (
     HEAD,
     POSITIONS,
-    PROJECTION,
-    TEXT_TOWER,
     check_finite,
     checked_tensors,
     holds_tensors,
+    plain_tensors,
     read_state_dict,
 )
+from utils.models.hub import Processor, ToldTower, read_folder, read_told, read_tower
 from utils.models.record import check_record, read_exported_record
 from utils.models.starts import HUB_NAMES, may_be_hub_id
+from utils.models.tower_config import checked_config
+from utils.models.towers import as_text, is_clip, resized
 
 HEAD_FILE = "classification_head.safetensors"  # beside the tower in an exported folder
 _DIGESTS = {}  # of the weights at a path, by what tells whether it was replaced
@@ -51,9 +55,9 @@ def digest(state_dict: dict[str, torch.Tensor]) -> str:
 class Weights:
     """float32 tensors under hub names, the head's (`classification_head.*`) among them if the file had one.
 
-    `config` holds `clip.CONFIG_KEYS`; `meta` is our own record, None for files of others; `text_source` is the hub id
-    or folder whose text tower can make a zero-shot head; `told` is what the user said of a tower that OpenAI's are not
-    like. `tensors_digest` is that of the tensors as they were read.
+    `config` is as `checked_config` gives it; `meta` is our own record, None for files of others; `text_source` is the
+    hub id or folder whose text tower can make a zero-shot head; `told` is what the user said of a tower that OpenAI's
+    are not like. `tensors_digest` is that of the tensors as they were read. `processor` is the tower's own.
     """
 
     source: str
@@ -61,8 +65,28 @@ class Weights:
     config: dict
     meta: dict | None = None
     text_source: str | None = None
-    told: tuple[int, str] | None = None
+    told: tuple[int, str] | str | None = None
     tensors_digest: str = ""
+    processor: Processor | None = None
+
+    def preprocessing(self, mean=None, std=None) -> dict:
+        """The record of how photographs become pixel values: by this `mean` and `std`, else by our record, else by the
+        tower's own image processor, else as CLIP's. Raises `InputError` where another tower has none.
+        """
+        size, recorded = self.config["image_size"], (self.meta or {}).get("preprocessing")
+        if recorded:
+            recorded = checked_preprocessing({**recorded, "size": size}, size, self.source)
+            own = recorded["mean"], recorded["std"]
+        elif self.processor or is_clip(self.config):
+            own = self.processor[1:] if self.processor else (CLIP_MEAN, CLIP_STD)
+        elif mean and std:
+            own = mean, std
+        else:
+            raise InputError(
+                f"nothing tells mean and std of the pixels of {self.source}: put the preprocessor_config.json of its "
+                "tower beside the config.json"
+            )
+        return preprocessing(size, mean or own[0], std or own[1])
 
     @property
     def num_classes(self) -> int | None:
@@ -87,8 +111,9 @@ class Weights:
         return {name: t for name, t in self.state_dict.items() if not name.startswith(HEAD)}
 
 
-def read_weights(source: str | Path, tower: tuple[int, str] | None = None) -> Weights:
-    """Read a file, a Hugging Face folder or a hub id; `tower` tells heads and activation if the file does not.
+def read_weights(source: str | Path, tower: tuple[int, str] | str | None = None) -> Weights:
+    """Read a file, a Hugging Face folder or a hub id; `tower` tells what a file does not of its tower: heads and
+    activation of CLIP's, or where the configuration of any lies.
 
     What has a record of ours is read only if its tensors are those that the record tells of. Raises `InputError` that
     names the file and, where it is about one, the tensor.
@@ -124,13 +149,28 @@ def _unchanged(path: Path, read: Callable[[Path], Weights]) -> Weights:
     return replace(weights, tensors_digest=found)
 
 
-def _read_file(path: Path, tower: tuple[int, str] | None) -> Weights:
+def _read_file(path: Path, tower: tuple[int, str] | str | None) -> Weights:
     content = read_archive(path)
     if not _is_own(content):
+        if isinstance(tower, str):
+            return _read_told(path, content, read_tower(tower))
         tensors, config, told = read_state_dict(str(path), content, tower)
         return Weights(str(path), tensors, config, told=told)
     config, meta = checked_config(_own_record(content, path)["model"], f"{path}, model"), content["meta"]
     return Weights(str(path), checked_tensors(content["state_dict"], str(path)), config, meta=meta)
+
+
+def _read_told(path: Path, content: dict, tower: ToldTower) -> Weights:
+    """A file without a record whose tower is told by a configuration; raises `InputError` if it is another one."""
+    if not is_clip(tower.config):
+        tensors = read_told(str(path), plain_tensors(content, str(path)), tower.config)
+        return Weights(str(path), tensors, tower.config, told=as_text(tower.config), processor=tower.processor)
+    heads = tower.config["num_attention_heads"], tower.config["hidden_act"]
+    tensors, config, told = read_state_dict(str(path), content, heads)
+    for key, value in config.items():
+        if key != "projection_dim" and value != tower.config[key]:
+            raise InputError(f"{path} has {key} {value}, and --tower-config tells of {tower.config[key]}")
+    return Weights(str(path), tensors, config, told=told, processor=tower.processor)
 
 
 def read_meta(path: Path) -> dict | None:
@@ -221,77 +261,28 @@ def save_archive(path: Path, content: dict) -> None:
 
 
 def _hugging_face(source: str | Path) -> Weights:
-    """A hub id or folder of a CLIP model, with or without text tower or projection.
-
-    Of its `config.json` only the sizes of the tower, its activation and its epsilon are used, after they are checked:
-    no code that it names is run, and no attention that it names is fetched.
-    """
-    from safetensors import SafetensorError, safe_open
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedConfig, logging
-
-    source = str(source)
-    logging.set_verbosity_error()  # what is missing or left over is checked below
-    try:
-        told, _ = PreTrainedConfig.get_config_dict(source)
-        config = _vision_config(told, source)
-        model, loading = CLIPVisionModelWithProjection.from_pretrained(
-            source, config=CLIPVisionConfig(**config), dtype=torch.float32, attn_implementation="sdpa",
-            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
-        state_dict = {name: t.detach() for name, t in model.state_dict().items() if not TEXT_TOWER.fullmatch(name)}
-        for path in sorted(
-            Path(source).glob("*.safetensors")
-        ):  # transformers knows of no such head and passes it over
-            with safe_open(path, "pt") as file:
-                state_dict |= {name: file.get_tensor(name) for name in sorted(file.keys()) if name.startswith(HEAD)}
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError, RecursionError) as error:
-        raise InputError(f"cannot load {source} from disk or the Hugging Face hub: {error}") from error
-    for what in ("missing", "mismatched", "unexpected"):
-        names = (name if isinstance(name, str) else name[0] for name in loading[f"{what}_keys"])
-        wrong = {name for name in names if what != "unexpected" or not _is_leftover(name)}
-        if wrong == {PROJECTION} and what == "missing" and "CLIPVisionModel" in (told.get("architectures") or ()):
-            wrong, config = set(), {**config, "projection_dim": config["hidden_size"]}
-            state_dict[PROJECTION] = torch.eye(config["hidden_size"])
-        if wrong:
-            raise InputError(f"{source}: {what} tensor {min(wrong)}")
+    """A hub id or folder of a tower, with or without text tower or projection."""
+    tensors, tower = read_folder(str(source))
+    tensors = checked_tensors(tensors, str(source))
     meta = read_exported_record(Path(source) / RECORD_FILE)
-    text_source = source if told["model_type"] == "clip" else None
-    return Weights(source, checked_tensors(state_dict, source), config, meta, text_source)
-
-
-def _vision_config(told: dict, source: str) -> dict:
-    """The checked configuration of the vision tower in a `config.json`; transformers' defaults fill it up."""
-    from transformers import CLIPVisionConfig
-
-    model_type = told.get("model_type")
-    if model_type not in ("clip", "clip_vision_model"):
-        raise InputError(f"{source} is a {model_type} model, not CLIP")
-    own = (told.get("vision_config") or {}) if model_type == "clip" else told
-    if not isinstance(own, dict):
-        raise InputError(f"{source}/config.json: vision_config is no configuration")
-    if model_type == "clip" and isinstance(text := told.get("text_config"), dict):
-        check_sizes(text, f"{source}/config.json, text_config")
-    config = {**CLIPVisionConfig().to_dict(), **own}
-    if "projection_dim" in told:
-        config["projection_dim"] = told["projection_dim"]
-    return checked_config({key: config[key] for key in CONFIG_KEYS}, f"{source}/config.json")
-
-
-def _is_leftover(name: str) -> bool:
-    """Whether a tensor of a Hugging Face folder belongs to the text tower or to our head."""
-    return bool(TEXT_TOWER.fullmatch(name)) or name.startswith(HEAD)
+    text_source = str(source) if tower.whole["model_type"] == "clip" else None
+    return Weights(str(source), tensors, tower.config, meta, text_source, processor=tower.processor)
 
 
 def at_image_size(weights: Weights, image_size: int | None) -> Weights:
-    """The weights for square images of `image_size` pixels (None: unchanged), position embeddings interpolated."""
-    patch = weights.config["patch_size"]
+    """The weights for square images of `image_size` pixels, position embeddings interpolated; None stands for the size
+    of the tower's image processor, or else its own.
+    """
+    patch = weights.config.get("patch_size", 1)
+    if image_size is None and weights.processor:
+        image_size = weights.processor.size
     if image_size is None or image_size == weights.config["image_size"]:
         return weights
     if image_size % patch:
         below = max(patch, image_size // patch * patch)
         raise InputError(f"--image-size {image_size} is no multiple of the patch size {patch}: try {below}")
     config = checked_config({**weights.config, "image_size": image_size}, f"--image-size {image_size}")
+    if not is_clip(config):
+        return replace(weights, state_dict=resized(weights.config, weights.state_dict, image_size), config=config)
     positions = resize_positions(weights.state_dict[POSITIONS], image_size // patch)
     return replace(weights, state_dict={**weights.state_dict, POSITIONS: positions}, config=config)

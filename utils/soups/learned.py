@@ -12,10 +12,11 @@ from utils.evaluation.prediction import SEARCH_BATCH
 from utils.models.averaging import Mixture, average
 from utils.models.checkpoints import Checkpoint
 from utils.models.clip import build
+from utils.models.towers import LAYER
 from utils.soups.evaluator import Evaluator
 
 PASSES, LEARNING_RATE, BATCH = 3, 0.1, 64
-LAYER = re.compile(r"encoder\.layers\.\d+|embeddings|classification_head")
+PART = re.compile(rf"{LAYER.pattern}|embeddings|classification_head")
 
 
 def learned(evaluator: Evaluator) -> Mixture:
@@ -36,7 +37,7 @@ def learned_by_layer(evaluator: Evaluator) -> Mixture:
 
 def _fit(evaluator: Evaluator, by_layer: bool) -> Mixture:
     shapes = evaluator.ingredients[0].shapes
-    groups = {name: (match[0] if (match := LAYER.search(name)) else "rest") if by_layer else "all" for name in shapes}
+    groups = {name: (match[0] if (match := PART.search(name)) else "rest") if by_layer else "all" for name in shapes}
     names = sorted(set(groups.values()))
     parameters = torch.zeros(len(names), len(evaluator.ingredients), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.AdamW([parameters], lr=LEARNING_RATE, weight_decay=0)

@@ -1,7 +1,5 @@
 """What is trained and how fast: frozen parts, learning rates by layer, and a moving average of the weights."""
 
-import re
-
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -10,26 +8,33 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.models.clip import CLIPClassifier, build
+from utils.models.towers import LAYER, TOWER, hub_class, layers_of
 from utils.models.weights import Weights
 
-LAYER = re.compile(r"\.layers\.(\d+)\.")
 AGE_HEAD = "age_regression."
+
+
+def check_tower(config: dict, options: Options) -> None:
+    """Raise `InputError` when there are fewer layers than are to be frozen, or the tower cannot do it."""
+    layers, kind = layers_of(config), config.get("model_type")
+    if options.freeze not in (None, "backbone") and options.freeze > layers:
+        raise InputError(f"--freeze first-{options.freeze}: the model has {layers} layers")
+    if options.layer_decay < 1 and not layers:
+        raise InputError(f"--layer-decay: towers of type {kind} are no single stack of layers, leave it out")
+    if options.gradient_checkpointing and not hub_class(config).supports_gradient_checkpointing:
+        raise InputError(f"--gradient-checkpointing: towers of type {kind} have none, leave it out")
 
 
 def trainable(
     accelerator: Accelerator, start: Weights, head: dict[str, torch.Tensor], options: Options
 ) -> CLIPClassifier:
     """The classifier with these weights as `--freeze`, `--gradient-checkpointing` and `--age-regression` want it, on
-    the accelerator's device.
-
-    Raises `InputError` when there are fewer layers than are to be frozen.
+    the accelerator's device. `check_tower` has passed.
     """
     model = build(start.config, {**start.backbone(), **head}, start.source)
-    layers = start.config["num_hidden_layers"]
+    layers = layers_of(start.config)
     if options.freeze:
         first = layers + 1 if options.freeze == "backbone" else options.freeze
-        if options.freeze != "backbone" and first > layers:
-            raise InputError(f"--freeze first-{first}: the model has {layers} layers")
         for name, parameter in model.named_parameters():
             if depth_of(name, layers) <= first and not name.startswith("classification_head."):
                 parameter.requires_grad_(False)
@@ -52,16 +57,17 @@ def depth_of(name: str, layers: int) -> int:
 
 
 def parameter_groups(model: CLIPClassifier, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """AdamW's groups: no decay on biases, norms and the class token, which are the tensors of one dimension.
+    """AdamW's groups: no decay on biases, norms and a tower's tokens, which are single rows whatever their dimensions.
 
     With `layer_decay` below 1 each layer learns that much slower than the next one (Clark et al. 2020, "ELECTRA").
     """
-    layers = model.config["num_hidden_layers"]
+    layers = layers_of(model.config)
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             depth = layers + 1 if layer_decay == 1 else depth_of(name, layers)
-            groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
+            is_token = name.startswith(TOWER) and parameter.numel() == parameter.shape[-1]
+            groups.setdefault((depth, parameter.ndim > 1 and not is_token), []).append(parameter)
     return [
         {
             "params": parameters,

@@ -13,13 +13,13 @@ from utils.base.flags import EVALUATION_BATCH
 from utils.base.options import Options
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs, read_photographs
-from utils.data.preprocessing import preprocessing
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
 from utils.models.heads import head_family, sweep_head
 from utils.models.pretrained import read_pretrained
 from utils.models.weights import Weights
+from utils.training.parameters import check_tower
 from utils.training.recorded_options import steering
 from utils.training.records import scores_of
 
@@ -88,6 +88,7 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, lab
     people who are held out here.
     """
     start, anchor = read_pretrained(options)
+    check_tower(start.config, options)
     photographs = read_photographs(options.data_location, options.relabel)
     split = split_of(photographs, options)
     for weights in (start, anchor):
@@ -99,7 +100,7 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, lab
         by_class = rows[np.argsort(photographs.labels(labelling)[rows], kind="stable")]
         rows = np.sort(by_class[np.linspace(0, len(rows) - 1, min(few, len(rows))).round().astype(int)])
         held_out_rows = held_out_rows[: 2 * EVALUATION_BATCH]
-    how = preprocessing(start.config["image_size"])
+    how = start.preprocessing()
     evaluation = options.replace(batch_size=EVALUATION_BATCH)  # as in main.py, whatever the training batch
     held_out = HeldOut(accelerator, photographs, held_out_rows, labelling, how, evaluation, decode_all=True)
     labels, fingerprint = photographs.labels(labelling)[rows], held_out.squares.fingerprint()
