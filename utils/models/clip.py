@@ -5,7 +5,6 @@ from typing import Self
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from utils.base.errors import InputError
 from utils.base.memory import require_memory
@@ -48,6 +47,9 @@ class CLIPClassifier(nn.Module):
     training_attention = "sdpa"  # as transformers calls it; evaluation keeps to this one, its logits are compared
 
     def __init__(self, config: dict, num_classes: int):
+        # it takes longer to import than all else together, and whoever finds all logits cached builds no model
+        from transformers import CLIPVisionConfig, CLIPVisionModel
+
         super().__init__()
         self.config = {key: config[key] for key in CONFIG_KEYS}
         self.vision_model = CLIPVisionModel(CLIPVisionConfig(**self.config, attn_implementation="sdpa"))
