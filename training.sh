@@ -165,19 +165,19 @@ soups+=(--random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" 
 [[ -z "$FOLDS" ]] || soups+=(--nested)
 if ((ROUNDS > 1)) && [[ -n "$FOLDS" ]]; then soups+=(--save-folds); fi
 if wanted soup; then
-    stage main.py plain "${soups[@]}"
+    stage main.py launch 0 "${soups[@]}"
 fi
 if wanted refit && [[ -n "$FOLDS" ]]; then
     members="$(told members)"
     read -r -d '' -a runs <<<"$members" || true
     side_by_side "refit on everyone"
-    must main.py plain "${soups[@]}"
+    must main.py launch 0 "${soups[@]}"
 fi
 if wanted validation; then
-    stage validation.py plain validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
+    stage validation.py launch 0 validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
 fi
 if wanted inference; then
-    stage inference.py plain inference.py --sweep "$NAME" --data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION"
+    stage inference.py launch 0 inference.py --sweep "$NAME" --data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION"
 fi
 if wanted vote; then
     stage hard_voting.py python "$HERE/hard_voting.py" --sweep "$NAME"
