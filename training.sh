@@ -130,6 +130,9 @@ options_of() { # SEED:INDEX...
     options+=(${relabel[@]+"${relabel[@]}"} ${extra[@]+"${extra[@]}"})
 }
 finetune() { # SLOT SCRIPT SEED:INDEX...
+    if [[ -n "$demo" ]]; then # another number of threads rounds otherwise, and README.md tells the demo's scores
+        local -x OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    fi
     options_of "${@:3}"
     launch "$1" "$2" "${options[@]}"
 }

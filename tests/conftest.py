@@ -323,7 +323,8 @@ def resize(browser, width):
 STAND_IN = """#!/usr/bin/env bash
 # python SCRIPT ARGUMENT... or accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
 [[ "$0" == */python && "$1" != */finetune*.py ]] && exec "$PYTHON" "$@"
-echo "${CUDA_VISIBLE_DEVICES:-}|${ACCELERATE_MIXED_PRECISION:-} ${ACCELERATE_USE_CPU:-}|$*" >> "$CALLS"
+how="${ACCELERATE_MIXED_PRECISION:-} ${ACCELERATE_USE_CPU:-} ${OMP_NUM_THREADS:-all}"
+echo "${CUDA_VISIBLE_DEVICES:-}|$how|$*" >> "$CALLS"
 [[ -n "${SAVES:-}" ]] && { python3 -c "$SAVES" "$CALLS" & }
 [[ -n "${SLEEP_UNLESS:-}" && "$*" != *"$SLEEP_UNLESS"* ]] && sleep 60
 [[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"

@@ -94,21 +94,24 @@ def test_more_jobs_than_gpus_share_them_and_no_gpu_means_none(sweep):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("", "", "|no false|"),
-        ("mixed_precision: 'no'", "mixed_precision: bf16", "|bf16 false|"),
-        ("use_cpu: false", "use_cpu: true", "|no true|"),
+        ("", "", "|no false all|"),
+        ("mixed_precision: 'no'", "mixed_precision: bf16", "|bf16 false all|"),
+        ("use_cpu: false", "use_cpu: true", "|no true all|"),
         ("debug: false", "dynamo_config: {dynamo_backend: INDUCTOR}", None),
         ("distributed_type: 'NO'", "distributed_type: MULTI_GPU", None),
         ("num_processes: 1", "num_processes: 2", None),
     ],
 )
-def test_one_process_does_without_the_launcher_unless_its_file_asks_for_more(sweep, tmp_path, old, new, expected):
+def test_one_process_does_without_the_launcher_unless_its_file_asks_for_more(
+    sweep, tmp_path, monkeypatch, old, new, expected
+):
     here = tmp_path / "checkout"
     here.mkdir()
     for one in (*REPOSITORY.glob("*.py"), REPOSITORY / "utils"):
         (here / one.name).symlink_to(one)
     for name in ("training.sh", "accelerate_config.yaml"):
         (here / name).write_text((REPOSITORY / name).read_text().replace(old, new))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     result, (call,) = sweep(here=here, STAGES="finetune", INDICES="0")
     assert result.returncode == 0, result.stderr
     if expected is None:
@@ -304,7 +307,8 @@ mkdir -p "$2" && touch "$2/eval_truth.csv"
 """
 
 
-def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path):
+def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "data").rmdir()
     python, stand_in = tmp_path / "tools" / "python", tmp_path / "tools" / "stand_in" / "python"
     stand_in.parent.mkdir()
@@ -316,6 +320,7 @@ def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path):
     assert calls[0] == "faces.py data"
     assert runs(calls[1:]) == [("finetune.py", 42, i) for i in range(4)]
     assert " --val-ratio 0.5 " in calls[1]
+    assert calls[1].startswith("|no false 1|")  # as many threads as the scores in README.md come from
     _, calls = sweep("--val-ratio", "0.3", STAGES="finetune")
     assert runs(calls) == [("finetune.py", 42, i) for i in range(4)]
     assert calls[0].endswith(" --val-ratio 0.3")  # the last one counts
