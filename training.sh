@@ -130,6 +130,9 @@ options_of() { # SEED:INDEX...
     options+=(${relabel[@]+"${relabel[@]}"} ${extra[@]+"${extra[@]}"})
 }
 finetune() { # SLOT SCRIPT SEED:INDEX...
+    if [[ -n "$demo" ]]; then # another number of threads rounds otherwise, and README.md tells the demo's scores
+        local -x OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    fi
     options_of "${@:3}"
     launch "$1" "$2" "${options[@]}"
 }
@@ -165,19 +168,19 @@ soups+=(--random-seed "${seeds[@]}" --indices "${indices[@]}" --epoch "$EPOCHS" 
 [[ -z "$FOLDS" ]] || soups+=(--nested)
 if ((ROUNDS > 1)) && [[ -n "$FOLDS" ]]; then soups+=(--save-folds); fi
 if wanted soup; then
-    stage main.py plain "${soups[@]}"
+    stage main.py launch 0 "${soups[@]}"
 fi
 if wanted refit && [[ -n "$FOLDS" ]]; then
     members="$(told members)"
     read -r -d '' -a runs <<<"$members" || true
     side_by_side "refit on everyone"
-    must main.py plain "${soups[@]}"
+    must main.py launch 0 "${soups[@]}"
 fi
 if wanted validation; then
-    stage validation.py plain validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
+    stage validation.py launch 0 validation.py --sweep "$NAME" "${metric[@]}" "${people[@]}"
 fi
 if wanted inference; then
-    stage inference.py plain inference.py --sweep "$NAME" --data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION"
+    stage inference.py launch 0 inference.py --sweep "$NAME" --data-location "$TEST_LOCATION" --model-location "$MODEL_LOCATION"
 fi
 if wanted vote; then
     stage hard_voting.py python "$HERE/hard_voting.py" --sweep "$NAME"

@@ -321,8 +321,10 @@ def resize(browser, width):
 
 
 STAND_IN = """#!/usr/bin/env bash
-# accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
-echo "${CUDA_VISIBLE_DEVICES:-}|$*" >> "$CALLS"
+# python SCRIPT ARGUMENT... or accelerate launch --quiet --config_file FILE [...] SCRIPT ARGUMENT...
+[[ "$0" == */python && "$1" != */finetune*.py ]] && exec "$PYTHON" "$@"
+how="${ACCELERATE_MIXED_PRECISION:-} ${ACCELERATE_USE_CPU:-} ${OMP_NUM_THREADS:-all}"
+echo "${CUDA_VISIBLE_DEVICES:-}|$how|$*" >> "$CALLS"
 [[ -n "${SAVES:-}" ]] && { python3 -c "$SAVES" "$CALLS" & }
 [[ -n "${SLEEP_UNLESS:-}" && "$*" != *"$SLEEP_UNLESS"* ]] && sleep 60
 [[ -n "${SLEEP:-}" ]] && sleep "$SLEEP"
@@ -334,11 +336,12 @@ exit 0
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Runs training.sh where `accelerate` only writes its arguments down; gives the result and these lines."""
+    """Runs training.sh where what starts finetune.py only writes its arguments down; gives the result and them."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    (tools / "accelerate").write_text(STAND_IN)
-    (tools / "accelerate").chmod(0o755)
+    for name in ("python", "accelerate"):
+        (tools / name).write_text(STAND_IN)
+        (tools / name).chmod(0o755)
     (tmp_path / "data").mkdir()
     (tmp_path / "model").mkdir()
     for i in range(5):
@@ -346,11 +349,11 @@ def sweep(tmp_path):
 
     calls = tmp_path / "calls.txt"
 
-    def start(*arguments, terminal=None, **env):
+    def start(*arguments, terminal=None, here=REPOSITORY, **env):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CUDA"))}
         env = {"STAGES": "finetune age", **inherited, "CALLS": str(calls), **env}
-        env["PATH"] = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        command = ["bash", str(REPOSITORY / "training.sh"), *arguments]
+        env |= {"PYTHON": sys.executable, "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        command = ["bash", str(here / "training.sh"), *arguments]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         if terminal is not None:
             streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)

@@ -29,9 +29,19 @@ JOBS="${JOBS:-$((${#gpus[@]} > 0 ? ${#gpus[@]} : 1))}"
 share=$((${#gpus[@]} / JOBS))
 ((${#gpus[@]} > 0 && share == 0)) && share=1 # more runs than GPUs: some share one
 
+# The launcher takes as long to start as a script, and gives it one thread on a CPU. One process does without, unless
+# accelerate_config.yaml holds more than these lines: then whoever changed it wants what only the launcher does.
+lines_of_one_process='#.*|compute_environment: LOCAL_MACHINE|num_(machines|processes): 1|machine_rank: 0|debug: false'
+lines_of_one_process+='|main_training_function: main|rdzv_backend: static|same_network: true|use_cpu: .*|downcast_bf16: .*'
+lines_of_one_process+="|distributed_type: '?NO'?|mixed_precision: '?(no|fp16|bf16)'?"
+
+setting() { # KEY: its value in accelerate_config.yaml
+    sed -n "s/^$1: *'\{0,1\}\([^' ]*\).*/\1/p" "$HERE/accelerate_config.yaml"
+}
+
 # launch SLOT SCRIPT ARGUMENT... runs a script on the slot's GPUs
 launch() {
-    local slot="$1" script="$2" how=()
+    local slot="$1" script="$2" how=() config="$HERE/accelerate_config.yaml"
     shift 2
     if ((share > 0)); then
         local mine=("${gpus[@]:slot*share%${#gpus[@]}:share}")
@@ -39,7 +49,12 @@ launch() {
         CUDA_VISIBLE_DEVICES="$(IFS=,; echo "${mine[*]}")"
         ((share > 1)) && how=(--multi_gpu --num_processes "$share" --main_process_port 0) # 0: any free one
     fi
-    accelerate launch --quiet --config_file "$HERE/accelerate_config.yaml" ${how[@]+"${how[@]}"} "$HERE/$script" "$@"
+    if ((share > 1)) || grep -qvxE "$lines_of_one_process" "$config"; then
+        accelerate launch --quiet --config_file "$config" ${how[@]+"${how[@]}"} "$HERE/$script" "$@"
+    else
+        ACCELERATE_MIXED_PRECISION="$(setting mixed_precision)" ACCELERATE_USE_CPU="$(setting use_cpu)" \
+            python "$HERE/$script" "$@"
+    fi
 }
 
 # check_options ARGUMENT... ends here what finetune.py would refuse, before anything waits for torch
@@ -65,11 +80,6 @@ half_of_lr() {
         shift
     done
     awk -v lr="$lr" 'BEGIN { printf "%g", lr / 2 }'
-}
-
-# plain SCRIPT ARGUMENT... runs one that does not train: on one process it need not wait for the launcher
-plain() {
-    if ((share > 1)); then launch 0 "$@"; else python "$HERE/$1" "${@:2}"; fi
 }
 
 # Everything long runs in the background, as a process group of its own, so that a signal ends all of it.
@@ -112,7 +122,7 @@ side_by_side() {
         mkdir -p logs/training
         echo "$JOBS at once: what they tell is in logs/training/worker_*.out"
     fi
-    if ((JOBS > 1 && share == 0)); then
+    if ((JOBS > 1 && share <= 1)); then
         cores="$(getconf _NPROCESSORS_ONLN)"
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}"
     fi

@@ -50,7 +50,7 @@ def test_captions_of_neighbours_do_not_overlap(tmp_path, monkeypatch):
     save = pictures._save
 
     def measured(figure, *rest):
-        boxes.extend(axis.texts[0].get_window_extent() for axis in figure.axes)
+        boxes.extend(text.get_window_extent() for text in figure.axes[0].texts)
         save(figure, *rest)
 
     monkeypatch.setattr(pictures, "_save", measured)

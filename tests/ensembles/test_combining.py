@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold
 
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
@@ -78,6 +79,8 @@ def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
     scores = age_weight.cross_fitted_scores(logits, age_logits, labels, persons, LABELLING, "accuracy")
     assert len(seen) == splits.FOLDS
     held_out = [set(persons) - people for people in seen]
+    folds = GroupKFold(splits.FOLDS, shuffle=True, random_state=0).split(logits, labels, persons)
+    assert held_out == [set(persons[fold]) for _, fold in folds]
     assert set().union(*held_out) == set(persons)
     assert sum(map(len, held_out)) == 12
     for weight, people in enumerate(held_out, start=1):

@@ -9,6 +9,7 @@ from conftest import checkpoint_record, release_state, split_record
 from utils.base.errors import InputError
 from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
+from utils.models import weights
 from utils.models.checkpoints import check_same_kind, read_checkpoint, save_checkpoint, soup_meta
 from utils.models.sweeps import find_checkpoint, find_sweep
 from utils.models.weights import digest, read_weights, save_archive
@@ -216,6 +217,25 @@ def test_a_checkpoint_that_is_replaced_while_others_read_it_is_noticed():
     other.replace(checkpoint.path)
     with pytest.raises(InputError, match=r"a_seed42_i0_epoch1.pt was replaced while this ran: run the same command"):
         checkpoint.state_dict()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_once_more(monkeypatch, times):
+    path, others = saved(), [saved(f"model/other{k}.pt", shift=k + 0.5) for k in range(times)]
+    wanted, plain = read_checkpoint(others[-1]).digest, weights.read_archive
+
+    def read(asked):
+        content = plain(asked)
+        if others:
+            others.pop(0).replace(path)
+        return content
+
+    monkeypatch.setattr(weights, "read_archive", read)
+    if times == 1:
+        assert read_checkpoint(path).digest == wanted
+    else:
+        with pytest.raises(InputError, match=r"epoch1.pt was replaced while it was read: run the same command again"):
+            read_checkpoint(path)
 
 
 @pytest.mark.parametrize(

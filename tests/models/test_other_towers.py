@@ -204,7 +204,7 @@ def test_layers_tokens_and_attention_of_another_tower():
 
 @pytest.mark.parametrize("kind", ["beit", "dinov3"])
 def test_constants_of_a_class_are_made_as_it_makes_them(kind, pixels):
-    """BEiT keeps an index for all its models, DINOv3 a buffer that no file holds; neither draws from the run's seed."""
+    """BEiT keeps an index for all its models, DINOv3 a buffer that no file holds; neither draws from a run's seed."""
     tower = save(kind)
     with torch.no_grad():
         expected = tower(pixels).pooler_output

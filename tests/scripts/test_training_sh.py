@@ -1,13 +1,13 @@
-"""The sweep: its grid, its shares, its failures, with a stand-in for `accelerate`."""
+"""The sweep: its grid, its shares, its failures, with a stand-in for what starts finetune.py."""
 
 import os
 import pty
 import re
-import sys
 import time
 
 import psutil
 import pytest
+from conftest import REPOSITORY
 
 
 def runs(calls):
@@ -89,6 +89,35 @@ def test_more_jobs_than_gpus_share_them_and_no_gpu_means_none(sweep):
     assert [call.split("|")[0] for call in calls] == [""]
     _, calls = sweep(INDICES="0 1", STAGES="finetune", CUDA_VISIBLE_DEVICES="", JOBS="4")
     assert len(calls) == 2  # no worker without a run
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "", "|no false all|"),
+        ("mixed_precision: 'no'", "mixed_precision: bf16", "|bf16 false all|"),
+        ("use_cpu: false", "use_cpu: true", "|no true all|"),
+        ("debug: false", "dynamo_config: {dynamo_backend: INDUCTOR}", None),
+        ("distributed_type: 'NO'", "distributed_type: MULTI_GPU", None),
+        ("num_processes: 1", "num_processes: 2", None),
+    ],
+)
+def test_one_process_does_without_the_launcher_unless_its_file_asks_for_more(
+    sweep, tmp_path, monkeypatch, old, new, expected
+):
+    here = tmp_path / "checkout"
+    here.mkdir()
+    for one in (*REPOSITORY.glob("*.py"), REPOSITORY / "utils"):
+        (here / one.name).symlink_to(one)
+    for name in ("training.sh", "accelerate_config.yaml"):
+        (here / name).write_text((REPOSITORY / name).read_text().replace(old, new))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    result, (call,) = sweep(here=here, STAGES="finetune", INDICES="0")
+    assert result.returncode == 0, result.stderr
+    if expected is None:
+        assert f"launch --quiet --config_file {here}/accelerate_config.yaml {here}/finetune.py" in call
+    else:
+        assert call.startswith(f"{expected}{here}/finetune.py")
 
 
 def test_a_worker_that_is_killed_stops_the_sweep(sweep):
@@ -272,21 +301,26 @@ def test_every_stage_that_chooses_does_so_by_one_metric(sweep, env, metric):
 
 
 NO_ARTIST = """#!/usr/bin/env bash
-[[ "$1" == */demo/faces.py ]] || exec {python} "$@"
-echo "faces.py ${{*:2}}" >> "$CALLS"
+[[ "$1" == */demo/faces.py ]] || exec "${0%/*}/stand_in/python" "$@"
+echo "faces.py ${*:2}" >> "$CALLS"
 mkdir -p "$2" && touch "$2/eval_truth.csv"
 """
 
 
-def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path):
+def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "data").rmdir()
-    (tmp_path / "tools" / "python").write_text(NO_ARTIST.format(python=sys.executable))
-    (tmp_path / "tools" / "python").chmod(0o755)
+    python, stand_in = tmp_path / "tools" / "python", tmp_path / "tools" / "stand_in" / "python"
+    stand_in.parent.mkdir()
+    python.rename(stand_in)
+    python.write_text(NO_ARTIST)
+    python.chmod(0o755)
     result, calls = sweep(STAGES="finetune")
     assert result.returncode == 0, result.stderr
     assert calls[0] == "faces.py data"
     assert runs(calls[1:]) == [("finetune.py", 42, i) for i in range(4)]
     assert " --val-ratio 0.5 " in calls[1]
+    assert calls[1].startswith("|no false 1|")  # as many threads as the scores in README.md come from
     _, calls = sweep("--val-ratio", "0.3", STAGES="finetune")
     assert runs(calls) == [("finetune.py", 42, i) for i in range(4)]
     assert calls[0].endswith(" --val-ratio 0.3")  # the last one counts

@@ -1,5 +1,6 @@
 """What a user did wrong, or the machine lacks, said in one line."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -47,6 +48,7 @@ def run_script(main) -> None:
             told, code = _outcome(main, output)
     finally:
         _end_loaders()
+        gc.freeze()  # else Python looks for garbage in all that was imported when it ends, which takes a second
     if told:
         if _is_one_more():  # all processes have met this, and the first one says it and ends them
             time.sleep(WAIT)

@@ -73,23 +73,21 @@ def save_sheet(
     rows = -(-len(squares) // columns)
     captions = [wrapped(caption, CAPTION) for caption in captions]
     caption_height = 0.15 + 0.13 * max((caption.count("\n") + 1 for caption in captions), default=1)  # inches
-    square, top = 2.0, 0.4
-    height = top + rows * (square + caption_height)
-    grid = {"nrows": rows, "ncols": columns, "figsize": (2.1 * columns, height), "squeeze": False}
-    with saved_figure(path, layout=None, **grid) as (figure, axes):
-        edges = {"left": 0.01, "right": 0.99, "top": 1 - top / height, "bottom": caption_height / height}
-        figure.subplots_adjust(**edges, wspace=0.05, hspace=caption_height / square)
-        for k, axis in enumerate(axes.flat):
-            axis.axis("off")
-            if k >= len(squares):
-                continue
-            axis.imshow(squares[k])
+    square, gap, top = 2.0, 0.1, 0.4
+    width, height = (square + gap) * columns, top + rows * (square + caption_height)
+    with saved_figure(path, layout=None, figsize=(width, height)) as (figure, axis):
+        axis.set_position((0, 0, 1, 1))  # its unit is the inch: axes for each square would take twice the time
+        for k, image in enumerate(squares):
+            left, upper = (square + gap) * (k % columns) + gap / 2, top + (square + caption_height) * (k // columns)
+            axis.imshow(image, extent=(left, left + square, upper + square, upper))
             bad = wrong is not None and wrong[k]
             look = {"color": WRONG, "weight": "bold"} if bad else {"color": RIGHT}
-            place = {"ha": "center", "va": "top", "transform": axis.transAxes}
-            text = axis.text(0.5, -0.03, captions[k], fontsize=6.5, **place, **look)
-            room = axis.get_window_extent().width / max(1, text.get_window_extent().width)
+            place = {"x": left + square / 2, "y": upper + square + 0.06, "ha": "center", "va": "top"}
+            text = axis.text(s=captions[k], fontsize=6.5, **place, **look)
+            room = square * figure.dpi / max(1, text.get_window_extent().width)
             text.set_fontsize(6.5 * min(1, room))  # wide letters become smaller
+        axis.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+        axis.axis("off")
         figure.suptitle(wrapped(title, 16 * columns), fontsize=10, y=1 - 0.1 / height, va="top")
     return path
 
@@ -104,7 +102,8 @@ def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: s
         axis.figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
         for true, pred in np.argwhere(confusion):
             shade = "white" if shares[true, pred] > 0.5 else "black"
-            axis.text(pred, true, confusion[true, pred], ha="center", va="center", color=shade, fontsize=7)
+            look = {"color": shade, "fontsize": 7, "in_layout": False}  # all are inside, which takes long to find out
+            axis.text(pred, true, confusion[true, pred], ha="center", va="center", **look)
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set(xlabel="predicted", ylabel="true")

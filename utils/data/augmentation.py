@@ -4,35 +4,38 @@ Photographs stay uint8 until they are on the model's device: a quarter of the by
 image by image.
 """
 
+from __future__ import annotations
+
 import itertools
 import os
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the library would ask the network for a newer version
-import albumentations as A
-
 from utils.data.mixing import Mixing
+
+if TYPE_CHECKING:
+    import albumentations
 
 cv2.setNumThreads(0)  # the loader has its own processes
 
 
-def pipeline(kind: str, strength: float = 1.0) -> A.Compose:
+def pipeline(kind: str, strength: float = 1.0) -> albumentations.Compose | None:
     """The augmentation `train`, or `train2` for oversampled photographs: stronger.
 
-    It takes and returns `image`, (S, S, 3) uint8. `strength` scales it, 0 leaves it out.
+    Small shifts, zooms and turns, a flip, and colour changes: what a face in front of a camera does anyway. It takes
+    and returns `image`, (S, S, 3) uint8. `strength` scales it, and 0 leaves it out: None.
     """
-    return A.Compose(_augmentation({"train": 1.0, "train2": 1.5}[kind] * strength))
-
-
-def _augmentation(strength: float) -> list[A.BasicTransform]:
-    """Small shifts, zooms and turns, a flip, and colour changes: what a face in front of a camera does anyway."""
     if strength == 0:
-        return []
+        return None
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the library would ask the network for a newer version
+    import albumentations as A
+
+    strength *= {"train": 1.0, "train2": 1.5}[kind]
     shift, turn, colour = 0.06 * strength, 8 * strength, min(1.0, 0.25 * strength)
-    return [
+    steps = [
         A.HorizontalFlip(p=0.5),
         A.Affine(
             scale=(1 - 1.5 * shift, 1 + 1.5 * shift),
@@ -46,6 +49,7 @@ def _augmentation(strength: float) -> list[A.BasicTransform]:
             colour), hue=(-0.08 * colour, 0.08 * colour), p=0.8,
         ),
     ]  # fmt: skip
+    return A.Compose(steps)
 
 
 class LabelledSquares(torch.utils.data.Dataset):
@@ -63,7 +67,7 @@ class LabelledSquares(torch.utils.data.Dataset):
         squares,
         rows: np.ndarray,
         labels: np.ndarray,
-        pipelines: list[A.Compose],
+        pipelines: list[albumentations.Compose | None],
         which: np.ndarray,
         seed: int,
         mixing: Mixing | None = None,
@@ -82,9 +86,11 @@ class LabelledSquares(torch.utils.data.Dataset):
         augmentation = itertools.count(int(seed.generate_state(1)[0]))  # a partner's differs from the sample's own
 
         def augmented(position: int) -> np.ndarray:
-            transform = self.pipelines[self.which[position]]
+            square, transform = self.squares[self.rows[position]], self.pipelines[self.which[position]]
+            if transform is None:
+                return square
             transform.set_random_seed(next(augmentation) % 2**32)
-            return transform(image=self.squares[self.rows[position]])["image"]
+            return transform(image=square)["image"]
 
         if self.mixing is None:
             ages = () if self.ages is None else (self.ages[position],)

@@ -127,9 +127,10 @@ def read_weights(source: str | Path, tower: tuple[int, str] | str | None = None)
     raise InputError(f"{source} is no checkpoint file, no folder and no hub id")
 
 
-def _unchanged(path: Path, read: Callable[[Path], Weights]) -> Weights:
+def _unchanged(path: Path, read: Callable[[Path], Weights], again: bool = True) -> Weights:
     """What `read` makes of a path, with the digest of the tensors, which are looked at once in a file that stays as it
-    is: a soup opens its ingredients many times. Raises `InputError` for a file that is replaced meanwhile.
+    is: a soup opens its ingredients many times. A file that is replaced meanwhile is read `again`, for two searches at
+    once write the same soup. Raises `InputError` for one that is replaced then, too.
     """
     before = identity(path)
     weights = read(path)
@@ -139,6 +140,8 @@ def _unchanged(path: Path, read: Callable[[Path], Weights]) -> Weights:
             check_finite(weights.state_dict, str(path))
         _DIGESTS[key] = digest(weights.state_dict)
     if identity(path) != before:
+        if again:
+            return _unchanged(path, read, again=False)
         raise InputError(f"{path} was replaced while it was read: run the same command again")
     found = _DIGESTS[key]
     if weights.meta is not None and found != (recorded := weights.meta["digest"]):

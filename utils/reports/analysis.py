@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import precision_recall_fscore_support
 
 from utils.data.labels import Labelling
 from utils.evaluation.held_out import HeldOut
@@ -35,6 +33,8 @@ class ValueScores:
 
 def value_scores(labels: np.ndarray, preds: np.ndarray, names: Sequence[str]) -> list[ValueScores]:
     """scikit-learn's precision, recall, F1 and support of each of the `names`, which the class ids index."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     every = np.arange(len(names))
     columns = precision_recall_fscore_support(labels, preds, labels=every, zero_division=np.nan)
     return [
@@ -124,6 +124,8 @@ class Reliability:
 
 def calibration(logits: np.ndarray, labels: np.ndarray) -> Reliability:
     """scikit-learn's calibration curve of the predicted class in `BINS` bins of equal width."""
+    from sklearn.calibration import calibration_curve
+
     confidence, is_right = np.exp(log_softmax(logits)).max(-1), logits.argmax(-1) == labels
     right, mean_confidence = calibration_curve(is_right, confidence, n_bins=BINS)
     inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]

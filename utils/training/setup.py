@@ -5,7 +5,6 @@ import logging
 import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
-from transformers import get_cosine_schedule_with_warmup
 
 from utils.base.errors import NoRoom
 from utils.base.files import LOGS
@@ -45,6 +44,8 @@ def start_training(options: Options, log_name: str) -> Accelerator:
 
 def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Options) -> Job:
     """Build all that the loop works with. Raises `InputError` when the photographs do not fill a step."""
+    from transformers import get_cosine_schedule_with_warmup
+
     # Photographs
     train_set = dataset.train_set(task, options)
     train_count, held_out_count = len(train_set), len(task.held_out.rows)
