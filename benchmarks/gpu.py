@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import gpu_models, gpu_training
 from benchmarks.full_size import draw_people, release_state
-from benchmarks.gpu_bench import DTYPES, FULL, TINY, Bench, Sizes, error_line, runtime
+from benchmarks.gpu_bench import DTYPES, FULL, TINY, Bench, Sizes, error_line, forget_runtime, runtime
 from benchmarks.gpu_report import Report, copy_rate, matrix_rate
 from utils.data.augmentation import pipeline
 from utils.data.decoding import decode
@@ -185,6 +185,10 @@ def run(options: argparse.Namespace) -> Report:
         faulthandler.cancel_dump_traceback_later()
         gc.unfreeze()
         logging.disable(logging.NOTSET)
+        forget_runtime()
+        for handler in list(ours := logging.getLogger("utils").handlers):  # they write into the folder that is gone
+            ours.remove(handler)
+            handler.close()
     print(report.table())
     return report
 

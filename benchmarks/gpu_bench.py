@@ -130,10 +130,15 @@ def error_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()[:300]}"
 
 
-def new_runtime(bench: Bench) -> None:
+def forget_runtime() -> None:
     """Forget the runtime of an earlier run in this process, as a process of its own would."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+def new_runtime(bench: Bench) -> None:
+    """Make room for another run, in memory too."""
+    forget_runtime()
     bench.let_go()
 
 

@@ -47,7 +47,7 @@ def test_training_learns_and_keeps_its_logits(trained, faces, monkeypatch):
     assert checkpoint.meta["scores"]["accuracy_gender"] > 0.7  # 0.5 by chance
     assert len(checkpoint.split["held_out_ids"]) == 6
     in_a_copy(trained, monkeypatch)
-    monkeypatch.setattr("utils.evaluation.held_out.build", None)  # everything is in the logit cache already
+    monkeypatch.setattr("utils.models.resident.build", None)  # everything is in the logit cache already
     assert soup(faces, "--greedy-soup", "--uniform-soup") == results
 
 

@@ -31,8 +31,9 @@ from utils.data.photographs import read_photographs
 from utils.data.splits import recorded_split
 from utils.ensembles.candidates import find_candidates
 from utils.evaluation.held_out import views
-from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOFT_VOTE, WEIGHTED, read_manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, GREEDY, HARD_VOTE, SOFT_VOTE, WEIGHTED, read_manifest
 from utils.evaluation.manifest import SOUP as SOUP_ALONE
+from utils.evaluation.people import read_people
 from utils.evaluation.scores import log_softmax
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
 from utils.models.folded import everyone_split, read_model, soup_across_folds
@@ -70,7 +71,7 @@ def read(name: str):
 def people(faces, *names):
     """What validation.py scores these models on."""
     options = validation.parser().parse(["--data-location", str(faces), "--workers", "0"])
-    return validation.read_people(start_runtime("validation"), options, [read(name) for name in names])
+    return read_people(start_runtime("validation"), options, [read(name) for name in names])
 
 
 def log_probs(faces, *arguments):
@@ -317,7 +318,7 @@ def test_a_soup_whose_members_are_gone_needs_the_soups_of_its_folds(trained_fold
 def test_a_sweep_submits_with_either_and_keeps_both(trained_folds, faces, monkeypatch, capsys):
     in_a_copy(trained_folds, monkeypatch)
     validate(faces, "--sweep", NAME)
-    ways = [BEST_SINGLE, SOUP_ALONE, WEIGHTED, SOFT_VOTE, AUTO_ENSEMBLE]
+    ways = [BEST_SINGLE, SOUP_ALONE, GREEDY, WEIGHTED, SOFT_VOTE, AUTO_ENSEMBLE]
     by_soup = infer(faces, "--sweep", NAME)
     by_folds = infer(faces, "--sweep", NAME, "--members", "folds")
     assert list(by_soup) == ways

@@ -180,7 +180,7 @@ def held_out(faces, checkpoint) -> tuple[np.ndarray, torch.Tensor]:
 def test_a_second_call_evaluates_nothing(souped, faces, pretrained, monkeypatch, tmp_path):
     shutil.copytree(souped[0], tmp_path / "again")
     monkeypatch.chdir(tmp_path / "again")
-    monkeypatch.setattr("utils.evaluation.held_out.build", None)
+    monkeypatch.setattr("utils.models.resident.build", None)
     journals = {path: path.read_bytes() for path in Path("logs/journals").iterdir()}
     searches = [recipe for recipe in RECIPES if not recipe.startswith("learned")]
     arguments = ("--recipe", *searches, "--metric", "macro_f1", "--start-from", pretrained / "model_0.pt")
