@@ -196,7 +196,7 @@ class Told:
     def __init__(self, photographs, rows, predicted):
         self.accelerator, self.labelling, self.preprocessing, self.images_digest = None, Labelling(), {}, ""
         self.rows, self.ids, self.persons = rows, photographs.ids[rows], photographs.persons[rows]
-        self.relabelled = photographs.relabelled[rows]
+        self.relabelled, self.resident = photographs.relabelled[rows], None
         self.labels, self.predicted = photographs.labels(self.labelling)[rows], predicted[rows]
 
     def logits(self, model):
