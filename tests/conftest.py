@@ -3,17 +3,16 @@
 import csv
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import termios
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from forked import Forked, together
 from PIL import Image, ImageDraw
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -24,7 +23,6 @@ import inference
 import main
 import validation
 from utils.base.digests import digest_of
-from utils.base.files import atomic
 from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
 
@@ -51,23 +49,6 @@ def _own_caches(tmp_path_factory):
 def _own_folder(tmp_path, monkeypatch):
     """Relative paths (logs, cache, pictures) of each test lie in its own folder."""
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def drawn():
-    """Asked for by a test that looks at pictures."""
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(request, monkeypatch):
-    """Pictures are laid out and not drawn, which would take longer than most of what else a test does."""
-
-    def save(figure, path, dpi, **how):
-        with atomic(path) as temporary:
-            Image.new("RGB", (1, 1)).save(temporary, format="png")
-
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("utils.base.pictures._save", save)
 
 
 def draw_face(mask: int, gender: int, age: int, seed: int) -> Image.Image:
@@ -209,31 +190,9 @@ OTHER = "finetune_cp_seed42_i1_epoch2"
 FAST = ["--lr", "2e-3", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--report-to", "none"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _known_heads(tmp_path_factory):
-    """Where the heads of sweeps are kept that earlier tests have made."""
-    global KNOWN_HEADS
-    KNOWN_HEADS = tmp_path_factory.mktemp("heads")
-
-
-@contextmanager
-def known_heads():
-    """A sweep's head is made once, as long as its training takes here: it is found under all that it is made of."""
-    place = Path("logs/heads")
-    if not Path("logs").exists():
-        shutil.copytree(KNOWN_HEADS, place)
-    try:
-        yield
-    finally:
-        for head in place.glob("*.pt"):
-            if not (KNOWN_HEADS / head.name).exists():
-                shutil.copy(head, KNOWN_HEADS)
-
-
 def train(faces, pretrained, *extra, script=finetune, **hooks):
     argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, *map(str, extra)]
-    with known_heads():
-        return script.run(script.parser().parse(argv), **hooks)
+    return script.run(script.parser().parse(argv), **hooks)
 
 
 def soup(faces, *extra):
@@ -259,21 +218,18 @@ def probs_of(path):
         return np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
 
 
-def command(script, *arguments, processes=1, **how):
-    """Run a script in its own process, or in several that work together; gives what it came to."""
+def command(script, *arguments, processes=1, limit=None, **env):
+    """Run a script in its own process, or in several under torchrun; `limit` caps the size of files it may write."""
+    start = [sys.executable]
     if processes > 1:
-        return together(REPOSITORY / script, *arguments, processes=processes, **how)
-    return Forked(REPOSITORY / script, *arguments, **how).end()
-
-
-def torchrun(script, *arguments):
-    """Run a script in two processes under torchrun."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    cap = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     return subprocess.run(
         [*start, str(REPOSITORY / script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **env},
+        preexec_fn=cap,
         timeout=240,
     )
 
