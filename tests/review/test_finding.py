@@ -9,8 +9,9 @@ from cleanlab.filter import find_label_issues
 from generated import LABELLING, MASKS, looks, people, photographs_of, predictions_of
 
 from utils.data.relabel import Claim, Decision
+from utils.evaluation.scores import log_softmax
 from utils.review.finding import accept_above, fact_lines, find_suspects, write_suspects
-from utils.review.other_kinds import duplicate_suspects
+from utils.review.other_kinds import duplicate_suspects, two_people_suspects
 from utils.review.suspects import DUPLICATE, LABEL, NO_CLASS, SWAPPED, TWO_PEOPLE
 from utils.review.wrong_labels import label_suspects
 
@@ -106,6 +107,18 @@ def test_what_accepting_and_rejecting_write(found):
     assert "looks female" in two.evidence
 
 
+def test_two_people_are_seen_though_masks_change_what_everybody_looks_like():
+    genders, ages = people()
+    true = np.repeat(genders, 7)
+    true[7 * TWO : 7 * TWO + 3] = 1 - true[7 * TWO]
+    log_probs = looks(true, np.repeat(ages, 7), np.tile(MASKS, len(ages)), 0).reshape(-1, 3, 2, 3)
+    log_probs[np.tile(MASKS, len(ages)) == 0, :, 0] += 12  # whoever wears a mask looks like a man
+    predictions = predictions_of(
+        photographs_of(genders.tolist(), ages.tolist()), log_softmax(log_probs.reshape(-1, 18))
+    )
+    assert two_people_suspects(predictions)[0].id == predictions.groups.names[TWO]
+
+
 def test_the_same_picture_twice_in_a_group_is_a_duplicate_under_different_labels_only():
     predictions, _ = case()
     pixels = np.random.default_rng(2).integers(0, 256, (840, 32, 32, 3), dtype=np.uint8)
@@ -128,6 +141,7 @@ def test_a_number_beside_a_limit_is_no_suspect_of_weight():
     near = np.isin(photographs.ages, [27, 28, 29, 57, 58, 59])
     assert (by_looks[near] > LABELLING.decode(photographs.labels(LABELLING))["age"][near]).mean() > 0.6
     about_age = [one for one in label_suspects(predictions_of(photographs, log_probs)) if one.attribute == "age"]
+    assert len(about_age) < len(ages) / 4  # confident learning points at most of those who pass a limit
     beside = [one for one in about_age if int(one.keep[0].value) in (27, 28, 29, 57, 58, 59)]
     assert max((one.confidence for one in beside), default=0) < 0.05
 
