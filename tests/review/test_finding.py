@@ -9,10 +9,12 @@ from cleanlab.filter import find_label_issues
 from generated import LABELLING, MASKS, looks, people, photographs_of, predictions_of
 
 from utils.data.relabel import Claim, Decision
+from utils.evaluation.scores import log_softmax
 from utils.review.finding import accept_above, fact_lines, find_suspects, write_suspects
-from utils.review.other_kinds import duplicate_suspects
+from utils.review.noise import Judged
+from utils.review.other_kinds import duplicate_suspects, two_people_suspects
 from utils.review.suspects import DUPLICATE, LABEL, NO_CLASS, SWAPPED, TWO_PEOPLE
-from utils.review.wrong_labels import label_suspects
+from utils.review.wrong_labels import label_suspects, worth_a_look
 
 WRONG_GENDERS, WRONG_AGES, SWAPPED_GROUPS, WRONG_MASK = (3, 40, 77), (12, 90), (20, 64, 101), 55
 TWO, BLANK, COPY = 30, 7 * 70 + 2, (7 * 81 + 1, 7 * 15 + 4)
@@ -106,6 +108,18 @@ def test_what_accepting_and_rejecting_write(found):
     assert "looks female" in two.evidence
 
 
+def test_two_people_are_seen_though_masks_change_what_everybody_looks_like():
+    genders, ages = people()
+    true = np.repeat(genders, 7)
+    true[7 * TWO : 7 * TWO + 3] = 1 - true[7 * TWO]
+    log_probs = looks(true, np.repeat(ages, 7), np.tile(MASKS, len(ages)), 0).reshape(-1, 3, 2, 3)
+    log_probs[np.tile(MASKS, len(ages)) == 0, :, 0] += 12  # whoever wears a mask looks like a man
+    predictions = predictions_of(
+        photographs_of(genders.tolist(), ages.tolist()), log_softmax(log_probs.reshape(-1, 18))
+    )
+    assert two_people_suspects(predictions)[0].id == predictions.groups.names[TWO]
+
+
 def test_the_same_picture_twice_in_a_group_is_a_duplicate_under_different_labels_only():
     predictions, _ = case()
     pixels = np.random.default_rng(2).integers(0, 256, (840, 32, 32, 3), dtype=np.uint8)
@@ -141,6 +155,16 @@ def test_labels_worth_a_look_are_those_of_confident_learning(found):
     issues = find_label_issues(given, probs / probs.sum(-1, keepdims=True), return_indices_ranked_by="self_confidence")
     mine = [one.id for one in of(suspects, LABEL, "gender")]
     assert mine[:3] == groups.names[issues[:3]].tolist()
+
+
+def test_a_label_that_is_no_more_probably_wrong_than_any_is_not_worth_a_look():
+    probs = np.repeat([[0.9, 0.1], [0.1, 0.9]], 10, axis=0)
+    given = np.repeat([0, 1], 10)
+    given[[0, 1]] = 1
+    posterior = np.where(np.eye(2)[given] == 1, 0.99, 0.01)
+    posterior[1] = 0.3, 0.7
+    assert worth_a_look(Judged(probs, posterior, np.full(20, 0.03)), given) == [(1, 0, 0.3)]
+    assert [k for k, *_ in worth_a_look(Judged(probs, posterior, np.full(20, 0.001)), given)] == [0, 1]
 
 
 def test_the_same_suspects_have_the_same_keys_whatever_the_models(found):

@@ -40,7 +40,7 @@ def _of_groups(predictions: Predictions, attribute: str) -> list[Suspect]:
         judged = judge_values(features, given, groups.persons, len(values))
     each = predictions.of_attribute(attribute)
     suspects = []
-    for k, suggested, confidence in _worth_a_look(judged, given):
+    for k, suggested, confidence in worth_a_look(judged, given):
         name, members = str(groups.names[k]), groups.members[k]
         telling = members[np.argsort(-each[members, suggested], kind="stable")]
         here, there = values[given[k]], values[suggested]
@@ -68,7 +68,7 @@ def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
     surer = {}  # the probability of the exchange that a photograph has a part in
     for confidence, *pair in swaps:
         surer |= dict.fromkeys(pair, confidence)
-    labels = [one for one in _worth_a_look(judged, given) if one[2] > surer.get(one[0], 0)]
+    labels = [one for one in worth_a_look(judged, given) if one[2] > surer.get(one[0], 0)]
     alone = {k for k, *_ in labels}
 
     def said(k: int) -> str:
@@ -95,7 +95,7 @@ def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
     return found
 
 
-def _worth_a_look(judged: Judged, given: np.ndarray) -> list[tuple[int, int, float]]:
+def worth_a_look(judged: Judged, given: np.ndarray) -> list[tuple[int, int, float]]:
     """The units whose label confident learning points at, if it is more probably wrong than any; each with the most
     probable other value and its probability.
     """
