@@ -105,7 +105,8 @@ def test_a_tower_trains_is_souped_and_goes_to_other_programs(kind, how, pixels, 
     for seed in (1, 2):
         path, _ = train(people, "nowhere", *options, "--gradient-checkpointing", "--random-seed", seed)
     assert read_checkpoint(path).preprocessing["mean"][0] == how[0]
-    soup(people, "--recipe", "learned-by-layer", "uniform", "--export", "hub", "--export-onnx", "soup.onnx")
+    onnx = ["--export-onnx", "soup.onnx"] if kind != "plain" else []  # that of CLIP: tests/soups/test_exports.py
+    soup(people, "--recipe", "learned-by-layer", "uniform", "--export", "hub", *onnx)
     made = {read_checkpoint(path).digest: read_checkpoint(path) for path in Path("model").glob("*soup*.pt")}
     back = read_checkpoint(Path("hub"))
     assert back.digest in made
@@ -119,8 +120,9 @@ def test_a_tower_trains_is_souped_and_goes_to_other_programs(kind, how, pixels, 
         pooled = output.image_embeds if kind == "plain" else output.pooler_output
         expected = normalize(pooled, dim=-1) @ head["classification_head.weight"].T + head["classification_head.bias"]
     close(features(read_weights("hub"), pixels), pooled)
-    session = onnxruntime.InferenceSession("soup.onnx", providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, {"pixel_values": pixels.numpy()})[0], expected, atol=1e-4)
+    if onnx:
+        session = onnxruntime.InferenceSession("soup.onnx", providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(None, {"pixel_values": pixels.numpy()})[0], expected, atol=1e-4)
     card = Path("hub/README.md").read_text()
     assert f"import CLIPImageProcessor, {type(loaded).__name__}\n" in card
     assert ("pooler_output" in card) == (kind != "plain")
@@ -206,11 +208,11 @@ def test_layers_tokens_and_attention_of_another_tower():
 def test_constants_of_a_class_are_made_as_it_makes_them(kind, pixels):
     """BEiT keeps an index for all its models, DINOv3 a buffer that no file holds; neither draws from a run's seed."""
     tower = save(kind)
-    with torch.no_grad():
-        expected = tower(pixels).pooler_output
     before = torch.get_rng_state()
-    close(features(read_weights(kind), pixels), expected)
+    found = features(read_weights(kind), pixels)
     assert torch.equal(torch.get_rng_state(), before)
+    with torch.no_grad():
+        close(found, tower(pixels).pooler_output)
 
 
 def test_a_tower_in_stages_is_read_and_what_needs_one_stack_of_layers_is_refused(pixels):

@@ -170,8 +170,9 @@ def read_checkpoint(
                 f"{path} has a head of {weights.num_classes} classes, expected 18 (or 3 for an age specialist)"
             )
         classes_of = known.get
-    log.warning("%s has no record: nothing tells which people it was trained on, nor its preprocessing", path)
     how, classes = weights.preprocessing(mean, std), classes_of(weights.num_classes)
+    untold = "" if weights.processor else ", nor its preprocessing"
+    log.warning("%s has no record: nothing tells which people it was trained on%s", path, untold)
     return Checkpoint(path, weights.config, shapes, None, how, weights.digest, classes, tower=tower)
 
 
