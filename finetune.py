@@ -38,11 +38,12 @@ def parser() -> Parser:
 
 def run(
     options: Options,
-    attributes: tuple[str, ...] = ("mask", "gender", "age"),
+    attributes: tuple[str, ...] | None = None,
     prefix: str = "",
     after_epoch: Callable[[int, dict], None] = lambda epoch, scores: None,
 ) -> tuple[Path, dict | None]:
-    """Train one model on the classes that `attributes` make up; returns the checkpoint's path and held-out scores.
+    """Train one model on the classes that `attributes` make up, by default all; returns the checkpoint's path and
+    held-out scores.
 
     The scores are None when nobody is held out, and when the same run is there already they come from its record.
     `after_epoch` sees each epoch's held-out scores before anything of that epoch is saved, and may raise to end the
@@ -53,7 +54,6 @@ def run(
     preflight.check_run(options)
     # torch and what builds on it take seconds to import, and neither --help nor a mistake should wait for them
     from utils.base.files import CACHE, LOGS, PICTURES, require_writable
-    from utils.data.labels import Labelling
     from utils.models.checkpoints import differences
     from utils.models.exports import require_hub
     from utils.training import records, setup
@@ -75,7 +75,7 @@ def run(
         require_hub(options.push_to_hub)
 
     # Data
-    task = read_task(accelerator, options, asked.epochs, Labelling(attributes, options.age_limits))
+    task = read_task(accelerator, options, asked.epochs, attributes)
     if (done := files.already_done(task.record)) is not None:
         finish(accelerator, files)
         return files.final, done["scores"]

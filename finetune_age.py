@@ -11,6 +11,8 @@ from finetune import run_each
 from utils.base import training_flags
 from utils.base.errors import run_script
 from utils.base.options import Options, Parser
+from utils.data.competition import SPECIALIST
+from utils.models.model_files import AGE_PREFIX
 
 
 def parser() -> Parser:
@@ -19,11 +21,11 @@ def parser() -> Parser:
 
 def run(options: Options):
     """Train one age specialist; returns its path and held-out scores."""
-    return finetune(options, attributes=("age",), prefix="Age_")
+    return finetune(options, attributes=SPECIALIST, prefix=AGE_PREFIX)
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_each(parser().parse(argv), run, prefix="Age_")
+    run_each(parser().parse(argv), run, prefix=AGE_PREFIX)
 
 
 if __name__ == "__main__":

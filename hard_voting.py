@@ -121,7 +121,7 @@ def run(options: Options) -> Path:
     # Vote
     by_mode = {"class": votes.class_votes(answers, weights)}
     if classes.attributes:
-        by_mode["attribute"] = votes.attribute_votes(answers, weights)
+        by_mode["attribute"] = votes.attribute_votes(answers, weights, classes)
     preds = by_mode[options.mode]
 
     # Result

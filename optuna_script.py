@@ -146,12 +146,11 @@ def options_of_all_trials(options: Options) -> tuple[Options, dict]:
 def held_out_people(options: Options) -> list[str]:
     """Digests of who scores the trials, and of their labels, as a study records them."""
     from utils.base.digests import digest_of
-    from utils.data.labels import Labelling
-    from utils.data.photographs import read_photographs
+    from utils.data.reading import asked_labelling, read_photographs
     from utils.data.splits import make_folds, make_split
 
     photographs = read_photographs(options.data_location, options.relabel)
-    labels = photographs.labels(Labelling(age_limits=options.age_limits))
+    labels = photographs.labels(asked_labelling(photographs, options))
     if options.folds:
         folds = make_folds(photographs, options.folds, options.split_seed, options.split_by)
         partition = folds[0].folded.partition

@@ -196,7 +196,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
     model = next(one.checkpoint for one in candidates if one.kind != "age")
     log.log(detail(options), "%d candidates, scored on %s", len(candidates), people.scored_on)
     library = read_library(candidates, people.view, people.class_counts(model.labelling))
-    for line in library_lines(library, options.metric):
+    for line in library_lines(library, options.metric, candidates):
         log.debug(line)
 
     # Selection
@@ -225,12 +225,11 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
 def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     """Score one model and what ensembles change, and show its mistakes; the single model's row comes first."""
     from utils.base.runtime import from_main
-    from utils.data.labels import ALL_ATTRIBUTES
     from utils.ensembles import members
     from utils.ensembles.comparison import compare
     from utils.evaluation import results
     from utils.evaluation.alarms import alarm_lines
-    from utils.models.checkpoints import check_attributes
+    from utils.models.checkpoints import check_whole
     from utils.models.sweeps import choose_checkpoint
     from utils.reports import mistakes
     from utils.reports.analysis import OTHER
@@ -243,7 +242,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
         way = replace(members.asked_way(options), model=str(choose_checkpoint(options)))
     by_folds = options.val_ratio is not None  # else the model's own weights are scored, on everyone
     model, ages, others = members.read_parts(way, options, by_folds)
-    check_attributes(model, ALL_ATTRIBUTES)
+    check_whole(model)
     rival = read_rival(model, options, by_folds) if options.compare_with else None
 
     # Data

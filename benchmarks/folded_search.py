@@ -31,9 +31,9 @@ from utils.base import flags
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number
 from utils.base.runtime import start_runtime
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data import competition
 from utils.data.preprocessing import preprocessing
+from utils.data.reading import read_photographs
 from utils.data.splits import make_folds
 from utils.models.checkpoints import save_checkpoint
 from utils.models.heads import random_head
@@ -71,7 +71,7 @@ def make_sweep(folder: Path, data: Path, tower: Path, recipes: int, folds: int) 
     """Random models of `recipes` indices times `folds`, with records as of a folded sweep."""
     weights, photographs = read_weights(tower), read_photographs(data)
     splits = make_folds(photographs, folds, 42)
-    labelling = Labelling()
+    labelling = competition.labelling()
     meta = {
         "model": weights.config,
         "labelling": labelling.record(),

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import inference
 from utils.base import runtime
 from utils.base.metrics import METRICS
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data import competition
+from utils.data.reading import read_photographs
 from utils.data.splits import evaluation_splits
 from utils.data.submissions import match, read_submission
 from utils.evaluation.folded import OutOfFold
@@ -40,7 +40,7 @@ from utils.evaluation.scores import expected_row, gain_over_mean, interval, scor
 from utils.models.folded import read_ingredient
 from utils.models.sweeps import find_sweep
 
-LABELLING = Labelling()
+LABELLING = competition.labelling()
 SAMPLES = 2000
 
 

@@ -19,7 +19,6 @@ from accelerate.state import AcceleratorState, GradientState
 import finetune
 from benchmarks.gpu_report import Clock, Report, data_sheet, training_flops
 from utils.base.options import Options
-from utils.data.labels import Labelling
 from utils.models.checkpoints import save_checkpoint
 from utils.training import setup, task
 from utils.training.records import RunFiles
@@ -159,7 +158,7 @@ def runtime(bench: Bench, precision: str, *flags: object) -> Iterator[Runs]:
     options = bench.options("--mixed-precision", *how, *flags)
     accelerator = setup.start_training(options, RunFiles(options).log_name)
     try:
-        yield Runs(accelerator, task.read_task(accelerator, options, options.epochs, Labelling()), options)
+        yield Runs(accelerator, task.read_task(accelerator, options, options.epochs), options)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
         bench.let_go(accelerator)

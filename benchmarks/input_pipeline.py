@@ -25,11 +25,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.full_size import REPOSITORY, draw_people
+from utils.data import competition
 from utils.data.augmentation import LabelledSquares, pipeline
 from utils.data.images import FileImages, cache_squares
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
 from utils.data.preprocessing import normalised
+from utils.data.reading import read_photographs
 from utils.models.clip import build
 from utils.models.weights import read_weights
 
@@ -39,7 +39,7 @@ import sys, time
 from pathlib import Path
 import numpy, torch, accelerate, datasets
 from utils.data.images import cached_squares
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 begin = time.perf_counter()
 photographs = read_photographs(Path(sys.argv[1]))
 squares = cached_squares(photographs.folder, list(photographs.files), int(sys.argv[2]), Path("cache"))
@@ -120,7 +120,7 @@ def step_times(faces: Path, backbone: Path, repeats: int, batch_size: int = 32, 
     """Seconds per training step of the whole loop and of the model alone, at the backbone's own size."""
     photographs = read_photographs(faces)
     weights = read_weights(backbone)
-    size, labels = weights.config["image_size"], photographs.labels(Labelling())
+    size, labels = weights.config["image_size"], photographs.labels(competition.labelling())
     squares = cache_squares(photographs.folder, list(photographs.files), size, Path("cache"))
     head = {
         "classification_head.weight": torch.zeros(18, weights.config["projection_dim"]),

@@ -32,10 +32,10 @@ import main as soup_script
 from utils.base import flags
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number
+from utils.data import competition
 from utils.data.decoding import FORMATS, decode
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
 from utils.data.preprocessing import normalised, preprocessing
+from utils.data.reading import read_photographs
 from utils.data.splits import make_split, recorded_split
 from utils.evaluation.scores import exact_score
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
@@ -128,7 +128,7 @@ def make_full_size(folder: Path, strewn_by: tuple[float, ...]) -> dict:
     data, model_location = folder / "data", folder / "model"
     faces.write_data_set(data, train=100, test=1)
     photographs = read_photographs(data, None)
-    split, labelling = make_split(photographs, 0.2, 42), Labelling()
+    split, labelling = make_split(photographs, 0.2, 42), competition.labelling()
     tower = from_openai({name.removeprefix("model."): tensor for name, tensor in release_state(0).items()})
     dim = len(tower["visual_projection.weight"])
     head = {"classification_head.weight": torch.zeros(18, dim), "classification_head.bias": torch.zeros(18)}

@@ -20,9 +20,9 @@ from timm.scheduler import create_scheduler_v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.data import competition
 from utils.data.decoding import FORMATS
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import make_split
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     options = parser.parse_args()
     photographs = read_photographs(options.data)
-    split, labels = make_split(photographs, 0.2, 42), photographs.labels(Labelling())
+    split, labels = make_split(photographs, 0.2, 42), photographs.labels(competition.labelling())
     model = timm.create_model("vit_base_patch32_clip_224", num_classes=18)
     config = timm.data.resolve_model_data_config(model)
     common = {

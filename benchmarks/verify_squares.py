@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.full_size import draw_people
 from utils.data.images import FileImages, cache_squares
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 
 
 def seconds(squares, count: int) -> float:

@@ -23,7 +23,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.submissions import read_submission
 from utils.ensembles.votes import attribute_votes, class_votes, whole_weights
 
@@ -37,8 +37,8 @@ def row_by_row(answers: np.ndarray) -> np.ndarray:
 
 
 def attributes_row_by_row(answers: np.ndarray) -> np.ndarray:
-    parts = Labelling().decode(answers)
-    return Labelling().encode(**{name: row_by_row(values) for name, values in parts.items()})
+    parts = competition.labelling().decode(answers)
+    return competition.labelling().encode(**{name: row_by_row(values) for name, values in parts.items()})
 
 
 def command(folder: str, mode: str) -> np.ndarray:

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.base.errors import InputError, run_script
 from utils.base.files import atomic
-from utils.data.labels import GENDERS, Labelling, age_group
+from utils.data import competition
+from utils.data.competition import GENDERS
 
 WIDTH, HEIGHT = 96, 128  # pixels
 SUPERSAMPLING = 3  # drawn this much larger and scaled down, for smooth edges
@@ -301,8 +302,8 @@ def _draw_test(folder: Path, number: int, drawn: tuple[Person, np.random.Generat
         name = f"{rng.bytes(8).hex()}.jpg"
         draw(person, stem, rng)[0].save(folder / "images" / name, quality=92)
         mask = {"normal": 2, "incorrect_mask": 1}.get(stem, 0)
-        age = age_group(person.age, Labelling().age_limits)
-        label = int(Labelling().encode(mask=mask, gender=person.gender, age=age))
+        known = competition.labelling()
+        label = int(known.encode(mask=mask, gender=person.gender, age=known["age"].index(person.age)))
         rows.append({"ImageID": name, "ans": label, "person": f"drawn{number:04d}"})
     return rows
 

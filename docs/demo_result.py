@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from utils.base.metrics import METRICS
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.submissions import CLASS_IDS, match, read_submission
 from utils.evaluation.manifest import (
     AUTO_ENSEMBLE,
@@ -53,7 +53,7 @@ def draw_faces(axes, voted: Path) -> None:
     rows_of = {}
     for k, row in enumerate(truth.rows):
         rows_of.setdefault(row[truth.columns.index("person")], []).append(k)
-    names = Labelling(("mask", "gender", "age"), (30, 60)).classes
+    names = competition.labelling().classes
     for k, (axis, person) in enumerate(zip(axes, sorted(rows_of), strict=False)):
         row = rows_of[person][k % 7]  # another of the person's seven photographs each time
         right = answers[row] == truth.answers[row]

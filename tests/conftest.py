@@ -23,7 +23,7 @@ import inference
 import main
 import validation
 from utils.base.digests import digest_of
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.preprocessing import preprocessing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -153,7 +153,7 @@ def checkpoint_record(config: dict, **changes) -> dict:
     """The record of a fine-tuned checkpoint, with some `changes`."""
     return {
         "model": config,
-        "labelling": Labelling().record(),
+        "labelling": competition.labelling().record(),
         "preprocessing": preprocessing(config["image_size"]),
         "options": {"lr": 1e-5},
         "split": split_record(["p"], ["q"]),

@@ -13,7 +13,7 @@ from test_splits import people
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS, RECORDED
 from utils.base.records import check_record
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import evaluation_splits, make_folds, recorded_split, split_of, splits_digest, trained_on_all
 from utils.models.record import SplitRecord
 
@@ -30,8 +30,9 @@ def drawn(seed: int):
 def shuffled(photographs, seed: int):
     """The same photographs in another order."""
     order = np.random.default_rng(seed).permutation(len(photographs))
-    fields = ("files", "ids", "persons", "strata", "masks", "genders", "ages")
-    return replace(photographs, **{name: getattr(photographs, name)[order] for name in fields})
+    fields = ("files", "ids", "persons", "names", "strata")
+    values = {name: column[order] for name, column in photographs.values.items()}
+    return replace(photographs, values=values, **{name: getattr(photographs, name)[order] for name in fields})
 
 
 def units(photographs, rows, by):
@@ -61,7 +62,8 @@ def test_everyone_is_held_out_once_and_strata_are_in_proportion(seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_folds_are_a_function_of_seed_and_ids_alone(seed):
     photographs, count, by = drawn(seed)
-    relabelled = replace(photographs, genders=1 - photographs.genders, ages=photographs.ages + 40)
+    others = {name: 1 - column for name, column in photographs.values.items()}
+    relabelled = replace(photographs, values=others)
     folds = make_folds(photographs, count, seed, by)
     for others in (shuffled(photographs, seed), relabelled):
         again = make_folds(others, count, seed, by)

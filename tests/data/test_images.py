@@ -14,7 +14,7 @@ from PIL import Image
 from utils.base.errors import InputError
 from utils.data import images
 from utils.data.images import SomeSquares, cache_squares, cached_squares
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 
 SIZE = 16
 

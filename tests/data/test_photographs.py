@@ -9,11 +9,10 @@ from conftest import make_eval, make_people
 from PIL import Image, ImageOps
 
 from utils.base.errors import InputError
-from utils.data import images
+from utils.data import competition, images
 from utils.data.decoding import check_complete, decode
 from utils.data.images import cache_squares
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.unlabelled import read_test_images
 
 
@@ -26,7 +25,7 @@ def test_photographs_are_sorted_and_labelled_from_their_names(small):
     photographs = read_photographs(small)
     assert len(photographs) == 42
     assert list(photographs.ids) == sorted(photographs.ids)
-    first = photographs.labels(Labelling())[photographs.persons == "000000_male_Asian_22"]
+    first = photographs.labels(competition.labelling())[photographs.persons == "000000_male_Asian_22"]
     assert first.tolist() == [6, 0, 0, 0, 0, 0, 12]  # incorrect_mask, mask1..5, normal of a young man
 
 
@@ -55,7 +54,7 @@ def test_names_are_read_in_any_case_and_what_systems_leave_is_skipped(small, cap
         shutil.copytree(folder / "000000_male_Asian_22", left)
     with caplog.at_level(logging.INFO):
         photographs = read_photographs(small)
-    assert photographs.labels(Labelling()).tolist() == plain.labels(Labelling()).tolist()
+    assert photographs.labels(competition.labelling()).tolist() == plain.labels(competition.labelling()).tolist()
     assert "000001_FEMALE_Asian_23/normal" in photographs.ids
     assert "000001_FEMALE_Asian_23/Normal.JPG" in photographs.files
     assert "2 dot files" in caplog.text

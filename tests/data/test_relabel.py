@@ -9,8 +9,8 @@ import pytest
 from conftest import make_people
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data import competition
+from utils.data.reading import read_photographs
 from utils.data.relabel import Decision, decided, read_claims, write_decisions
 
 
@@ -30,7 +30,7 @@ def test_relabelling_by_person_and_by_photograph(small, caplog):
     with caplog.at_level(logging.INFO):
         photographs = read_photographs(small)
     of = {
-        name: photographs.labels(Labelling())[photographs.ids == name].item()
+        name: photographs.labels(competition.labelling())[photographs.ids == name].item()
         for name in ("000000_male_Asian_22/mask1", "000001_female_Asian_23/normal", "000002_male_Asian_47/normal")
     }
     assert list(of.values()) == [3, 6 + 3, 12 + 2]
@@ -72,7 +72,7 @@ def test_a_correction_of_one_photograph_counts_more_than_one_of_its_person(small
     with caplog.at_level(logging.INFO):
         photographs = read_photographs(small)
     of_person = photographs.persons == "000000_male_Asian_22"
-    ages = dict(zip(photographs.ids[of_person], photographs.ages[of_person], strict=True))
+    ages = dict(zip(photographs.ids[of_person], photographs.values["age"][of_person], strict=True))
     assert ages.pop("000000_male_Asian_22/normal") == 40
     assert set(ages.values()) == {61}
     assert "7 of age" in caplog.text
@@ -81,7 +81,7 @@ def test_a_correction_of_one_photograph_counts_more_than_one_of_its_person(small
 def test_ids_are_read_without_leading_zeros_and_with_spaces_behind_them(small, caplog):
     relabel(small, "1 ,age,61", "2/normal,age,62", "3_female_Asian_48,age,63", "0,age,64")
     photographs = read_photographs(small)
-    changed = dict(zip(photographs.ids.tolist(), photographs.ages.tolist(), strict=True))
+    changed = dict(zip(photographs.ids.tolist(), photographs.values["age"].tolist(), strict=True))
     assert {name[:6]: age for name, age in changed.items() if age > 60} == {
         "000000": 64, "000001": 61, "000002": 62, "000003": 63, "000004": 68, "000005": 64,
     }  # fmt: skip
@@ -130,8 +130,8 @@ def test_reviewed_rows_change_nothing_and_stand_only_while_they_confirm_what_is_
     path = relabel(small, *REVIEWED, header="id,attribute,value,decision")
     photographs = read_photographs(small)
     given = read_photographs(small, relabel(small, "000000,gender,female", "000005,age,23"))
-    for name in ("masks", "genders", "ages"):
-        assert np.array_equal(getattr(photographs, name), getattr(given, name))
+    for name, column in photographs.values.items():
+        assert np.array_equal(column, given.values[name])
     assert {one[:6] for one in photographs.ids[photographs.relabelled]} == {"000000", "000005"}
 
     relabel(small, *REVIEWED, header="id,attribute,value,decision")

@@ -6,8 +6,9 @@ import pytest
 from conftest import make_people
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
-from utils.data.photographs import Photographs, read_photographs
+from utils.data import competition
+from utils.data.photographs import Photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import check_unseen, make_split, person_folds, recorded_split
 from utils.evaluation.scores import score_row
 
@@ -21,10 +22,11 @@ def people(groups: dict[int, int]) -> Photographs:
         files=persons,
         ids=np.array([f"{name}/{'ab'[k % 2]}" for k, name in enumerate(persons)]),
         persons=persons,
+        names=persons,
+        labelling=competition.labelling(),
+        values={name: np.zeros(len(persons), int) for name in ("mask", "gender", "age")},
+        shared=competition.GROUP_ATTRIBUTES,
         strata=np.array([int(name[0]) for name in persons]),
-        masks=np.zeros(len(persons), int),
-        genders=np.zeros(len(persons), int),
-        ages=np.zeros(len(persons), int),
         relabelled=np.zeros(len(persons), bool),
     )
 
@@ -50,9 +52,8 @@ def test_every_stratum_is_held_out_in_proportion(seed):
 def test_the_split_is_a_function_of_seed_and_ids_alone():
     photographs = people({0: 20, 3: 20})
     order = np.random.default_rng(0).permutation(len(photographs))
-    shuffled = replace(
-        photographs, **{name: getattr(photographs, name)[order] for name in ("files", "ids", "persons", "strata")}
-    )
+    fields = ("files", "ids", "persons", "names", "strata")
+    shuffled = replace(photographs, **{name: getattr(photographs, name)[order] for name in fields})
     first, second = make_split(photographs, 0.25, 7), make_split(shuffled, 0.25, 7)
     assert first.held_out_ids == second.held_out_ids
     assert first.digest == second.digest
@@ -87,8 +88,8 @@ def test_folders_of_one_id_are_one_person_on_one_side(in_two_folders, seed):
     sides = [{name.partition("_")[0] for name in side} for side in (split.train_ids, split.held_out_ids)]
     assert [len(ids) for ids in sides] == [16, 4]
     assert not sides[0] & sides[1]
-    assert set(photographs.folders[split.held_out]) == set(split.held_out_ids)
-    assert set(photographs.folders[split.train]) == set(split.train_ids)
+    assert set(photographs.names[split.held_out]) == set(split.held_out_ids)
+    assert set(photographs.names[split.train]) == set(split.train_ids)
     assert len(split.held_out) == 4 * 7
     again = recorded_split(photographs, split.record())
     assert (again.digest, again.held_out.tolist()) == (split.digest, split.held_out.tolist())
@@ -102,25 +103,25 @@ def test_folders_of_one_id_are_named(in_two_folders, caplog):
 
 def test_folds_and_intervals_take_folders_of_one_id_as_one_person(in_two_folders):
     photographs = read_photographs(in_two_folders)
-    labels = photographs.labels(Labelling())
+    labels = photographs.labels(competition.labelling())
     for rows in person_folds(labels, photographs.persons, 3):
-        inside = {name[:6] for name in photographs.folders[rows]}
-        assert not inside & {name[:6] for name in np.delete(photographs.folders, rows)}
+        inside = {name[:6] for name in photographs.names[rows]}
+        assert not inside & {name[:6] for name in np.delete(photographs.names, rows)}
     assert score_row(labels, labels, photographs.persons, 18)["persons"] == 20
 
 
 def test_nobody_is_held_out_whom_an_old_record_has_in_training_too(in_two_folders, caplog):
     photographs = read_photographs(in_two_folders)
-    folders = np.unique(photographs.folders).tolist()
+    folders = np.unique(photographs.names).tolist()
     held_out = ["000000_male_Asian_22", "000001_female_Asian_23"]
     record = {"by": "person", "seed": 1, "val_ratio": 0.2, "held_out_ids": held_out}
     record["train_ids"] = [name for name in folders if name not in held_out]
     split = recorded_split(photographs, record)
-    assert np.unique(photographs.folders[split.held_out]).tolist() == held_out[1:]
+    assert np.unique(photographs.names[split.held_out]).tolist() == held_out[1:]
     assert list(split.held_out_ids) == held_out
     assert "1 people held out were trained on in other folders (such as 000000_female_Asian_62)" in caplog.text
     check_unseen(split, record, photographs, "model.pt")
-    leaking = replace(split, held_out=np.flatnonzero(photographs.folders == held_out[0]))
+    leaking = replace(split, held_out=np.flatnonzero(photographs.names == held_out[0]))
     with pytest.raises(InputError, match=r"model\.pt was trained on 1 of the people held out here"):
         check_unseen(leaking, record, photographs, "model.pt")
 

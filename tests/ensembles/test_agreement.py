@@ -1,5 +1,6 @@
 import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 import hard_voting
 from utils.base.pictures import save_agreement
 from utils.base.terminal import percent
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.ensembles import candidates
 from utils.ensembles.agreement import agreement, comparison_lines, groups, mean_percent, percent_table
 from utils.ensembles.selection import Library
@@ -159,11 +160,14 @@ def test_the_picture_is_written_of_equal_files_too(capsys):
 
 def test_candidates_for_an_ensemble_are_compared_by_the_same_table():
     """An age specialist predicts the first class of its age, and is compared by age alone."""
-    specialist = Labelling().decode(ANSWERS[2])["age"]
+    specialist = competition.labelling().decode(ANSWERS[2])["age"]
     log_probs = np.log(np.eye(18)[np.stack([ANSWERS[0], ANSWERS[2], specialist])] + 1e-9)
     labels, begins = ANSWERS[0], np.array([True, True, False])
     library = Library(("a", "b", "Age_c"), log_probs, begins, labels, np.arange(4), np.ones(18, int))
-    lines = candidates.library_lines(library, "accuracy")
+    whole = competition.labelling()
+    labellings = [whole, whole, whole.only(("age",))]
+    models = [SimpleNamespace(checkpoint=SimpleNamespace(labelling=one)) for one in labellings]
+    lines = candidates.library_lines(library, "accuracy", models)
     assert re.fullmatch(r"\[ 1\] accuracy 0\.2500\s+b", lines[1])
-    assert lines[2] == "[ 2] age specialist    Age_c"
+    assert lines[2] == "[ 2] specialist        Age_c"
     assert lines[-3:] == ["[ 0]   0  75  25", "[ 1]  75   0   0", "[ 2]  25   0   0"]

@@ -8,15 +8,15 @@ from sklearn.model_selection import GroupKFold
 
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
-from utils.data import splits
-from utils.data.labels import Labelling
+from utils.data import competition, splits
 from utils.ensembles import age_weight, combining, members
 from utils.ensembles.calibration import log_loss
 from utils.evaluation.scores import confusion_matrix
 from utils.models import checkpoints
 
-LABELLING = Labelling()
+LABELLING = competition.labelling()
 EVERY, AGE = ("mask", "gender", "age"), ("age",)
+BOTH = LABELLING, competition.labelling(AGE)  # of a model and of an age specialist
 
 
 def random_logits(count=60, classes=18, seed=0):
@@ -26,21 +26,21 @@ def random_logits(count=60, classes=18, seed=0):
 def checkpoint(name="m", attributes=EVERY, limits=(30, 60), digest="d", split="s"):
     path = SimpleNamespace(name=f"{name}.pt", stem=name)
     split = split and {"digest": split}
-    known = {"labelling": Labelling(attributes, limits), "digest": digest, "split": split}
+    known = {"labelling": competition.labelling(attributes, limits), "digest": digest, "split": split, "meta": None}
     return SimpleNamespace(path=path, name=name, division=split and split["digest"], **known)
 
 
 def test_weight_zero_leaves_the_model_as_it_is():
     logits = random_logits()
-    scores = combining.age_corrected(logits, random_logits(classes=3, seed=1), 0.0, LABELLING)
+    scores = combining.corrected(logits, random_logits(classes=3, seed=1), 0.0, *BOTH)
     np.testing.assert_allclose(combining.as_probs(scores), combining.as_probs(logits))
 
 
 def test_an_age_specialist_moves_age_and_by_a_large_weight_decides_it():
     logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
-    preds = combining.age_corrected(logits, age_logits, 1e6, LABELLING).argmax(-1)
+    preds = combining.corrected(logits, age_logits, 1e6, *BOTH).argmax(-1)
     assert (LABELLING.decode(preds)["age"] == age_logits.argmax(-1)).all()
-    one = combining.age_corrected(logits[:1], age_logits[:1], 0.5, LABELLING)[0]
+    one = combining.corrected(logits[:1], age_logits[:1], 0.5, *BOTH)[0]
     by_hand = np.log(combining.as_probs(logits))[0, 13] + 0.5 * np.log(combining.as_probs(age_logits))[0, 1]
     assert one[13] == pytest.approx(by_hand)  # class 13: not worn, male, middle age
 
@@ -50,20 +50,20 @@ def test_the_tuned_weight_never_scores_below_the_model_alone_and_ties_take_the_s
     logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
 
     def score(weight):
-        preds = combining.age_corrected(logits, age_logits, weight, LABELLING).argmax(-1)
+        preds = combining.corrected(logits, age_logits, weight, *BOTH).argmax(-1)
         return METRICS["accuracy"](confusion_matrix(labels, preds, 18))
 
-    weight = age_weight.tune_age_weight(logits, age_logits, labels, LABELLING, "accuracy")
+    weight = age_weight.tune_age_weight(logits, age_logits, labels, *BOTH, "accuracy")
     assert score(weight) == max(map(score, age_weight.AGE_WEIGHTS))
     assert weight == min(w for w in age_weight.AGE_WEIGHTS if score(w) == score(weight))
-    by_loss = age_weight.tune_age_weight(logits, age_logits, labels, LABELLING, "log_loss")
+    by_loss = age_weight.tune_age_weight(logits, age_logits, labels, *BOTH, "log_loss")
     losses = {
-        weight: log_loss(combining.age_corrected(logits, age_logits, weight, LABELLING), labels)
+        weight: log_loss(combining.corrected(logits, age_logits, weight, *BOTH), labels)
         for weight in age_weight.AGE_WEIGHTS
     }
     assert by_loss == min(losses, key=losses.get)
     perfect = np.eye(18, dtype=np.float32)[labels] * 50
-    assert age_weight.tune_age_weight(perfect, age_logits, labels, LABELLING, "macro_f1") == 0
+    assert age_weight.tune_age_weight(perfect, age_logits, labels, *BOTH, "macro_f1") == 0
 
 
 def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
@@ -71,12 +71,12 @@ def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
     logits, age_logits, labels = random_logits(), random_logits(classes=3, seed=1), np.arange(60)
     seen = []
 
-    def tune(logits, age_logits, labels, labelling, metric):
+    def tune(logits, own_logits, labels, whole, own, metric):
         seen.append(set(persons[labels]))  # the labels of this test are row numbers
         return float(len(seen))
 
     monkeypatch.setattr(age_weight, "tune_age_weight", tune)
-    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, persons, LABELLING, "accuracy")
+    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, persons, *BOTH, "accuracy")
     assert len(seen) == splits.FOLDS
     held_out = [set(persons) - people for people in seen]
     folds = GroupKFold(splits.FOLDS, shuffle=True, random_state=0).split(logits, labels, persons)
@@ -85,7 +85,7 @@ def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
     assert sum(map(len, held_out)) == 12
     for weight, people in enumerate(held_out, start=1):
         rows = np.isin(persons, list(people))
-        expected = combining.age_corrected(logits[rows], age_logits[rows], weight, LABELLING)
+        expected = combining.corrected(logits[rows], age_logits[rows], weight, *BOTH)
         np.testing.assert_array_equal(scores[rows], expected)
 
 
@@ -120,15 +120,25 @@ def test_probabilities_add_up_and_keep_the_order(rule):
 
 def test_what_does_not_fit_together_is_named():
     model, age = checkpoint(), checkpoint("Age_m", AGE)
-    checkpoints.check_ensemble(model, age, AGE)
-    for other, attributes, message in (
-        (checkpoint("x"), AGE, "is a model of 18 classes, not an age specialist of 3 classes: finetune_age.py"),
-        (age, EVERY, "is an age specialist of 3 classes, not a model of 18 classes: --weighted-ensemble takes one"),
-        (checkpoint("Age_x", AGE, limits=(29, 57)), AGE, "m.pt and Age_x.pt have other age limits"),
-        (checkpoint("Age_x", AGE, split="t"), AGE, "trained on different splits"),
+    checkpoints.check_specialist(model, age)
+    checkpoints.check_ensemble(model, checkpoint("x"))
+    for check, other, message in (
+        (
+            checkpoints.check_specialist,
+            checkpoint("x"),
+            "is a model of 18 classes, not a specialist of .*: finetune_age",
+        ),
+        (checkpoints.check_ensemble, age, "is an age specialist of 3 classes, not a model of all classes: --weighted"),
+        (
+            checkpoints.check_specialist,
+            checkpoint("Age_x", AGE, limits=(29, 57)),
+            "m.pt and Age_x.pt have other age l",
+        ),
+        (checkpoints.check_specialist, checkpoint("Age_x", AGE, split="t"), "trained on different splits"),
+        (checkpoints.check_ensemble, checkpoint("x", ("mask", "age")), "m.pt and x.pt have other classes"),
     ):
         with pytest.raises(InputError, match=message):
-            checkpoints.check_ensemble(model, other, attributes)
+            check(model, other)
 
 
 def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
@@ -171,7 +181,7 @@ CHOSEN = {
         ({"members": [{**MEMBER, "weight": 0.5}, {**MEMBER, "weight": 0.5}]}, "members: a member is there twice"),
         ({"members": [MEMBER]}, "members: the weights do not add up to 1"),
         *(({"temperature": value}, "temperature: ") for value in (1e-320, 0, -1, float("nan"), 1e9, "1")),
-        *(({"bias": value}, "bias") for value in ([0.0] * 17, [1e308] * 18, [float("nan")] * 18, None, "x")),
+        *(({"bias": value}, "bias") for value in ([1e308] * 18, [float("nan")] * 18, None, "x")),
         ({"scores": [{"kind": "x"}]}, "scores.0.model: "),
     ],
 )  # fmt: skip
@@ -198,16 +208,16 @@ def test_a_weight_tuned_with_one_age_specialist_is_not_that_of_several():
 
 def test_an_age_specialist_adds_to_every_class_of_an_age_alike():
     logits, age_logits = random_logits(), random_logits(classes=3, seed=1)
-    spread = combining.class_log_probs(age_logits, Labelling(AGE, (29, 57)))
-    both = combining.weighted_mean([combining.class_log_probs(logits, LABELLING), spread], [1.0, 0.5])
-    np.testing.assert_allclose(both, combining.age_corrected(logits, age_logits, 0.5, LABELLING))
+    spread = combining.class_log_probs(age_logits, *BOTH)
+    both = combining.weighted_mean([combining.class_log_probs(logits, LABELLING, LABELLING), spread], [1.0, 0.5])
+    np.testing.assert_allclose(both, combining.corrected(logits, age_logits, 0.5, *BOTH))
     by_hand = np.log(combining.as_probs(age_logits))
     np.testing.assert_allclose(spread[:, [2, 5, 17]], by_hand[:, [2, 2, 2]])
 
 
 def test_a_weighted_mean_of_equal_weights_is_the_vote_of_log_probabilities():
     every = [random_logits(), random_logits(seed=3), random_logits(seed=4)]
-    log_probs = [combining.class_log_probs(one, LABELLING) for one in every]
+    log_probs = [combining.class_log_probs(one, LABELLING, LABELLING) for one in every]
     np.testing.assert_allclose(combining.weighted_mean(log_probs, [1 / 3] * 3), combining.soft_vote(every, "log"))
     np.testing.assert_array_equal(combining.weighted_mean(log_probs, [0, 1, 0]), log_probs[1])
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from utils.base.errors import InputError
-from utils.ensembles.votes import attribute_votes, class_votes, most_disputed, whole_weights
+from utils.data import competition
+from utils.ensembles import votes
+from utils.ensembles.votes import class_votes, most_disputed, whole_weights
+
+
+def attribute_votes(answers, weights):
+    return votes.attribute_votes(answers, weights, competition.labelling())
+
 
 VOTES = pytest.mark.parametrize("vote", [class_votes, attribute_votes])
 

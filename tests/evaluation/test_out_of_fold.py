@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from conftest import DIM, TOWER, checkpoint_record, make_people, openai_vision_state
 
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data import competition
 from utils.data.preprocessing import preprocessing
+from utils.data.reading import read_photographs
 from utils.data.splits import make_folds
 from utils.evaluation import held_out as held_out_module
 from utils.evaluation.folded import OutOfFold
@@ -30,7 +30,7 @@ def folded():
     """Nine people in three folds, two random recipes, and everybody out of fold."""
     photographs = read_photographs(make_people(Path("data"), 9))
     splits = make_folds(photographs, FOLDS, 42)
-    how = Labelling(), preprocessing(TOWER["image_size"])
+    how = competition.labelling(), preprocessing(TOWER["image_size"])
     parts = [HeldOut(Accelerator(cpu=True), photographs, split.held_out, *how, OPTIONS) for split in splits]
     recipes = []
     for i in range(2):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.evaluation.held_out import Scored
 from utils.evaluation.kept import KeptRow
 from utils.evaluation.people import images_of
@@ -13,7 +13,7 @@ from utils.reports.rival import relabelled_line
 def scored(relabelled: list[int]) -> Scored:
     """Ten people with three photographs each."""
     one = Scored()
-    one.labelling, one.labels = Labelling(), np.arange(30) % 18
+    one.labelling, one.labels = competition.labelling(), np.arange(30) % 18
     one.persons, one.relabelled = np.repeat([f"p{k}" for k in range(10)], 3), np.isin(np.arange(30), relabelled)
     return one
 

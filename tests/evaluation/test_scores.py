@@ -7,7 +7,7 @@ from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
 from utils.base.metrics import METRICS
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.evaluation.scores import (
     bootstrap_scores,
     confusion_matrix,
@@ -44,7 +44,7 @@ def test_the_log_loss_equals_scikit_learns(width):
     loss = METRICS["log_loss"].shown(exact_score(METRICS["log_loss"], labels, logits, 18))
     expected = sklearn_metrics.log_loss(labels, np.exp(log_softmax(logits)), labels=range(18))
     assert loss == pytest.approx(expected, abs=1e-9)
-    assert score(logits, labels, Labelling()).record()["log_loss"] == loss
+    assert score(logits, labels, competition.labelling()).record()["log_loss"] == loss
 
 
 def test_a_probability_of_zero_has_a_loss():
@@ -61,7 +61,7 @@ def test_macro_f1_is_exact():
 
 def test_score_of_logits():
     logits = np.log(np.full((4, 18), 1e-3) + np.eye(18)[[0, 7, 16, 17]])
-    scores = score(logits, np.array([0, 7, 17, 17]), Labelling())
+    scores = score(logits, np.array([0, 7, 17, 17]), competition.labelling())
     assert scores.record()["correct"] == 3
     assert scores.attributes == {"mask": 1, "gender": 1, "age": Fraction(3, 4)}
     expected = F.cross_entropy(torch.from_numpy(logits), torch.tensor([0, 7, 17, 17])).item()

@@ -9,7 +9,7 @@ from conftest import TOWER, checkpoint_record
 from torch import nn
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.preprocessing import preprocessing
 from utils.models.averaging import Mixture, average
 from utils.models.checkpoints import Checkpoint
@@ -129,7 +129,7 @@ def checkpoint(path: Path, state_dict: dict[str, torch.Tensor]) -> Checkpoint:
         config={},
         shapes={name: tuple(tensor.shape) for name, tensor in state_dict.items()},
         meta=None,
-        classes=Labelling(),
+        classes=competition.labelling(),
         preprocessing=preprocessing(32),
         digest=digest(state_dict),
     )

@@ -7,7 +7,7 @@ import torch
 from conftest import checkpoint_record, release_state, split_record
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.preprocessing import preprocessing
 from utils.models import weights
 from utils.models.checkpoints import check_same_kind, read_checkpoint, save_checkpoint, soup_meta
@@ -30,7 +30,7 @@ def saved(name="model/a_seed42_i0_epoch1.pt", shift=0.0, **changes):
 def test_a_checkpoint_comes_back_as_it_was():
     path = saved()
     checkpoint = read_checkpoint(path)
-    assert checkpoint.labelling == Labelling()
+    assert checkpoint.labelling == competition.labelling()
     assert checkpoint.meta["scores"] == {"accuracy": 0.5}
     assert set(checkpoint.meta["versions"]) >= {"torch", "transformers"}
     assert checkpoint.digest == digest(checkpoint.state_dict()) == digest(backbone().state_dict)
@@ -81,7 +81,7 @@ def test_what_may_go_into_one_soup():
     for changes, message in (
         ({"split": split_record(["q"], ["p"])}, "different splits"),
         ({"family": {"anchor": "x", "head_init": "probe", "inputs": "z"}}, "do not share a start"),
-        ({"labelling": Labelling(age_limits=(29, 60)).record()}, "other age limits"),
+        ({"labelling": competition.labelling(age_limits=(29, 60)).record()}, "other age limits"),
         ({"preprocessing": preprocessing(32, mean=(0.5, 0.5, 0.5))}, "other preprocessing"),
         ({"model": {**first.config, "hidden_act": "gelu"}}, "other model configurations"),
     ):

@@ -12,7 +12,7 @@ from test_averaging import floats, same
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.preprocessing import preprocessing
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
@@ -46,7 +46,7 @@ def part(recipe: int, fold: int, **changes) -> Checkpoint:
         meta=record | changes,
         preprocessing=preprocessing(32),
         digest=digest(state_dict),
-        classes=Labelling(),
+        classes=competition.labelling(),
     )
 
 

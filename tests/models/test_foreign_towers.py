@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 
 from utils.base.errors import InputError
 from utils.base.memory import memory
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.data.preprocessing import checked_preprocessing, preprocessing
 from utils.models.checkpoints import read_checkpoint
 from utils.models.clip import build
@@ -296,4 +296,4 @@ def test_a_text_tower_runs_no_code_and_fetches_no_attention_either(hostile, monk
     hostile["text_config"]["_attn_implementation"] = "someone/kernel"
     save_config(hostile)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", tokenizer)
-    assert zeroshot_head("hub", Labelling())[0].shape == (18, DIM)
+    assert zeroshot_head("hub", competition.labelling())[0].shape == (18, DIM)

@@ -9,7 +9,8 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling, prompts
+from utils.data import competition
+from utils.data.competition import prompts
 from utils.models.heads import (
     CLIP_TEMPERATURE,
     FOLD_STRENGTH,
@@ -26,7 +27,9 @@ from utils.models.weights import Weights, read_weights, save_archive
 @pytest.fixture
 def toy_clip(tmp_path):
     """A CLIP of one layer with a word-level tokenizer that knows the words of the prompts."""
-    words = sorted({word for sentences in prompts(Labelling()) for text in sentences for word in text.split()})
+    words = sorted(
+        {word for sentences in prompts(competition.labelling()) for text in sentences for word in text.split()}
+    )
     vocabulary = {"<pad>": 0, "<start>": 1, "<unknown>": 2, **{word: k + 3 for k, word in enumerate(words)}}
     vocabulary["<end>"] = len(vocabulary)
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
@@ -53,13 +56,13 @@ def toy_clip(tmp_path):
 
 def test_zeroshot_head_is_the_mean_text_feature_of_each_class(toy_clip):
     folder, model, tokenizer = toy_clip
-    weight, bias = zeroshot_head(str(folder), Labelling())
+    weight, bias = zeroshot_head(str(folder), competition.labelling())
     assert weight.shape == (18, 12)
     assert not bias.any()
     torch.testing.assert_close(weight.norm(dim=-1), model.logit_scale.exp().expand(18))
     for class_id in (0, 8, 17):
         rows = []
-        for sentence in prompts(Labelling())[class_id]:
+        for sentence in prompts(competition.labelling())[class_id]:
             tokens = tokenizer([sentence], return_tensors="pt")
             features = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
             features = getattr(features, "pooler_output", features)
@@ -72,27 +75,29 @@ def test_zeroshot_head_is_the_mean_text_feature_of_each_class(toy_clip):
 def test_zeroshot_is_the_default_with_a_text_tower_and_an_error_without(toy_clip):
     anchor = read_weights(toy_clip[0])
     labels = np.arange(3)
-    assert head_family(anchor, Labelling(), None, "split", labels, "images")["head_init"] == "zeroshot"
+    assert head_family(anchor, competition.labelling(), None, "split", labels, "images")["head_init"] == "zeroshot"
     bare = Weights("bare.pt", anchor.state_dict, anchor.config)
-    assert head_family(bare, Labelling(), None, "split", labels, "images")["head_init"] == "probe"
+    assert head_family(bare, competition.labelling(), None, "split", labels, "images")["head_init"] == "probe"
     with pytest.raises(InputError, match=r"bare\.pt has no text tower"):
-        head_family(bare, Labelling(), "zeroshot", "split", labels, "images")
+        head_family(bare, competition.labelling(), "zeroshot", "split", labels, "images")
 
 
 def test_a_family_changes_with_anchor_labels_split_and_kind():
     anchor = Weights("a", {"x": torch.zeros(2)}, {})
     labels = np.arange(6)
-    reference = head_family(anchor, Labelling(), "probe", "split", labels, "images")
+    reference = head_family(anchor, competition.labelling(), "probe", "split", labels, "images")
     assert reference == head_family(
-        Weights("b", {"x": torch.zeros(2)}, {}), Labelling(), "probe", "split", labels, "images"
+        Weights("b", {"x": torch.zeros(2)}, {}), competition.labelling(), "probe", "split", labels, "images"
     )
     for other in (
-        head_family(Weights("a", {"x": torch.ones(2)}, {}), Labelling(), "probe", "split", labels, "images"),
-        head_family(anchor, Labelling(age_limits=(29, 60)), "probe", "split", labels, "images"),
-        head_family(anchor, Labelling(), "random", "split", labels, "images"),
-        head_family(anchor, Labelling(), "probe", "other split", labels, "images"),
-        head_family(anchor, Labelling(), "probe", "split", labels, "other images"),
-        head_family(anchor, Labelling(), "probe", "split", labels[::-1].copy(), "images"),
+        head_family(
+            Weights("a", {"x": torch.ones(2)}, {}), competition.labelling(), "probe", "split", labels, "images"
+        ),
+        head_family(anchor, competition.labelling(age_limits=(29, 60)), "probe", "split", labels, "images"),
+        head_family(anchor, competition.labelling(), "random", "split", labels, "images"),
+        head_family(anchor, competition.labelling(), "probe", "other split", labels, "images"),
+        head_family(anchor, competition.labelling(), "probe", "split", labels, "other images"),
+        head_family(anchor, competition.labelling(), "probe", "split", labels[::-1].copy(), "images"),
     ):
         assert other["inputs"] != reference["inputs"]
 
@@ -106,7 +111,9 @@ def test_random_head_has_unit_rows_at_clips_temperature():
 
 def separable_features(labels: np.ndarray, noise: float = 0.1) -> np.ndarray:
     """Unit features in which mask, gender and age each have directions of their own."""
-    parts = [np.eye(n)[values] for n, values in zip((3, 2, 3), Labelling().decode(labels).values(), strict=True)]
+    parts = [
+        np.eye(n)[values] for n, values in zip((3, 2, 3), competition.labelling().decode(labels).values(), strict=True)
+    ]
     rows = np.concatenate(parts, 1)
     rows = rows + np.random.default_rng(0).normal(0, noise, rows.shape)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -116,14 +123,14 @@ def test_probe_separates_the_classes_also_one_without_examples():
     labels = np.tile(np.arange(18), 20)
     persons = np.repeat(np.arange(60), 6)
     seen = labels != 11  # incorrect, female, old
-    weight, bias = probe_head(separable_features(labels)[seen], labels[seen], persons[seen], Labelling())
+    weight, bias = probe_head(separable_features(labels)[seen], labels[seen], persons[seen], competition.labelling())
     every = np.arange(18)
     logits = separable_features(every, noise=0) @ weight.numpy().T + bias.numpy()
     np.testing.assert_array_equal(logits.argmax(1), every)
 
 
 def test_the_probes_of_all_folds_have_one_strength_which_no_labels_choose():
-    labelling, labels, persons = Labelling(("age",)), np.tile(np.arange(3), 40), np.arange(120)
+    labelling, labels, persons = competition.labelling(("age",)), np.tile(np.arange(3), 40), np.arange(120)
     features = separable_features(labels, noise=0.01)
     anchor = Weights("a", {"x": torch.zeros(2)}, {"projection_dim": features.shape[1]})
     expected = LogisticRegression(C=FOLD_STRENGTH, max_iter=1000).fit(features, labels).coef_
@@ -139,7 +146,7 @@ def test_the_probes_of_all_folds_have_one_strength_which_no_labels_choose():
 def test_probe_fills_in_a_value_that_nobody_has():
     labels = np.array([k for k in np.tile(np.arange(18), 20) if k % 3 != 2])  # nobody is old
     persons = np.repeat(np.arange(60), 4)
-    weight, bias = probe_head(separable_features(labels), labels, persons, Labelling())
+    weight, bias = probe_head(separable_features(labels), labels, persons, competition.labelling())
     assert torch.isfinite(weight).all()
     logits = separable_features(labels, noise=0) @ weight.numpy().T + bias.numpy()
     np.testing.assert_array_equal(logits.argmax(1), labels)  # the absent value wins nowhere
@@ -147,7 +154,7 @@ def test_probe_fills_in_a_value_that_nobody_has():
 
 def test_probe_of_one_class_only():
     labels = np.zeros(12, int)
-    weight, bias = probe_head(separable_features(labels), labels, np.arange(12), Labelling(("age",)))
+    weight, bias = probe_head(separable_features(labels), labels, np.arange(12), competition.labelling(("age",)))
     assert weight.shape == (3, 8)
     assert bias.argmax() == 0
 
@@ -164,13 +171,13 @@ def test_probe_of_one_class_only():
 def test_a_damaged_head_is_made_anew(damage, caplog):
     torch.save(release_state(0), "release.pt")
     anchor, accelerator = read_weights("release.pt"), Accelerator(cpu=True)
-    family = head_family(anchor, Labelling(), "random", "split", np.arange(18), "photographs")
-    made = sweep_head(accelerator, anchor, family, Labelling(), training_features=None)
+    family = head_family(anchor, competition.labelling(), "random", "split", np.arange(18), "photographs")
+    made = sweep_head(accelerator, anchor, family, competition.labelling(), training_features=None)
     head = {name: tensor.clone() for name, tensor in made.items()}  # those made are mapped from the file
     whole = head_file(family).read_bytes()
     head_file(family).write_bytes(damage(whole))
     with caplog.at_level("INFO"):
-        again = sweep_head(accelerator, anchor, family, Labelling(), training_features=None)
+        again = sweep_head(accelerator, anchor, family, competition.labelling(), training_features=None)
     assert f"{head_file(family)} is damaged" in caplog.text
     assert all(torch.equal(again[name], head[name]) for name in head)
     assert head_file(family).read_bytes() == whole
@@ -179,7 +186,7 @@ def test_a_damaged_head_is_made_anew(damage, caplog):
 def test_a_head_of_other_classes_is_made_anew():
     torch.save(release_state(0), "release.pt")
     anchor, accelerator = read_weights("release.pt"), Accelerator(cpu=True)
-    family = head_family(anchor, Labelling(), "random", "split", np.arange(18), "photographs")
+    family = head_family(anchor, competition.labelling(), "random", "split", np.arange(18), "photographs")
     save_archive(head_file(family), {"classification_head.weight": torch.zeros(3, 16)})
-    head = sweep_head(accelerator, anchor, family, Labelling(), training_features=None)
+    head = sweep_head(accelerator, anchor, family, competition.labelling(), training_features=None)
     assert head["classification_head.weight"].shape == (18, 16)

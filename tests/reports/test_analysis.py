@@ -7,14 +7,14 @@ import pytest
 from conftest import draw_face
 from PIL import Image
 
+from utils.data import competition
 from utils.data.decoding import thumbnail
-from utils.data.labels import Labelling
 from utils.reports import analysis
 from utils.reports.charts import Axis, Bar, row_chart
 
 
 def held_out_of(labels, persons):
-    return SimpleNamespace(labels=np.array(labels), persons=np.array(persons), labelling=Labelling())
+    return SimpleNamespace(labels=np.array(labels), persons=np.array(persons), labelling=competition.labelling())
 
 
 def test_errors_of_ages_by_hand():
@@ -22,7 +22,7 @@ def test_errors_of_ages_by_hand():
     ages = np.array([57, 57, 62, 62, 20, 63])
     preds = np.array([1, 2, 2, 5, 6, 13])  # right; too old; right; wrong gender; wrong mask; right
     near = analysis.errors_near_borders(held_out, ages, preds)
-    assert [(one.ages, one.people, one.photographs, one.wrong, one.wrong_age) for one in near] == [
+    assert [(one.values["age"], one.people, one.photographs, one.wrong, one.wrong_age) for one in near] == [
         ("27 to 32", 0, 0, 0, 0),
         ("57 to 62", 2, 4, 2, 1),
         ("all other ages", 2, 2, 1, 0),
@@ -53,7 +53,7 @@ def test_mistakes_by_hand(monkeypatch):
     probs[2, 0] = 1  # right
     probs[3, [0, 9, 3, 6, 12]] = 0.2, 0.3, 0.2, 0.2, 0.1  # next to highest loss
     probs[4, [0, 1, 3, 6]] = 0.25, 0.35, 0.2, 0.2
-    found = analysis.mistakes(np.log(probs + 1e-12), np.zeros(5, int), Labelling())
+    found = analysis.mistakes(np.log(probs + 1e-12), np.zeros(5, int), competition.labelling())
     assert [(one.position, one.kinds, one.attributes) for one in found] == [
         (1, (analysis.WORST,), ("age",)),
         (3, (), ("mask", "gender")),
@@ -63,7 +63,7 @@ def test_mistakes_by_hand(monkeypatch):
     assert found[0].loss == pytest.approx(-np.log(0.01), rel=1e-4)
     assert (found[3].sureness, found[3].true_probability) == pytest.approx((0.51, 0.49), rel=1e-4)
     other = np.array([0, 1, 1, 5, 5])  # right where the first is wrong, wrong where the third is right
-    compared = analysis.mistakes(np.log(probs + 1e-12), np.zeros(5, int), Labelling(), other)
+    compared = analysis.mistakes(np.log(probs + 1e-12), np.zeros(5, int), competition.labelling(), other)
     assert [(one.position, one.kinds) for one in compared][-2:] == [
         (0, (analysis.CONFIDENT, analysis.LOST)),
         (2, (analysis.WON,)),

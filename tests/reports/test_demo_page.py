@@ -38,7 +38,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 import inference
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.ensembles.candidates import find_candidates
 from utils.reports import demo_page
 
@@ -118,7 +118,7 @@ def test_each_member_speaks_for_itself(trained, photographs, monkeypatch):
     model, age = both.members
     assert model == single.members[0]
     assert model.name == SOUP
-    assert ", ".join(model.values.values()) == Labelling().classes[single.class_id]
+    assert ", ".join(model.values.values()) == competition.labelling().classes[single.class_id]
     assert model.probability == pytest.approx(single.probs.max())
     assert (age.name, set(age.values)) == (AGE, {"age"})
     assert age.probability >= 1 / 3
@@ -129,7 +129,7 @@ def test_each_member_speaks_for_itself(trained, photographs, monkeypatch):
 def test_probabilities_of_attributes_by_hand():
     probs = np.zeros(18)
     probs[[0, 7, 10]] = 0.4, 0.35, 0.25  # worn male young; incorrect male middle; incorrect female middle
-    answer = demo_page.Answer(0, probs, Labelling(), [])
+    answer = demo_page.Answer(0, probs, competition.labelling(), [])
     np.testing.assert_allclose(answer.of_attribute("mask"), [0.4, 0.6, 0])
     np.testing.assert_allclose(answer.of_attribute("gender"), [0.75, 0.25])
     np.testing.assert_allclose(answer.of_attribute("age"), [0.4, 0.6, 0])
@@ -140,7 +140,7 @@ def test_bold_is_the_class_and_names_are_text(photographs):
     probs = np.zeros(18)
     probs[[0, 7, 10]] = 0.4, 0.35, 0.25
     member = demo_page.MemberAnswer("<b>&", {"age": "30 to 59"}, 0.5)
-    answer = demo_page.Answer(0, probs, Labelling(), [member, member])
+    answer = demo_page.Answer(0, probs, competition.labelling(), [member, member])
     demo = SimpleNamespace(answer=lambda _: answer, ensemble=SimpleNamespace(rule="minmax"))
     html = demo_page.as_html(demo, photographs / "eval" / "images" / "000.jpg")
     bold = re.findall(r'<tr class="said">\s*<th scope="row">([\w ]+)</th><td class="number">([\d.]+) %', html)

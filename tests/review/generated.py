@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.labels import Labelling, age_group
+from utils.data import competition
+from utils.data.competition import GENDERS, GROUP_ATTRIBUTES
 from utils.data.photographs import Photographs
 from utils.evaluation.scores import log_softmax
 from utils.review.predictions import Predictions
 
 STEMS = ("incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal")  # as they are sorted
 MASKS = np.array([1, 0, 0, 0, 0, 0, 2])
-LABELLING = Labelling()
-GENDERS = ("male", "female")
+LABELLING = competition.labelling()
 
 
 def looks(genders: np.ndarray, ages: np.ndarray, masks: np.ndarray, seed: int, strength: float = 4.0) -> np.ndarray:
@@ -40,9 +40,12 @@ def photographs_of(genders: list[int], ages: list[int], folder: Path = Path("dat
     folders, stems = np.repeat(names, 7), np.tile(STEMS, len(names))
     ids = np.char.add(np.char.add(folders, "/"), stems)
     masks, gender, age = np.tile(MASKS, len(names)), np.repeat(genders, 7), np.repeat(ages, 7)
-    strata = LABELLING.encode(mask=masks, gender=gender, age=age_group(age, (30, 60)))
-    nothing = np.zeros(len(ids), bool)
-    return Photographs(folder, np.char.add(ids, ".jpg"), ids, folders, strata, masks, gender, age, nothing)
+    strata = LABELLING.encode(mask=masks, gender=gender, age=LABELLING["age"].index(age))
+    values, nothing = {"mask": masks, "gender": gender, "age": age}, np.zeros(len(ids), bool)
+    files = np.char.add(ids, ".jpg")
+    return Photographs(
+        folder, files, ids, folders, folders, LABELLING, values, GROUP_ATTRIBUTES, strata, relabelled=nothing
+    )
 
 
 def people(count: int = 120) -> tuple[np.ndarray, np.ndarray]:

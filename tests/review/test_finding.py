@@ -139,7 +139,7 @@ def test_a_number_beside_a_limit_is_no_suspect_of_weight():
     photographs = photographs_of(genders.tolist(), ages.tolist())
     log_probs = looks(np.repeat(genders, 7), np.repeat(ages, 7) + 10, np.tile(MASKS, len(ages)), 0)
     by_looks = log_probs.reshape(-1, 3, 2, 3).sum((1, 2)).argmax(-1)
-    near = np.isin(photographs.ages, [27, 28, 29, 57, 58, 59])
+    near = np.isin(photographs.values["age"], [27, 28, 29, 57, 58, 59])
     assert (by_looks[near] > LABELLING.decode(photographs.labels(LABELLING))["age"][near]).mean() > 0.6
     about_age = [one for one in label_suspects(predictions_of(photographs, log_probs)) if one.attribute == "age"]
     beside = [one for one in about_age if int(one.keep[0].value) in (27, 28, 29, 57, 58, 59)]
@@ -180,7 +180,7 @@ def claims_of(photographs, decisions: list[Decision]) -> list[Claim]:
     """As they are read from relabel.csv."""
     claims = []
     for line, one in enumerate(decisions, start=2):
-        rows = np.flatnonzero((photographs.ids == one.id) | (photographs.folders == one.id)).tolist()
+        rows = np.flatnonzero((photographs.ids == one.id) | (photographs.names == one.id)).tolist()
         values = {"mask": ("worn", "incorrect", "not_worn"), "gender": ("male", "female")}.get(one.attribute)
         value = values.index(one.value) if values else int(one.value) if one.value.isdigit() else None
         claims.append(Claim(line, one, rows, value))

@@ -10,8 +10,8 @@ from conftest import REPOSITORY
 from demo import faces as drawn
 from demo import train_tower
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data import competition
+from utils.data.reading import read_photographs
 from utils.data.unlabelled import read_test_images
 from utils.models.tower_config import CONFIG_KEYS
 from utils.models.weights import read_weights
@@ -63,7 +63,7 @@ def test_the_layout_is_the_competitions(data):
     with open(data / "eval_truth.csv") as file:
         truth = list(csv.DictReader(file))
     assert [row["ImageID"] for row in truth] == list(test.files())
-    masks = Counter(int(Labelling().decode(int(row["ans"]))["mask"]) for row in truth)
+    masks = Counter(int(competition.labelling().decode(int(row["ans"]))["mask"]) for row in truth)
     assert masks == {0: 20, 1: 4, 2: 4}
 
 

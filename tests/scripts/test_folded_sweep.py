@@ -27,7 +27,7 @@ import validation
 from utils.base.errors import InputError
 from utils.base.runtime import start_runtime
 from utils.data.decoding import decode
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import recorded_split
 from utils.ensembles.candidates import find_candidates
 from utils.evaluation.held_out import views

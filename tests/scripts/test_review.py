@@ -9,7 +9,7 @@ import pytest
 from conftest import OTHER, in_a_copy, validate
 
 from utils.base.errors import InputError
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import Split
 from utils.models.checkpoints import read_checkpoint
 from utils.review.reviewers import scope_line

@@ -23,7 +23,7 @@ from conftest import (
 import finetune_age
 import summary
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
+from utils.data import competition
 from utils.evaluation.manifest import Manifest
 from utils.models.checkpoints import read_checkpoint
 from utils.reports.mistakes import confusions, error_rates
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_error_rates_are_wrong_of_total_by_hand():
-    labelling = Labelling()
+    labelling = competition.labelling()
     labels = np.array([0, 0, 0, 13, 13, 5])  # worn male young, not worn male middle, worn female old
     preds = np.array([0, 1, 0, 13, 4, 5])
     rates = {

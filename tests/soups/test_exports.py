@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from utils.base.files import temporary_beside
-from utils.data.labels import Classes
+from utils.data.labels import plain
 from utils.data.preprocessing import preprocessing
 from utils.models import exports
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
@@ -32,7 +32,7 @@ def checkpoint(seed=0, name="soup", classes=CLASSES, member="a.pt"):
     torch.save(release_state(seed, num_classes=len(classes)), "random.pt")
     weights = read_weights("random.pt")
     meta = {
-        "model": weights.config, "labelling": Classes(tuple(classes)).record(), "preprocessing": preprocessing(32),
+        "model": weights.config, "labelling": plain(tuple(classes)).record(), "preprocessing": preprocessing(32),
         "options": {"recipe": "uniform"}, "split": None, "family": None, "scores": {},
         "made_from": [{"name": member, "digest": "0" * 64, "weight": 1.0}],
     }  # fmt: skip

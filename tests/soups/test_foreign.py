@@ -12,7 +12,7 @@ from conftest import DIM, answers, draw_face, files, infer, openai_vision_state,
 import inference
 from utils.base.errors import InputError
 from utils.data.labelled import read_labelled_images
-from utils.data.labels import Classes
+from utils.data.labels import plain
 from utils.models.checkpoints import read_checkpoint
 
 CLASSES = ("cat", "dog", "emu")
@@ -46,7 +46,7 @@ def test_files_are_souped_and_scored_on_a_folder_per_class(zoo):
     assert set(results) == {"zoo_0", "zoo_1", "zoo_2", "zoo_greedysoup_num3", "zoo_uniformsoup_num3"}
     assert {scores["images"] for scores in results.values()} == {24}
     uniform = read_checkpoint(Path("model/zoo_uniformsoup_num3.pt"))
-    assert uniform.labelling == Classes(CLASSES)
+    assert uniform.labelling == plain(CLASSES)
     assert [one["name"] for one in uniform.meta["made_from"]] != []
     rows = [json.loads(line) for line in Path("logs/individual_results_zoo_num3.jsonl").read_text().splitlines()]
     assert rows[0]["people"] == "the set images"
@@ -214,7 +214,7 @@ def labels_csv(*rows: str) -> Path:
 def test_labels_are_read_strictly(zoo):
     cat, emu = "images/cat/0.png", "images/emu/0.png"
     floats = read_labelled_images(labels_csv(f"{cat},10.0", f"{emu},2.0"))  # as pandas writes them
-    assert floats.labels(Classes(tuple(map(str, range(18))))).tolist() == [10, 2]
+    assert floats.labels(plain(tuple(map(str, range(18))))).tolist() == [10, 2]
     for odd in ("-1", "1.5", ""):
         with pytest.raises(InputError, match=rf"row 3: label '{odd}' is no class number"):
             read_labelled_images(labels_csv(f"{cat},2", f"{emu},{odd}"))

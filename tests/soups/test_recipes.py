@@ -17,9 +17,9 @@ from PIL import Image
 from utils.base.errors import InputError
 from utils.base.flags import RECIPES
 from utils.base.options import Options
+from utils.data.competition import STEM_MASKS, parse_person
 from utils.data.decoding import decode
-from utils.data.labels import STEM_MASKS, parse_person
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import person_folds, recorded_split
 from utils.evaluation.held_out import HeldOut, PartialLogits
 from utils.evaluation.scores import score

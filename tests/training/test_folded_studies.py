@@ -17,8 +17,8 @@ from test_studies import arguments, search
 import optuna_script
 from utils.base.errors import Diverged, InputError, Interrupted
 from utils.base.metrics import METRICS
-from utils.data.labels import Labelling
-from utils.data.photographs import read_photographs
+from utils.data import competition
+from utils.data.reading import read_photographs
 from utils.data.splits import make_folds
 from utils.evaluation.scores import exact_score
 from utils.models.sweeps import find_sweep
@@ -196,7 +196,12 @@ class Told:
     """Held-out photographs of a fold whose models predict what the table says."""
 
     def __init__(self, photographs, rows, predicted):
-        self.accelerator, self.labelling, self.preprocessing, self.images_digest = None, Labelling(), {}, ""
+        self.accelerator, self.labelling, self.preprocessing, self.images_digest = (
+            None,
+            competition.labelling(),
+            {},
+            "",
+        )
         self.rows, self.ids, self.persons = rows, photographs.ids[rows], photographs.persons[rows]
         self.relabelled, self.resident = photographs.relabelled[rows], None
         self.labels, self.predicted = photographs.labels(self.labelling)[rows], predicted[rows]
@@ -209,7 +214,7 @@ class Told:
 def test_the_score_is_counted_over_the_people_of_all_folds_and_no_mean_of_theirs(faces, metric, monkeypatch):
     photographs = read_photographs(faces)
     folds = make_folds(photographs, 4, 42)
-    labels = photographs.labels(Labelling())
+    labels = photographs.labels(competition.labelling())
     predicted = np.random.default_rng(0).normal(2 * np.eye(18)[labels]).astype(np.float32)
     told = {id(fold.held_out): Told(photographs, fold.held_out, predicted) for fold in folds}
     monkeypatch.setattr(trials, "make_folds", lambda *_: folds)

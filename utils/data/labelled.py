@@ -11,7 +11,7 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
 from utils.data.decoding import SUFFIXES, hidden
-from utils.data.labels import Classes, Labelling
+from utils.data.labels import Labelling, plain
 
 NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"0*(\d+)(\.0*)?")
 
@@ -39,7 +39,7 @@ class LabelledImages:
         """(N,) bool: relabel.csv corrects none of them."""
         return np.zeros(len(self), bool)
 
-    def labels(self, labelling: Labelling | Classes) -> np.ndarray:
+    def labels(self, labelling: Labelling) -> np.ndarray:
         """(N,) class ids in `labelling`; raises `InputError` when it lacks a class of the images."""
         if self.names is None:
             self._check_largest(labelling.num_classes)
@@ -52,20 +52,20 @@ class LabelledImages:
             )
         return np.array([labelling.classes.index(name) for name in self.names])[self.targets]
 
-    def head_classes(self, num_classes: int) -> Classes:
+    def head_classes(self, num_classes: int) -> Labelling:
         """What the rows of a head without a record mean: the images' classes, or numbers when they are numbered.
 
         Raises `InputError` when the images have another number of classes.
         """
         if self.names is None:
             self._check_largest(num_classes)
-            return Classes(tuple(map(str, range(num_classes))))
+            return plain(tuple(map(str, range(num_classes))))
         if len(self.names) != num_classes:
             raise InputError(
                 f"the images in {self.folder} have {len(self.names)} classes and the checkpoints' head has "
                 f"{num_classes}: give a CSV file,label with class numbers"
             )
-        return Classes(self.names)
+        return plain(self.names)
 
     def _check_largest(self, num_classes: int) -> None:
         if self.targets.max() >= num_classes:

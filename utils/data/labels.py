@@ -1,84 +1,95 @@
-"""The competition's 18 classes: mask x gender x age, and what is read from a person's folder name.
+"""What a class is: a product of attributes with named values.
 
-Everything that is particular to these classes lives here; the rest of the project sees a `Labelling`.
+Plain classes are one attribute; an attribute may also be a number that limits cut into groups, as an age. Nothing here
+knows which attributes there are: the reader of a set of photographs says so.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from utils.base.errors import InputError
 
-MASKS = ("worn", "incorrect", "not_worn")
-GENDERS = ("male", "female")
-ALL_ATTRIBUTES = ("mask", "gender", "age")
-GROUP_ATTRIBUTES = ("gender", "age")  # that all photographs of a person share
-STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
-
-
-def age_group(age: np.ndarray | int, limits: tuple[int, int]) -> np.ndarray:
-    """0 below `limits[0]` years, 1 from there to below `limits[1]`, 2 from `limits[1]` on."""
-    return np.searchsorted(np.asarray(limits), age, side="right")
+BETWEEN = ", "  # the parts of a class's name
+LARGEST = 999_999_999  # of numbers
 
 
 @dataclass(frozen=True)
-class Person:
-    """One person's folder `{id}_{gender}_{race}_{age}`; `gender` indexes `GENDERS`, `age` is in years."""
+class Attribute:
+    """One thing that is told of an image: `values` are the names of what it can be, in order.
 
-    folder: str
-    id: str
-    gender: int
-    age: int
-
-
-def parse_person(folder: str) -> Person:
-    """Read a person's folder name, whatever the case of its gender; raises `InputError` with the name when it does not
-    follow the layout.
+    A number has `limits`: value k is from `limits[k - 1]` to below `limits[k]`, counted in `unit` and at most
+    `largest`.
     """
-    parts = folder.split("_")
-    if len(parts) != 4 or not all(parts):
-        raise InputError(
-            f"person folder {folder!r} is not of the form id_gender_race_age, for example 000001_male_Asian_25"
-        )
-    person_id, gender, _, age = parts
-    if gender.lower() not in GENDERS:
-        raise InputError(f"person folder {folder!r}: gender {gender!r} is none of {', '.join(GENDERS)}")
-    return Person(folder, person_id, GENDERS.index(gender.lower()), parse_age(age, f"person folder {folder!r}"))
+
+    name: str
+    values: tuple[str, ...]
+    limits: tuple[int, ...] | None = None
+    unit: str = field(default="", compare=False)
+    largest: int = field(default=LARGEST, compare=False)
+
+    def index(self, column: np.ndarray) -> np.ndarray:
+        """(N,) indices into `values` of a column of `Photographs`: these indices themselves, or numbers."""
+        return column if self.limits is None else np.searchsorted(self.limits, column, side="right")
+
+    def parse(self, text: str, where: str) -> int:
+        """The index of a value that is told in words, or a number; raises `InputError` that begins with `where`."""
+        if self.limits is not None:
+            if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) > self.largest:
+                unit = f" of {self.unit}" if self.unit else ""
+                raise InputError(
+                    f"{where}: {self.name} {text[:20]!r} is no whole number{unit} from 0 to {self.largest}"
+                )
+            return int(text)
+        lower = [value.lower() for value in self.values]
+        if text.lower() not in lower:
+            raise InputError(f"{where}: {self.name} {text!r} is none of {', '.join(self.values)}")
+        return self.values.index(text) if text in self.values else lower.index(text.lower())
 
 
-def parse_age(text: str, where: str) -> int:
-    """A whole number of years from 0 to 150; raises `InputError` that begins with `where`."""
-    if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) > 150:
-        raise InputError(f"{where}: age {text[:20]!r} is no whole number of years from 0 to 150")
-    return int(text)
+def number(name: str, limits: tuple[int, ...], unit: str = "", largest: int = LARGEST) -> Attribute:
+    """An attribute that is a number, cut into groups by ascending `limits`."""
+    between = [f"{low} to {high - 1}" for low, high in pairwise(limits)]
+    names = (f"under {limits[0]}", *between, f"{limits[-1]} and over")
+    return Attribute(name, names, tuple(limits), unit, largest)
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """Which attributes make up the class, and the age limits in years.
+    """The attributes that make up the class.
 
-    A class id counts through the attributes in order, the last one fastest: with all three it is
-    `mask * 6 + gender * 3 + age`; the age specialist has `attributes=("age",)` and the ids 0, 1, 2.
+    A class id counts through their values, the last attribute fastest: of 3 masks, 2 genders and 3 groups of age it is
+    `mask * 6 + gender * 3 + age`. Without attributes nothing but the names of the classes is known, as of the head of
+    somebody else's model.
     """
 
-    attributes: tuple[str, ...] = ALL_ATTRIBUTES
-    age_limits: tuple[int, int] = (30, 60)
+    parts: tuple[Attribute, ...]
+    names: tuple[str, ...] = ()  # of the classes, where there are no attributes
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.parts)
+
+    def __getitem__(self, attribute: str) -> Attribute:
+        return next(part for part in self.parts if part.name == attribute)
 
     @property
     def values(self) -> dict[str, tuple[str, ...]]:
         """The names of each attribute's values, in class order."""
-        young, old = self.age_limits
-        every = {
-            "mask": MASKS,
-            "gender": GENDERS,
-            "age": (f"under {young}", f"{young} to {old - 1}", f"{old} and over"),
-        }
-        return {attribute: every[attribute] for attribute in self.attributes}
+        return {part.name: part.values for part in self.parts}
+
+    @property
+    def limits(self) -> dict[str, tuple[int, ...]]:
+        """The limits of each attribute that is a number."""
+        return {part.name: part.limits for part in self.parts if part.limits is not None}
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of values of each attribute; a class id is an index into this shape in C order."""
-        return tuple(len(names) for names in self.values.values())
+        return tuple(len(part.values) for part in self.parts) or (len(self.names),)
 
     @property
     def num_classes(self) -> int:
@@ -87,83 +98,72 @@ class Labelling:
     @property
     def classes(self) -> tuple[str, ...]:
         """One readable name per class id, for example `worn, male, under 30`."""
-        names = list(self.values.values())
+        if not self.parts:
+            return self.names
         return tuple(
-            ", ".join(names[axis][value] for axis, value in enumerate(index)) for index in np.ndindex(self.shape)
+            BETWEEN.join(part.values[value] for part, value in zip(self.parts, index, strict=True))
+            for index in np.ndindex(self.shape)
         )
 
     def encode(self, **attributes: np.ndarray | int) -> np.ndarray:
-        """Class ids from attribute values given by name (`mask`, `gender`, `age` as value indices)."""
+        """Class ids from the value indices of each attribute, given by name."""
         return np.ravel_multi_index([np.asarray(attributes[name]) for name in self.attributes], self.shape)
 
     def decode(self, class_ids: np.ndarray | int) -> dict[str, np.ndarray]:
         """The inverse of `encode`: value indices of each attribute by name."""
+        if not self.parts:
+            return {}
         return dict(zip(self.attributes, np.unravel_index(np.asarray(class_ids), self.shape), strict=True))
 
-    def record(self) -> dict:
-        """What a checkpoint keeps of the labelling."""
-        return {
-            "attributes": list(self.attributes),
-            "age_limits": list(self.age_limits),
-            "classes": list(self.classes),
-        }
+    def only(self, attributes: tuple[str, ...]) -> Labelling:
+        """The labelling of some of the attributes, in its own order; raises `InputError` for one that it lacks."""
+        absent = [name for name in attributes if name not in self.attributes]
+        if absent:
+            raise InputError(f"there is no attribute {absent[0]!r}, only {BETWEEN.join(self.attributes)}")
+        return replace(self, parts=tuple(part for part in self.parts if part.name in attributes))
 
-
-@dataclass(frozen=True)
-class Classes:
-    """Any classes, known by name only: what the head of somebody else's model tells apart."""
-
-    classes: tuple[str, ...]
-    attributes = ()
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    def decode(self, class_ids: np.ndarray | int) -> dict[str, np.ndarray]:
-        """These classes are made up of no attributes."""
-        return {}
+    def cut_at(self, **limits: tuple[int, ...]) -> Labelling:
+        """The same with other limits of some numbers."""
+        parts = (
+            number(part.name, limits[part.name], part.unit, part.largest) if part.name in limits else part
+            for part in self.parts
+        )
+        return replace(self, parts=tuple(parts))
 
     def record(self) -> dict:
-        """What a checkpoint keeps of them."""
-        return {"classes": list(self.classes)}
+        """What a checkpoint keeps of the labelling: attributes, limits as `age_limits`, and the names of all classes,
+        which are made of those of the values.
+        """
+        if not self.parts:
+            return {"classes": list(self.names)}
+        limits = {f"{name}_limits": list(limits) for name, limits in self.limits.items()}
+        return {"attributes": list(self.attributes), **limits, "classes": list(self.classes)}
 
 
-def labelling_from_record(record: dict) -> Labelling | Classes:
-    """The inverse of `record`."""
-    if "attributes" in record:
-        return Labelling(tuple(record["attributes"]), tuple(record["age_limits"]))
-    return Classes(tuple(record["classes"]))
+def plain(names: tuple[str, ...]) -> Labelling:
+    """Any classes, known by name only."""
+    return Labelling((), tuple(names))
 
 
-PROMPT_TEMPLATES = (
-    "a photo of {}.",
-    "a close-up photo of the face of {}.",
-    "a frontal portrait photo of {}.",
-    "a webcam picture of {}.",
-    "a cropped photo of {}, looking at the camera.",
-)
-
-
-def prompts(labelling: Labelling) -> list[list[str]]:
-    """For each class its description in every template, for CLIP's text tower."""
-    young, old = labelling.age_limits
-    mask_phrases = (
-        "wearing a face mask over nose and mouth",
-        "wearing a face mask incorrectly with the nose uncovered",
-        "without a face mask",
-    )
-    age_phrases = (
-        f"a young {{}} under {young}",
-        f"a middle-aged {{}} between {young} and {old}",
-        f"an old {{}} over {old}",
-    )
-    every = []
-    for class_id in range(labelling.num_classes):
-        value = {name: int(index) for name, index in labelling.decode(class_id).items()}
-        noun = ("man", "woman")[value["gender"]] if "gender" in value else "person"
-        description = age_phrases[value["age"]].format(noun) if "age" in value else f"a {noun}"
-        if "mask" in value:
-            description += f" {mask_phrases[value['mask']]}"
-        every.append([template.format(description) for template in PROMPT_TEMPLATES])
-    return every
+def labelling_from_record(record: dict) -> Labelling:
+    """The inverse of `record`. Raises `InputError` when classes and attributes contradict each other."""
+    classes = tuple(record["classes"])
+    attributes = tuple(record.get("attributes") or ())
+    if not attributes:
+        return plain(classes)
+    stray = [key for key in record if key.endswith("_limits") and key.removesuffix("_limits") not in attributes]
+    if stray:
+        raise InputError(f"it has {stray[0]} and no such attribute")
+    rows = [name.split(BETWEEN) if len(attributes) > 1 else [name] for name in classes]
+    if any(len(row) != len(attributes) for row in rows):
+        raise InputError(f"its classes, such as {classes[0]!r}, do not tell {BETWEEN.join(attributes)}")
+    parts = []
+    for attribute, values in zip(attributes, zip(*rows, strict=True), strict=True):
+        names, limits = tuple(dict.fromkeys(values)), record.get(f"{attribute}_limits")
+        if limits and any(low >= high for low, high in pairwise(limits)):
+            raise InputError(f"{attribute} limits {limits} do not ascend")
+        parts.append(Attribute(attribute, names) if limits is None else number(attribute, tuple(limits)))
+    labelling = Labelling(tuple(parts))
+    if labelling.classes != classes:
+        raise InputError(f"its classes are not the product of {BETWEEN.join(attributes)}")
+    return labelling

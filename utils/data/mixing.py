@@ -24,13 +24,13 @@ def halves(square: np.ndarray, other: np.ndarray) -> np.ndarray:
 class Mixing:
     """Draws how a sample is mixed: halves with probability `half_cutmix`, else mixup if `mixup` is above 0.
 
-    `labels` (N,) are class ids, `masks` (N,) the mask class of each sample: halves come from two people who wear it
-    alike. `mixup` is the parameter of the share's Beta distribution.
+    `labels` (N,) are class ids, `alike` (N,) what two samples must have in common whose halves
+    are put together, such as how the mask is worn. `mixup` is the parameter of the share's Beta distribution.
     """
 
-    def __init__(self, labels: np.ndarray, masks: np.ndarray, num_classes: int, mixup: float, half_cutmix: float):
+    def __init__(self, labels: np.ndarray, alike: np.ndarray, num_classes: int, mixup: float, half_cutmix: float):
         self.labels, self.num_classes, self.mixup, self.half_cutmix = labels, num_classes, mixup, half_cutmix
-        self.masks, self.alike = masks, {mask: np.flatnonzero(masks == mask) for mask in np.unique(masks)}
+        self.alike, self.with_value = alike, {value: np.flatnonzero(alike == value) for value in np.unique(alike)}
 
     def __call__(
         self, rng: np.random.Generator, position: int, square_of: Callable[[int], np.ndarray]
@@ -38,7 +38,7 @@ class Mixing:
         """The mixed square of the sample at `position`, the position of the other sample in it, and its own share."""
         square = square_of(position)
         if rng.random() < self.half_cutmix:
-            partner = int(rng.choice(self.alike[self.masks[position]]))
+            partner = int(rng.choice(self.with_value[self.alike[position]]))
             return halves(square, square_of(partner)), partner, 0.5
         if not self.mixup:
             return square, position, 1.0

@@ -12,7 +12,8 @@ from pydantic import Field
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT, sha256_of, write_text
 from utils.base.records import Record, read_record
-from utils.data.labels import Classes, Labelling
+from utils.data import competition
+from utils.data.labels import Labelling, labelling_from_record
 
 # as the scripts name it
 OF_A_SWEEP = re.compile(r"output_(.+?)_(seed[\d-]+_(\w+_)?epoch\d.*|auto(_flip|_nobias|_folds)*)")
@@ -29,7 +30,8 @@ class SubmissionRecord(Record):
 
     sweep: str | None = None
     sha256: str | None = None
-    classes: list[str] | None = None  # where they are others than the 18
+    classes: list[str] | None = None  # without them they are the competition's
+    attributes: list[str] | None = None
     members: list[Member] = Field([])
     how: dict[str, Any] = Field({})
 
@@ -38,7 +40,7 @@ class SubmissionRecord(Record):
 class Origin:
     """What a submission's record tells: what its answers mean, and the digests of the models that gave them."""
 
-    classes: Labelling | Classes
+    classes: Labelling
     models: frozenset[str]
 
 
@@ -65,7 +67,7 @@ def origin_of(submission: Path) -> Origin | None:
     record = record_of(submission)
     if not record.members or record.sha256 != sha256_of(submission):
         return None
-    classes = Classes(tuple(record.classes)) if record.classes else Labelling()
+    classes = labelling_from_record(record.model_dump()) if record.classes else competition.labelling()
     counted = record.members[:1] if record.how.get("age weight") == 0 else record.members
     return Origin(classes, frozenset(one.digest for one in counted))
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts, tell_once, write_table
-from utils.data.labels import ALL_ATTRIBUTES, GENDERS, MASKS, parse_age
 
 if TYPE_CHECKING:
     from utils.data.photographs import Photographs
@@ -42,8 +41,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a row of relabel.csv says of the photographs at the positions `rows`; `value` is as in the field of
-    `Photographs` that `attribute` names, None of a finding.
+    """What a row of relabel.csv says of the photographs at the positions `rows`; `value` is as in the column of
+    `Photographs.values` that `attribute` names, None of a finding.
     """
 
     line: int
@@ -77,7 +76,7 @@ def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
     header, lines = read_dicts(path)
     if header not in (COLUMNS, [*COLUMNS, "decision"]):
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value[,decision]")
-    folders = photographs.folders
+    folders = photographs.names
     exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
     claims, said = [], defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
     for number, line in lines:
@@ -90,7 +89,7 @@ def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
         if decision not in DECISIONS:
             raise InputError(f"{where}: decision {decision!r} is none of {', '.join(DECISIONS)}")
         finding = decision == REVIEWED and attribute in FINDINGS
-        value = None if finding else _value_of(attribute, line["value"], where)
+        value = None if finding else _value_of(photographs, attribute, line["value"], where)
         whole = str((photographs.ids if "/" in name else folders)[rows[0]])
         claims.append(Claim(number, Decision(whole, attribute, line["value"], decision), rows, value))
         for row in rows:
@@ -109,24 +108,24 @@ def apply_relabel(photographs: Photographs, path: Path) -> Photographs:
     """
     corrections = [one for one in read_claims(photographs, path) if one.decision.decision == CORRECTED]
     names = sorted({one.decision.attribute for one in corrections})
-    columns = {name: getattr(photographs, f"{name}s").copy() for name in names}
+    columns = {name: photographs.values[name].copy() for name in names}
     for one in sorted(corrections, key=lambda one: one.of_one_photograph):
         columns[one.decision.attribute][one.rows] = one.value
-    changed = {name: values != getattr(photographs, f"{name}s") for name, values in columns.items()}
+    changed = {name: values != photographs.values[name] for name, values in columns.items()}
     counts = ", ".join(f"{flags.sum()} of {name}" for name, flags in changed.items()) or "nothing"
     log.info("relabelled from %s: %s", path, counts)
     relabelled = np.logical_or.reduce([photographs.relabelled, *changed.values()])
-    return replace(photographs, relabelled=relabelled, **{f"{name}s": values for name, values in columns.items()})
+    return replace(photographs, relabelled=relabelled, values=photographs.values | columns)
 
 
 def decided(photographs: Photographs, claims: Iterable[Claim]) -> dict[str, np.ndarray]:
     """(N,) flags by attribute and finding: of which photographs a row says that what is given now is right, or that
     what was found is not so.
     """
-    flags = {name: np.zeros(len(photographs), bool) for name in (*ALL_ATTRIBUTES, *FINDINGS)}
+    flags = {name: np.zeros(len(photographs), bool) for name in (*photographs.values, *FINDINGS)}
     for one in claims:
         name, rows = one.decision.attribute, np.array(one.rows)
-        flags[name][rows if one.value is None else rows[getattr(photographs, f"{name}s")[rows] == one.value]] = True
+        flags[name][rows if one.value is None else rows[photographs.values[name][rows] == one.value]] = True
     return flags
 
 
@@ -155,13 +154,9 @@ def _check_found(folders: list[str], name: str, where: str) -> None:
         raise InputError(f"{where}: id {name!r} fits {', '.join(folders)}: give the folder's whole name")
 
 
-def _value_of(attribute: str, value: str, where: str) -> int:
-    """What a `value` is in the field of `Photographs` that `attribute` names."""
-    if attribute == "age":
-        return parse_age(value, where)
-    names = {"mask": MASKS, "gender": GENDERS}
-    if attribute not in names:
-        raise InputError(f"{where}: attribute {attribute!r} is none of mask, gender, age")
-    if value.lower() not in names[attribute]:
-        raise InputError(f"{where}: {attribute} {value!r} is none of {', '.join(names[attribute])}")
-    return names[attribute].index(value.lower())
+def _value_of(photographs: Photographs, attribute: str, value: str, where: str) -> int:
+    """What a `value` is in the column of `Photographs.values` that `attribute` names."""
+    known = photographs.labelling
+    if attribute not in known.attributes:
+        raise InputError(f"{where}: attribute {attribute!r} is none of {', '.join(known.attributes)}")
+    return known[attribute].parse(value, where)

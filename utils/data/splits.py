@@ -1,4 +1,4 @@
-"""Who is held out: a split by person, stratified by gender x age, the same in every script."""
+"""Who is held out: a split by person, stratified by what a person's photographs share, the same in every script."""
 
 import logging
 import math
@@ -88,8 +88,7 @@ def _stratified(photographs: Photographs, seed: int, by: str) -> tuple[np.ndarra
     """The units that are divided, shuffled inside their stratum, the strata end to end; and the generator."""
     by_id = np.argsort(photographs.ids, kind="stable")  # of a person's folders the first tells the stratum
     units, first = np.unique(_units(photographs, by)[by_id], return_index=True)
-    strata = photographs.strata[by_id[first]]
-    strata = strata if by == "image" else strata % 6  # gender x age
+    strata = (photographs.strata if by == "image" else photographs.group_strata)[by_id[first]]
     rng = np.random.default_rng([seed, len(units)])
     return units[np.argsort(strata + rng.random(len(units)), kind="stable")], rng
 
@@ -137,7 +136,7 @@ def trained_on_all(photographs: Photographs, folds: list[Split]) -> Split:
 
 def _recorded_names(photographs: Photographs, by: str) -> np.ndarray:
     """(N,) the name by which the record of a split tells each photograph's side."""
-    return photographs.folders if by == "person" else photographs.ids
+    return photographs.names if by == "person" else photographs.ids
 
 
 def evaluation_split(photographs: Photographs, options: Options, checkpoints: list) -> tuple[Split, str]:
@@ -149,7 +148,7 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
     """
     if options.val_ratio is None:
         positions = np.arange(len(photographs))
-        people = tuple(map(str, np.unique(photographs.folders)))
+        people = tuple(map(str, np.unique(photographs.names)))
         return Split("person", 0, 1.0, positions[:0], positions, (), people), "everyone, training people included"
     recorded = next((checkpoint.split for checkpoint in checkpoints if checkpoint.split is not None), None)
     asked = {"val_ratio": options.val_ratio, "seed": options.split_seed, "by": options.split_by}

@@ -10,9 +10,9 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT
 from utils.base.tables import open_table, tell_once, write_table
-from utils.data.labels import Labelling
+from utils.data import competition
 
-CLASS_IDS = {str(class_id): class_id for class_id in range(Labelling().num_classes)}
+CLASS_IDS = {str(class_id): class_id for class_id in range(competition.labelling().num_classes)}
 ANY_CLASS_IDS = {str(class_id): class_id for class_id in range(1000)}  # where other classes than the 18 may vote
 
 

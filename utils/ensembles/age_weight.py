@@ -6,7 +6,7 @@ from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.data.labels import Labelling
 from utils.data.splits import FOLDS
-from utils.ensembles.combining import age_corrected
+from utils.ensembles.combining import corrected
 from utils.evaluation.kept import HEAVIEST_AGE
 from utils.evaluation.scores import exact_score
 
@@ -14,23 +14,24 @@ AGE_WEIGHTS = np.linspace(0, HEAVIEST_AGE, 41)  # 0 leaves the age specialist ou
 
 
 def tune_age_weight(
-    logits: np.ndarray, age_logits: np.ndarray, labels: np.ndarray, labelling: Labelling, metric: str
+    logits: np.ndarray, own_logits: np.ndarray, labels: np.ndarray, whole: Labelling, own: Labelling, metric: str
 ) -> float:
     """The weight of `AGE_WEIGHTS` whose predictions score best by `metric`; among equals the smallest."""
 
     def scored(weight: float):
-        answers = age_corrected(logits, age_logits, weight, labelling)
-        return exact_score(METRICS[metric], labels, answers, labelling.num_classes)
+        answers = corrected(logits, own_logits, weight, whole, own)
+        return exact_score(METRICS[metric], labels, answers, whole.num_classes)
 
     return float(max(AGE_WEIGHTS, key=lambda weight: (scored(weight), -weight)))
 
 
 def cross_fitted_scores(
     logits: np.ndarray,
-    age_logits: np.ndarray,
+    own_logits: np.ndarray,
     labels: np.ndarray,
     persons: np.ndarray,
-    labelling: Labelling,
+    whole: Labelling,
+    own: Labelling,
     metric: str,
 ) -> np.ndarray:
     """(N, C) scores of the age-corrected model, each person's under a weight that was tuned on other people only.
@@ -43,6 +44,6 @@ def cross_fitted_scores(
     for some in np.array_split(people, min(FOLDS, len(people))):  # scikit-learn's GroupKFold takes long to import
         fold = np.isin(persons, some)
         rest = ~fold
-        weight = tune_age_weight(logits[rest], age_logits[rest], labels[rest], labelling, metric)
-        scores[fold] = age_corrected(logits[fold], age_logits[fold], weight, labelling)
+        weight = tune_age_weight(logits[rest], own_logits[rest], labels[rest], whole, own, metric)
+        scores[fold] = corrected(logits[fold], own_logits[fold], weight, whole, own)
     return scores

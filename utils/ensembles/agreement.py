@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.base.terminal import percent
-from utils.data.labels import Classes, Labelling
+from utils.data.labels import Labelling
 
-LABELLING = Labelling()
 NEAR = 4  # files are nearly one vote when they differ on this many times fewer rows than the middle pair
 
 
@@ -60,7 +59,7 @@ def file_lines(
     weights: Sequence[float],
     answers: np.ndarray,
     preds: np.ndarray,
-    classes: Labelling | Classes = LABELLING,
+    classes: Labelling,
 ) -> list[str]:
     """One line per file, by number: the rows that the vote `preds` (N,) changes, agreement, weight and name."""
     parts = {"class": answers, **classes.decode(answers)}

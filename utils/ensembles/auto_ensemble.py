@@ -7,7 +7,6 @@ from statistics import mean, stdev
 
 from utils.base.files import write_text
 from utils.base.metrics import METRICS, shown_metrics
-from utils.data.labels import Labelling
 from utils.ensembles.calibration import NO_BIAS
 from utils.ensembles.candidates import Candidate
 from utils.ensembles.selection import Choice, CrossFit, Library
@@ -15,7 +14,6 @@ from utils.evaluation.held_out import HeldOut
 from utils.evaluation.kept import ensemble_file
 from utils.evaluation.scores import Gain, paired_gain
 
-NUM_CLASSES = Labelling().num_classes
 MAIN = 3  # members that the summary names
 
 
@@ -77,7 +75,7 @@ def summary_lines(library: Library, choice: Choice, metric: str) -> list[str]:
 
 def _gains(library: Library, crossed: CrossFit) -> dict[str, Gain]:
     """What the ensemble gains over its best member by each metric."""
-    return paired_gain(library.labels, crossed.plain, crossed.single, library.persons, NUM_CLASSES)
+    return paired_gain(library.labels, crossed.plain, crossed.single, library.persons, len(library.class_counts))
 
 
 def weight_lines(library: Library, choice: Choice) -> list[str]:

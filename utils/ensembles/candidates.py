@@ -11,13 +11,12 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
-from utils.data.labels import ALL_ATTRIBUTES, Labelling
 from utils.ensembles.agreement import agreement, percent_table
-from utils.ensembles.combining import class_log_probs
+from utils.ensembles.combining import class_log_probs, own_class
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import exact_score
-from utils.models.checkpoints import Checkpoint, check_ensemble, flipped
+from utils.models.checkpoints import Checkpoint, check_ensemble, check_specialist, flipped
 from utils.models.folded import read_model, soup_across_folds
 from utils.models.model_files import model_files
 from utils.models.sweeps import latest_whole
@@ -61,7 +60,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
     first = models[0].checkpoint
     for one in models[1:]:
         try:
-            check_ensemble(first, one.checkpoint, ALL_ATTRIBUTES)
+            check_ensemble(first, one.checkpoint)
         except InputError as error:
             raise InputError(f"{error}; choose one sweep with --name, or move one away") from error
     usable = models + [one for one in ages if _fits(first, one.checkpoint)]
@@ -87,7 +86,7 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
         elif place is None:
             found.append((file.path, "soup", sweep))
         else:
-            places["age" if file.is_age_specialist else "single", sweep].append(place)
+            places["age" if file.is_specialist else "single", sweep].append(place)
     for (kind, sweep), some in places.items():
         found += [(one.path, kind, sweep) for one in latest_whole(some)]
     return sorted(found)
@@ -103,7 +102,7 @@ def _read(path: Path) -> Checkpoint | None:
     except InputError as error:
         log.warning("left out: %s", error)
         return None
-    if checkpoint.split is None or checkpoint.labelling.attributes not in (ALL_ATTRIBUTES, ("age",)):
+    if checkpoint.split is None or not checkpoint.labelling.attributes:
         log.warning("%s is left out: no record of its split, or other classes", checkpoint.path)
         return None
     if len(checkpoint.parts) == 1 and checkpoint.split.get("fold") == ALL_FOLDS:
@@ -119,7 +118,7 @@ def _weights_of(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _fits(model: Checkpoint, age: Checkpoint) -> bool:
     try:
-        check_ensemble(model, age, ("age",))
+        check_specialist(model, age)
     except InputError as error:
         log.warning("%s is left out: %s", age.path, error)
         return False
@@ -146,29 +145,33 @@ def read_library(
     `held_out_of` gives these photographs with the classes and the preprocessing of a checkpoint. `class_counts` (18,)
     are the training photographs of each class.
     """
+    held_out = held_out_of(next(one.checkpoint for one in candidates if one.kind != "age"))
     log_probs = []
     for one in candidates:
         logits = held_out_of(one.checkpoint).logits(one.checkpoint)
-        log_probs.append(class_log_probs(logits, one.checkpoint.labelling))
-    held_out = held_out_of(next(one.checkpoint for one in candidates if one.kind != "age"))
+        log_probs.append(class_log_probs(logits, held_out.labelling, one.checkpoint.labelling))
     begins = np.array([one.kind != "age" for one in candidates])
     names = tuple(one.name for one in candidates)
     return Library(names, np.stack(log_probs), begins, held_out.labels, held_out.persons, class_counts)
 
 
-def library_lines(library: Library, metric: str) -> list[str]:
+def library_lines(library: Library, metric: str, candidates: list[Candidate]) -> list[str]:
     """The candidates by number with their scores, and how often each two disagree, one line each.
 
-    Models disagree where they predict other classes; with an age specialist where they predict another age.
+    Models disagree where they predict other classes; with a specialist where they predict other values of its own
+    attributes.
     """
-    preds = library.log_probs.argmax(-1)  # (M, N); the first class of the age that a specialist predicts
-    ages = Labelling().decode(preds)["age"]
+    preds = library.log_probs.argmax(-1)  # (M, N); the first class of the values that a specialist predicts
+    labellings = [one.checkpoint.labelling for one in candidates]
+    whole = labellings[int(library.begins.argmax())]
     lines, scored = [], METRICS[metric]
     for k, name in enumerate(library.names):
         reached = exact_score(scored, library.labels, library.log_probs[k], len(library.class_counts))
-        score = f"{metric} {scored.shown(reached):.4f}" if library.begins[k] else "age specialist"
+        score = f"{metric} {scored.shown(reached):.4f}" if library.begins[k] else "specialist"
         lines.append(f"[{k:2d}] {score:{len(metric) + 8}}  {name}")
-    both = library.begins[:, None] & library.begins
-    same = np.where(both, agreement(preds), agreement(ages))
-    lines += ["pairwise disagreement in percent of photographs, rounded down (with an age specialist: on the age)"]
+    same = agreement(preds)
+    for k in np.flatnonzero(~library.begins):
+        own = own_class(whole, labellings[k])[preds]
+        same[k] = same[:, k] = (own == own[k]).sum(1)
+    lines += ["pairwise disagreement in percent of photographs, rounded down (with a specialist: on what it tells)"]
     return lines + percent_table(preds.shape[1] - same, preds.shape[1])

@@ -1,4 +1,4 @@
-"""Several models' predictions put together: the age-corrected average, soft voting, weighted means.
+"""Several models' predictions put together: the average that a specialist corrects, soft voting, weighted means.
 
 Shapes: N photographs, C classes. `logits` are (N, C) float32; scores are (N, C) float64, of which the largest in each
 row is the prediction (of equal ones the first).
@@ -8,33 +8,43 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.data.labels import ALL_ATTRIBUTES, Labelling
+from utils.data.labels import Labelling
 from utils.evaluation.scores import log_softmax
 
 
-def age_corrected(logits: np.ndarray, age_logits: np.ndarray, weight: float, labelling: Labelling) -> np.ndarray:
-    """`log p(class) + weight * log p_age(age of class)`, a product of experts; `age_logits` are (N, 3)."""
-    return log_softmax(logits) + weight * log_softmax(age_logits)[:, _age_of_class(labelling)]
+def corrected(
+    logits: np.ndarray, own_logits: np.ndarray, weight: float, whole: Labelling, own: Labelling
+) -> np.ndarray:
+    """`log p(class) + weight * log p_own(its part of class)`, a product of experts.
+
+    `own_logits` are those of specialists, which tell some attributes of the `whole` apart: `own`.
+    """
+    return log_softmax(logits) + weight * log_softmax(own_logits)[:, own_class(whole, own)]
 
 
-def age_corrected_mean(logits: Sequence[np.ndarray], weight: float, labelling: Labelling) -> np.ndarray:
-    """(N, 18) scores of a model, whose logits come first, corrected by the mean of some age specialists."""
-    return age_corrected(logits[0], soft_vote(logits[1:], "log"), weight, labelling)
+def corrected_mean(logits: Sequence[np.ndarray], weight: float, whole: Labelling, own: Labelling) -> np.ndarray:
+    """(N, C) scores of a model, whose logits come first, corrected by the mean of some specialists."""
+    return corrected(logits[0], soft_vote(logits[1:], "log"), weight, whole, own)
 
 
-def class_log_probs(logits: np.ndarray, labelling: Labelling) -> np.ndarray:
-    """(N, 18) log-probabilities of a model; an age specialist gives each class the one of its age."""
-    of_class = slice(None) if labelling.attributes == ALL_ATTRIBUTES else _age_of_class(Labelling(ALL_ATTRIBUTES))
-    return log_softmax(logits)[:, of_class]
+def class_log_probs(logits: np.ndarray, whole: Labelling, own: Labelling) -> np.ndarray:
+    """(N, C) log-probabilities of a model of the labelling `own`; a specialist gives each class of the `whole` the one
+    of its own attributes.
+    """
+    return log_softmax(logits)[:, own_class(whole, own)]
+
+
+def own_class(whole: Labelling, own: Labelling) -> np.ndarray:
+    """(C,) the class of `own` that each class of the `whole` falls under."""
+    if own.attributes == whole.attributes:
+        return np.arange(whole.num_classes)
+    values = whole.decode(np.arange(whole.num_classes))
+    return own.encode(**{name: values[name] for name in own.attributes})
 
 
 def weighted_mean(log_probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """(N, C) sum of `weights` times `log_probs`; those of weight 0 are left out, even if they are NaN."""
     return sum(weight * one for weight, one in zip(weights, log_probs, strict=True) if weight)
-
-
-def _age_of_class(labelling: Labelling) -> np.ndarray:
-    return labelling.decode(np.arange(labelling.num_classes))["age"]
 
 
 def min_max_scaled(probs: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def compare(
     if len(preds) == 3:
         voters = [kind for kind in preds if kind != "weighted" or tuned["weight"]]
         answers = np.stack([preds[kind] for kind in voters])
-        preds["hard vote"] = votes.attribute_votes(answers, np.ones(len(voters), np.int64))
+        preds["hard vote"] = votes.attribute_votes(answers, np.ones(len(voters), np.int64), model.labelling)
         rows.append(held_out.row("hard vote", f"of {', '.join(voters[:-1])} and {voters[-1]}", preds["hard vote"]))
     return Comparison(rows, preds, tuned)
 
@@ -68,11 +68,12 @@ def tune_weight(
     """The row and the (N,) predicted classes of the age-corrected model, each person's under a weight tuned on others;
     and the weight tuned on everybody, with both scores. `each` are the logits of the age specialists.
     """
-    name, labels, labelling = members.weighted_name(model, ages), held_out.labels, model.labelling
+    name, labels = members.weighted_name(model, ages), held_out.labels
+    whole, own = model.labelling, ages[0].labelling
     logits, age_logits = held_out.logits(model), combining.soft_vote(each, "log")
-    weight = age_weight.tune_age_weight(logits, age_logits, labels, labelling, metric)
-    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, held_out.persons, labelling, metric)
+    weight = age_weight.tune_age_weight(logits, age_logits, labels, whole, own, metric)
+    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, held_out.persons, whole, own, metric)
     row = held_out.row("weighted", name, scores)
-    own = combining.age_corrected(logits, age_logits, weight, labelling)
-    own_row = held_out.row("weighted, tuned on these people", name, own)
-    return row, scores.argmax(-1), {"weight": weight, "cross_fitted": row, "tuned": own_row}
+    tuned = combining.corrected(logits, age_logits, weight, whole, own)
+    tuned_row = held_out.row("weighted, tuned on these people", name, tuned)
+    return row, scores.argmax(-1), {"weight": weight, "cross_fitted": row, "tuned": tuned_row}

@@ -19,9 +19,9 @@ from utils.base.errors import InputError
 from utils.base.files import fitted, write_text
 from utils.base.options import Options
 from utils.base.records import read_record
-from utils.data.labels import Classes, Labelling
+from utils.data.labels import Labelling
 from utils.ensembles.calibration import Calibration
-from utils.ensembles.combining import age_corrected_mean, as_probs, class_log_probs, soft_vote, weighted_mean
+from utils.ensembles.combining import as_probs, class_log_probs, corrected_mean, soft_vote, weighted_mean
 from utils.evaluation.kept import ChosenEnsemble, TunedWeight, ensemble_file, read_chosen
 from utils.evaluation.manifest import (
     AUTO_ENSEMBLE,
@@ -82,10 +82,9 @@ class Ensemble:
             yield combine_readable(self, [one[shard] for one in logits])
 
     @property
-    def labelling(self) -> Labelling | Classes:
-        """What the scores are of: the competition's classes, or those of models of others."""
-        labelling = self.members[0].labelling
-        return Labelling(age_limits=labelling.age_limits) if labelling.attributes else labelling
+    def labelling(self) -> Labelling:
+        """What the scores are of: the classes of the members that are no specialists."""
+        return max((one.labelling for one in self.members), key=lambda one: len(one.attributes))
 
     @property
     def record(self) -> dict:
@@ -97,7 +96,7 @@ class Ensemble:
         ]
         sweeps = filter(None, (sweep_of(one.meta) for one in self.members))
         record = {"sweep": next(sweeps, None), "members": members, "how": self.how, "versions": versions()}
-        return record | ({} if self.labelling.attributes else self.labelling.record())
+        return record | self.labelling.record()
 
     @property
     def to_probs(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -250,8 +249,8 @@ def _put_together(
         return _auto_ensemble(way.auto, [model, *others], with_bias=not options.no_bias)
     if ages:
         weight = load_age_weight(model, ages)
-        corrected = partial(age_corrected_mean, weight=weight, labelling=model.labelling)
-        return Ensemble(weighted_name(model, ages), [model, *ages], corrected, how={"age weight": weight})
+        combine = partial(corrected_mean, weight=weight, whole=model.labelling, own=ages[0].labelling)
+        return Ensemble(weighted_name(model, ages), [model, *ages], combine, how={"age weight": weight})
     if others:
         rule = options.soft_voting_rule or "minmax"
         voted = partial(soft_vote, rule=rule)
@@ -264,6 +263,9 @@ def _auto_ensemble(auto: AutoFile, members: list[Checkpoint], with_bias: bool) -
     calibration = calibration if with_bias else calibration.without_bias()
     name = auto.path.stem.removeprefix("ensemble_") + ("" if with_bias else "_nobias")
     labellings, weights = [member.labelling for member in members], [one.weight for one in auto.chosen.members]
+    classes = max(labelling.num_classes for labelling in labellings)
+    if len(calibration.bias) != classes:
+        raise InputError(f"{auto.path} has a bias of {len(calibration.bias)} classes, and its models tell {classes}")
     combine = partial(calibrated_mean, labellings=labellings, weights=weights, calibration=calibration)
     how = {"weights": weights, "temperature": calibration.temperature, "bias": calibration.bias.tolist()}
     return Ensemble(name, members, combine, how=how)
@@ -275,8 +277,9 @@ def calibrated_mean(
     weights: Sequence[float],
     calibration: Calibration,
 ) -> np.ndarray:
-    """(N, 18) scores of an auto ensemble's members."""
-    log_probs = [class_log_probs(one, labelling) for one, labelling in zip(logits, labellings, strict=True)]
+    """(N, C) scores of an auto ensemble's members."""
+    whole = max(labellings, key=lambda one: len(one.attributes))
+    log_probs = [class_log_probs(one, whole, own) for one, own in zip(logits, labellings, strict=True)]
     return calibration.apply(weighted_mean(log_probs, weights))
 
 

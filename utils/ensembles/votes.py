@@ -11,12 +11,10 @@ from fractions import Fraction
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.data.labels import Classes, Labelling
+from utils.data import competition
+from utils.data.labels import Labelling, plain
 from utils.data.origins import origin_of
 from utils.data.submissions import Submission
-
-LABELLING = Labelling()
-MANY_OF_THREE, MANY_MASKED = 10, 50  # rows: of the task's photographs a third are of class 0 to 2, a seventh unmasked
 
 
 def whole_weights(weights: Sequence[float], files: int) -> np.ndarray:
@@ -37,51 +35,38 @@ def whole_weights(weights: Sequence[float], files: int) -> np.ndarray:
     return np.array(whole, np.int64)
 
 
-def classes_of_vote(files: Sequence[Submission], mode: str) -> Labelling | Classes:
-    """What the answers of all files mean: what their records tell, else the 18 classes, if the answers can be those.
+def classes_of_vote(files: Sequence[Submission], mode: str) -> Labelling:
+    """What the answers of all files mean: what their records tell, else the competition's classes, if they can be.
 
-    Without a record answers of 0 to 2 only, or not one without a mask, among many are hardly those of the 18 classes.
     A vote on classes is right whatever they mean; numbers then stand for them. Raises `InputError` for files of
-    different classes, and where mask, gender and age are to be voted on and there are none.
+    different classes, and where attributes are to be voted on and there are none.
     """
     origins = [origin_of(one.path) for one in files]
     told = [k for k, origin in enumerate(origins) if origin]
-    known, source = (origins[told[0]].classes, files[told[0]].path) if told else (LABELLING, None)
+    known, source = (origins[told[0]].classes, files[told[0]].path) if told else (competition.labelling(), None)
     for k in told:
         if _meaning(origins[k].classes) != _meaning(known):
             raise InputError(f"{source} and {files[k].path} are of different classes: leave one of them out")
     largest = max(int(one.answers.max()) for one in files)
     if told and largest >= known.num_classes:
         raise InputError(f"there are answers up to {largest}, and {source} is of {known.num_classes} classes")
-    odd = next(
-        (words for one, origin in zip(files, origins, strict=True) if not origin and (words := oddity(one))), ""
-    )
+    odd = ""
+    if known.attributes == competition.labelling().attributes:
+        untold = (one for one, origin in zip(files, origins, strict=True) if not origin)
+        odd = next((f"{one.path} {words}" for one in untold if (words := competition.oddity(one.answers))), "")
     if mode == "attribute":
-        if _meaning(known) != _meaning(LABELLING):
-            odd = f"{source} is of {known.num_classes} classes that are no mask, gender and age"
+        if len(known.attributes) < 2:
+            odd = f"{source} is of {known.num_classes} classes that are made of no attributes"
         if odd:
             raise InputError(f"{odd}: vote with --mode class if it belongs here, else leave it out")
-    elif not told and (odd or largest >= LABELLING.num_classes):
-        return Classes(tuple(map(str, range(largest + 1))))
+    elif not told and (odd or largest >= known.num_classes):
+        return plain(tuple(map(str, range(largest + 1))))
     return known
 
 
-def _meaning(classes: Labelling | Classes) -> tuple[str, ...]:
-    """What sets classes apart; other age limits are the same question."""
-    return classes.attributes or classes.classes
-
-
-def oddity(file: Submission) -> str:
-    """In words why the answers of a file are hardly those of the 18 classes; nothing when they may be."""
-    rows, last, ages = len(file.answers), int(file.answers.max()), LABELLING.shape[-1]
-    bare = int(LABELLING.encode(mask=2, gender=0, age=0))  # the first class without a mask
-    if last < ages and rows >= MANY_OF_THREE:
-        return f"{file.path} answers all {rows} rows with 0 to {ages - 1}, as a model of one attribute does"
-    if last < bare and rows >= MANY_MASKED:
-        return (
-            f"{file.path} answers none of {rows} rows with {bare} or above (no mask), as other classes than the 18 do"
-        )
-    return ""
+def _meaning(classes: Labelling) -> tuple:
+    """What sets classes apart; other limits of a number are the same question."""
+    return classes.names, *((part.name, part.limits is None and part.values) for part in classes.parts)
 
 
 def tally(answers: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
@@ -100,13 +85,13 @@ def class_votes(answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return answers[backing.argmax(1), np.arange(answers.shape[1])]  # argmax takes the first file of the largest
 
 
-def attribute_votes(answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N,) int64: mask, gender and age voted apart by the rule of `class_votes` and put together again.
+def attribute_votes(answers: np.ndarray, weights: np.ndarray, labelling: Labelling) -> np.ndarray:
+    """(N,) int64: the attributes voted apart by the rule of `class_votes` and put together again.
 
     The class that results may be one that no file gives.
     """
-    votes = {name: class_votes(values, weights) for name, values in LABELLING.decode(answers).items()}
-    return LABELLING.encode(**votes)
+    votes = {name: class_votes(values, weights) for name, values in labelling.decode(answers).items()}
+    return labelling.encode(**votes)
 
 
 def repeated(files: Sequence[Submission], answers: np.ndarray) -> dict[int, int]:

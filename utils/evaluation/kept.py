@@ -7,12 +7,10 @@ from pydantic import ConfigDict, Field, field_validator
 
 from utils.base.files import LOGS
 from utils.base.records import Count, Digest, FileName, Record, Share, read_record
-from utils.data.labels import Labelling
 
 COLDEST, HOTTEST = 0.02, 50.0  # temperatures
 HEAVIEST_AGE = 2.0  # the largest weight of age specialists
 FARTHEST = 100.0  # nats that a bias may have
-NUM_CLASSES = Labelling().num_classes
 
 Interval = tuple[float, float]
 
@@ -86,10 +84,7 @@ class ChosenEnsemble(Record):
 
     members: Annotated[list[ChosenMember], Field(min_length=1)]
     temperature: Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
-    bias: Annotated[
-        list[Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]],
-        Field(min_length=NUM_CLASSES, max_length=NUM_CLASSES),
-    ]
+    bias: list[Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]]  # one for each class
     bias_rule: str
     people: str
     split: str

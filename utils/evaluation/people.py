@@ -8,7 +8,8 @@ from accelerate import Accelerator
 
 from utils.base.options import Options
 from utils.data.labels import Labelling
-from utils.data.photographs import Photographs, read_photographs
+from utils.data.photographs import Photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import Split, evaluation_splits, splits_digest
 from utils.evaluation.folded import OutOfFold, folded_views
 from utils.evaluation.held_out import HeldOut, views

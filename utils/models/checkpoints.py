@@ -12,16 +12,17 @@ import torch
 
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
-from utils.data.labels import ALL_ATTRIBUTES, Classes, Labelling, labelling_from_record
+from utils.data import competition
+from utils.data.labels import Labelling, labelling_from_record
 from utils.data.preprocessing import checked_preprocessing
 from utils.models.clip import CLIPClassifier, build
+from utils.models.model_files import is_specialist
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
 
 log = logging.getLogger(__name__)
 
 
-KINDS = {("age",): "an age specialist of 3 classes", ALL_ATTRIBUTES: "a model of 18 classes"}
 PACKAGES = ("torch", "transformers", "accelerate", "albumentations", "numpy", "pillow")
 
 
@@ -41,12 +42,12 @@ class Checkpoint:
     meta: dict | None
     preprocessing: dict
     digest: str
-    classes: Labelling | Classes | None = None
+    classes: Labelling | None = None
     label: str = ""
     tower: tuple[int, str] | str | None = None
 
     @property
-    def labelling(self) -> Labelling | Classes:
+    def labelling(self) -> Labelling:
         """What the rows of the head mean: `classes`, which were told of a file without a record, or its record."""
         return self.classes or labelling_from_record(self.meta["labelling"])
 
@@ -142,7 +143,7 @@ def save_checkpoint(path: Path, state_dict: dict[str, torch.Tensor], meta: dict)
 
 
 def read_checkpoint(
-    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling | Classes] | None = None, tower=None
+    path: Path, mean=None, std=None, classes_of: Callable[[int], Labelling] | None = None, tower=None
 ) -> Checkpoint:
     """Read a classifier's checkpoint, ours or another's; `mean`, `std` and `tower` serve files without a record.
 
@@ -164,7 +165,8 @@ def read_checkpoint(
             raise InputError(f"{path} has a record of {classes} classes and a head of {weights.num_classes}: {REMEDY}")
         return Checkpoint(path, weights.config, shapes, meta, meta["preprocessing"], weights.digest)
     if classes_of is None:
-        known = {labelling.num_classes: labelling for labelling in (Labelling(), Labelling(("age",)))}
+        every = competition.labelling(), competition.labelling(competition.SPECIALIST)
+        known = {labelling.num_classes: labelling for labelling in every}
         if weights.num_classes not in known:
             raise InputError(
                 f"{path} has a head of {weights.num_classes} classes, expected 18 (or 3 for an age specialist)"
@@ -255,37 +257,28 @@ def family_of(checkpoint: Checkpoint) -> object:
     return checkpoint.family and (checkpoint.family.get("folds") or checkpoint.family)
 
 
-def check_members(model: Checkpoint, ages: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:
-    """Raise `InputError` unless `model` tells all classes apart and fits its age specialists and other models.
-
-    A model of other classes than the competition's has no age to correct, and fits models of the same classes.
-    """
-    if not model.labelling.attributes:
-        if ages:
-            raise InputError(
-                f"{model.path} is {_kind(model)}: --weighted-ensemble corrects the age of the competition's"
-            )
-        for other in others:
-            if other.labelling != model.labelling:
-                raise InputError(
-                    f"{model.path.name} and {other.path.name} have other classes: they cannot vote together"
-                )
-        return
-    check_attributes(model, ALL_ATTRIBUTES)
-    for age in ages:
-        check_ensemble(model, age, ("age",))
+def check_members(model: Checkpoint, specialists: Sequence[Checkpoint], others: Sequence[Checkpoint]) -> None:
+    """Raise `InputError` unless `model` tells all classes apart and fits its specialists and other models."""
+    if not model.labelling.attributes and specialists:
+        raise InputError(f"{model.path} is {_kind(model)}: --weighted-ensemble corrects some of several attributes")
+    check_whole(model)
+    for one in specialists:
+        check_specialist(model, one)
+        check_same_labelling(specialists[0], one)
     for other in others:
-        check_ensemble(model, other, ALL_ATTRIBUTES)
+        check_ensemble(model, other)
 
 
-def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, ...]) -> None:
-    """Raise `InputError` unless `other` predicts `attributes` under the age limits and the split of `model`."""
-    check_attributes(other, attributes)
-    if model.labelling.age_limits != other.labelling.age_limits:
-        raise InputError(
-            f"{model.path.name} and {other.path.name} have other age limits ({model.labelling.age_limits} and "
-            f"{other.labelling.age_limits}): their age classes mean different things; retrain one of them"
-        )
+def check_ensemble(model: Checkpoint, other: Checkpoint) -> None:
+    """Raise `InputError` unless `other` predicts the classes of `model` under the same split."""
+    if model.labelling.attributes:
+        check_whole(other)
+    check_same_labelling(model, other)
+    check_same_people(model, other)
+
+
+def check_same_people(model: Checkpoint, other: Checkpoint) -> None:
+    """Raise `InputError` when one of the two has seen people that are held out from the other."""
     if model.division and other.division and model.division != other.division:
         raise InputError(
             f"{model.path.name} and {other.path.name} were trained on different splits "
@@ -293,16 +286,45 @@ def check_ensemble(model: Checkpoint, other: Checkpoint, attributes: tuple[str, 
         )
 
 
-def check_attributes(checkpoint: Checkpoint, attributes: tuple[str, ...]) -> None:
-    """Raise `InputError` when an age specialist stands where a model of 18 classes is asked for, or the reverse."""
-    if checkpoint.labelling.attributes != attributes:
-        remedy = "--weighted-ensemble takes one" if len(attributes) > 1 else "finetune_age.py trains one"
-        if not checkpoint.labelling.attributes:
-            remedy = "main.py --score-on FOLDER scores it on images of its own classes, inference.py predicts with it"
-        raise InputError(f"{checkpoint.path} is {_kind(checkpoint)}, not {KINDS[attributes]}: {remedy}")
+def check_specialist(model: Checkpoint, one: Checkpoint) -> None:
+    """Raise `InputError` unless `one` tells some of the attributes apart that `model` does, under the same split."""
+    own, whole = one.labelling.attributes, model.labelling.attributes
+    if not set(own) < set(whole):
+        raise InputError(
+            f"{one.path} is {_kind(one)}, not a specialist of some of {', '.join(whole)}: finetune_age.py trains one"
+        )
+    check_same_labelling(model, one, model.labelling.only(own))
+    check_same_people(model, one)
+
+
+def check_same_labelling(model: Checkpoint, other: Checkpoint, asked: Labelling | None = None) -> None:
+    """Raise `InputError` unless the classes of both mean the same; `asked` are those that the other should have."""
+    here, there = asked or model.labelling, other.labelling
+    if here == there:
+        return
+    names = f"{model.path.name} and {other.path.name}"
+    if here.attributes == there.attributes:
+        for name in here.attributes:
+            if here[name] != there[name] and here[name].limits and there[name].limits:
+                raise InputError(
+                    f"{names} have other {name} limits ({here[name].limits} and {there[name].limits}): their {name} "
+                    "classes mean different things; retrain one of them"
+                )
+    raise InputError(f"{names} have other classes: they cannot vote together")
+
+
+def check_whole(checkpoint: Checkpoint) -> None:
+    """Raise `InputError` when a specialist stands where a model of all classes is asked for."""
+    if is_specialist(checkpoint.labelling.attributes, checkpoint.meta):
+        raise InputError(
+            f"{checkpoint.path} is {_kind(checkpoint)}, not a model of all classes: --weighted-ensemble takes one"
+        )
 
 
 def _kind(checkpoint: Checkpoint) -> str:
     """What a model tells apart, in words."""
-    others = f"a model of {checkpoint.labelling.num_classes} other classes"
-    return KINDS.get(checkpoint.labelling.attributes, others)
+    labelling = checkpoint.labelling
+    if is_specialist(labelling.attributes, checkpoint.meta):
+        article = "an" if labelling.attributes[0][0] in "aeiou" else "a"
+        return f"{article} {' and '.join(labelling.attributes)} specialist of {labelling.num_classes} classes"
+    return f"a model of {labelling.num_classes} {'' if labelling.attributes else 'other '}classes"

@@ -18,7 +18,8 @@ from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import LOGS
 from utils.base.runtime import all_agree, from_main
-from utils.data.labels import Labelling, prompts
+from utils.data.competition import prompts
+from utils.data.labels import Labelling
 from utils.models.weights import Weights, read_kept_archive, save_archive
 
 log = logging.getLogger(__name__)

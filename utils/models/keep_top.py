@@ -49,7 +49,7 @@ def _scored_runs(model_location: Path, name: str, metric: str) -> list[list[tupl
     found, metas = defaultdict(list), {}
     for file in model_files(model_location):
         one = file.place
-        if file.meta and one and one.name == name and not file.is_age_specialist and one.fold != ALL_FOLDS:
+        if file.meta and one and one.name == name and not file.is_specialist and one.fold != ALL_FOLDS:
             found[one.run].append(one)
             metas[one] = file.meta
     runs = defaultdict(list)

@@ -4,11 +4,13 @@ Only what reads a record imports torch, so that what file names show to be wrong
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
+from utils.data import competition
 
 AGE_PREFIX = "Age_"  # of an age specialist's file
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
@@ -49,11 +51,11 @@ class ModelFile:
     meta: dict | None
 
     @property
-    def is_age_specialist(self) -> bool:
-        """Whether it is a model of the age alone."""
+    def is_specialist(self) -> bool:
+        """Whether it is a model of some attributes alone."""
         if self.meta is None:
             return self.path.name.startswith(AGE_PREFIX)
-        return self.meta.get("labelling", {}).get("attributes") == ["age"]
+        return is_specialist(self.meta.get("labelling", {}).get("attributes") or (), self.meta)
 
     @property
     def recipe(self) -> str | None:
@@ -89,6 +91,12 @@ class ModelFile:
         is_final = place["epoch"] == options.get("epochs")
         asked = options.get("epochs asked", place["epoch"]) if is_final else place["epoch"]
         return Ingredient(self.path, **place, asked=asked)
+
+
+def is_specialist(attributes: Sequence[str], meta: dict | None) -> bool:
+    """Whether a model of these attributes, with this record, was trained for them alone, and there are more."""
+    asked = ((meta or {}).get("options") or {}).get("attributes")
+    return bool(asked) or tuple(attributes) == competition.SPECIALIST
 
 
 def named_place(path: Path) -> Ingredient | None:

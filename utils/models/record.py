@@ -10,28 +10,34 @@ from utils.base import records
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.records import Count, Digest, Record
-from utils.data.labels import ALL_ATTRIBUTES
+from utils.data.labels import labelling_from_record
 
 FORMAT = 1
 REMEDY = "copy it anew, or remove it and make it again"
 
-Attribute = Literal[ALL_ATTRIBUTES]
+Limits = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Text = dict[str, str]
 Fold = Count | Literal["all"]
 Folds = Annotated[int, Field(ge=2)]
 
 
 class LabellingRecord(Record):
-    """What the rows of the head mean; any classes have no attributes."""
+    """What the rows of the head mean: the names of the classes, of which attributes they are made, and the limits of
+    those that are numbers, such as `age_limits`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Limits]
 
     classes: Annotated[list[str], Field(min_length=1)]
-    attributes: Annotated[list[Attribute], Field(min_length=1)] | None = None
-    age_limits: Annotated[list[Annotated[int, Field(ge=1, le=999)]], Field(min_length=2, max_length=2)] | None = None
+    attributes: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
-    def _limits_ascend(self):
-        if self.attributes and not (self.age_limits and self.age_limits[0] < self.age_limits[1]):
-            raise ValueError(f"age limits {self.age_limits} do not ascend")
+    def _belong_together(self):
+        try:
+            labelling_from_record(self.model_dump())
+        except InputError as error:
+            raise ValueError(str(error)) from None
         return self
 
 

@@ -29,7 +29,7 @@ def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
     """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each; in a folded sweep those that
     have all folds.
     """
-    places = [file.place for file in model_files(model_location) if file.is_age_specialist and file.meta]
+    places = [file.place for file in model_files(model_location) if file.is_specialist and file.meta]
     return latest_whole(one for one in places if one and one.name == name)
 
 
@@ -142,7 +142,7 @@ def find_sweep(
     and index make up; models trained on everyone are none.
     """
     found, every = defaultdict(list), set()
-    for one in (file.place for file in model_files(model_location, by_name) if not file.is_age_specialist):
+    for one in (file.place for file in model_files(model_location, by_name) if not file.is_specialist):
         if one is None:
             continue
         every.add(one.path.stem)
@@ -286,7 +286,7 @@ def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool 
     if model_name is not None:
         there = ", ".join(file.path.name for file in files) or "no checkpoints"
         raise InputError(f"no checkpoint {model_name}, neither here nor in {model_location}, which has {there}")
-    models = [file for file in files if not (file.is_age_specialist or file.is_of_a_fold)]
+    models = [file for file in files if not (file.is_specialist or file.is_of_a_fold)]
     greedy = [file.path for file in models if file.recipe == "greedy"]
     places = [file.place for file in models]
     paths = [file.path for file, place in zip(models, places, strict=True) if not (place and place.folds)]

@@ -90,7 +90,7 @@ def errors_by_age(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) -> dic
 
 def border_ages(labelling: Labelling) -> list[range]:
     """The ages near each age limit."""
-    return [range(limit - NEAR, limit + NEAR) for limit in labelling.age_limits]
+    return [range(limit - NEAR, limit + NEAR) for limit in labelling.limits["age"]]
 
 
 def errors_near_borders(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) -> list[AgeErrors]:

@@ -67,7 +67,7 @@ class Subject:
     @property
     def ages(self) -> np.ndarray:
         """(N,) years."""
-        return self.photographs.ages[self.held_out.rows]
+        return self.photographs.values["age"][self.held_out.rows]
 
     @property
     def other(self) -> str:

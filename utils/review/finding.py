@@ -37,7 +37,7 @@ def find_suspects(
     found = label_suspects(predictions) + two_people_suspects(predictions) + no_class_suspects(predictions)
     found += duplicate_suspects(predictions, squares_at)
     flags = decided(predictions.photographs, claims)
-    ids, folders = predictions.photographs.ids, predictions.photographs.folders
+    ids, folders = predictions.photographs.ids, predictions.photographs.names
 
     def is_decided(suspect: Suspect) -> bool:
         """Of a group all photographs, of others one of those that are in question."""

@@ -8,7 +8,6 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from utils.data.labels import GROUP_ATTRIBUTES
 from utils.data.relabel import REJECTED
 from utils.review.noise import judge_outliers
 from utils.review.predictions import Predictions, log_odds
@@ -28,7 +27,7 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     What masks do to the log-odds is taken off first.
     """
     groups, spreads = predictions.groups, []
-    for attribute in GROUP_ATTRIBUTES:
+    for attribute in predictions.photographs.shared:
         odds = _without_masks(predictions, log_odds(predictions.of_attribute(attribute)))
         spread = np.array([odds[one].var(0).sum() for one in groups.members])
         spreads.append((spread / max(np.median(spread), TINY), odds))
@@ -36,8 +35,8 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     confidence = judge_outliers(np.log(np.maximum(disagreement, TINY)))
     found = []
     for k in np.flatnonzero(confidence >= LEAST):
-        attribute = GROUP_ATTRIBUTES[int(np.argmax([spread[k] for spread, _ in spreads]))]
-        odds = spreads[GROUP_ATTRIBUTES.index(attribute)][1][groups.members[k]][:, -1]
+        attribute = predictions.photographs.shared[int(np.argmax([spread[k] for spread, _ in spreads]))]
+        odds = spreads[predictions.photographs.shared.index(attribute)][1][groups.members[k]][:, -1]
         order = groups.members[k][np.argsort(odds, kind="stable")]
         ends = [order[0], order[-1]]
         looks = " and ".join(_look(predictions, row, attribute) for row in ends)
@@ -128,7 +127,7 @@ def _finding(
     shown = rows if kind == DUPLICATE else rows[:1]
     labelling, given = predictions.labelling, predictions.given
     if unit == GROUP:
-        names, about = predictions.groups.names[predictions.groups.group_of[shown]], GROUP_ATTRIBUTES
+        names, about = predictions.groups.names[predictions.groups.group_of[shown]], predictions.photographs.shared
     else:
         names, about = predictions.ids[shown], labelling.attributes
     ids = list(map(str, names))

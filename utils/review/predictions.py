@@ -44,7 +44,7 @@ class Predictions:
 
     @cached_property
     def groups(self) -> "Groups":
-        folders = self.photographs.folders[self.rows]
+        folders = self.photographs.names[self.rows]
         names, first, group_of = np.unique(folders, return_index=True, return_inverse=True)
         members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(np.bincount(group_of))[:-1])
         return Groups(names, self.persons[first], group_of, members)

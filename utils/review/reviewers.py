@@ -2,10 +2,9 @@
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.data.labels import ALL_ATTRIBUTES
 from utils.data.splits import Split
 from utils.ensembles.members import Way, read_parts
-from utils.models.checkpoints import Checkpoint, check_attributes, check_members, flipped
+from utils.models.checkpoints import Checkpoint, check_members, check_whole, flipped
 from utils.models.folded import read_ingredient
 from utils.models.sweeps import asked_sweep
 
@@ -16,7 +15,7 @@ def read_reviewers(options: Options) -> tuple[str, list[Checkpoint]]:
     """
     if options.model_name:
         model, _, _ = read_parts(Way(options.model_name), options, by_folds=True)
-        check_attributes(model, ALL_ATTRIBUTES)
+        check_whole(model)
         return model.name, [model]
     found = asked_sweep(options).ingredients
     models = [read_ingredient(one, options.mean, options.std, None, options.tower) for one in found]

@@ -7,7 +7,6 @@ how probable it is that one is wrong, and takes what a weak model cannot tell fo
 
 import numpy as np
 
-from utils.data.labels import GROUP_ATTRIBUTES
 from utils.review.exchanged import judge_exchanges
 from utils.review.noise import Judged, JudgedNumbers, judge_numbers, judge_values
 from utils.review.predictions import Predictions, log_odds
@@ -22,7 +21,7 @@ def label_suspects(predictions: Predictions) -> list[Suspect]:
     """
     found = []
     for attribute in predictions.labelling.attributes:
-        if attribute in GROUP_ATTRIBUTES:
+        if attribute in predictions.photographs.shared:
             found += _of_groups(predictions, attribute)
         else:
             found += _of_photographs(predictions, attribute)
@@ -33,8 +32,8 @@ def _of_groups(predictions: Predictions, attribute: str) -> list[Suspect]:
     groups, values = predictions.groups, predictions.labelling.values[attribute]
     features = groups.mean(log_odds(predictions.of_attribute(attribute)))
     given = groups.most_frequent(predictions.given[attribute])
-    if attribute == "age":
-        years = groups.most_frequent(predictions.photographs.ages[predictions.rows])
+    if predictions.labelling[attribute].limits is not None:
+        years = groups.most_frequent(predictions.photographs.values[attribute][predictions.rows])
         judged = judge_numbers(features, years, given, groups.persons, len(values))
     else:
         judged = judge_values(features, given, groups.persons, len(values))

@@ -9,7 +9,8 @@ from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.data.labelled import LabelledImages, read_labelled_images
-from utils.data.photographs import Photographs, read_photographs
+from utils.data.photographs import Photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import evaluation_splits, splits_digest
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import HeldOut

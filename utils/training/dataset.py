@@ -39,7 +39,7 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
     if options.old_aug:
         passes.append(rows[labelling.decode(labels[rows])["age"] == 2])
         if not len(passes[1]):
-            raise InputError(f"--old-aug True: no training person is {labelling.age_limits[1]} or older")
+            raise InputError(f"--old-aug True: no training person is {labelling.limits['age'][-1]} or older")
     all_rows = np.concatenate(passes)
     which = np.repeat(np.arange(len(passes)), [len(part) for part in passes])
     pipelines = [pipeline(kind, options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
@@ -47,7 +47,7 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
     if options.mixup or options.half_cutmix:
         mixing = Mixing(
             labels=labels[all_rows],
-            masks=photographs.masks[all_rows],
+            alike=photographs.values["mask"][all_rows],
             num_classes=labelling.num_classes,
             mixup=options.mixup,
             half_cutmix=options.half_cutmix,
@@ -60,7 +60,7 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
         which=which,
         seed=options.random_seed,
         mixing=mixing,
-        ages=photographs.ages[all_rows] if options.age_regression else None,
+        ages=photographs.values["age"][all_rows] if options.age_regression else None,
     )
 
 

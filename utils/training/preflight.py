@@ -36,7 +36,7 @@ def check_name_is_free(options: Options) -> None:
     latest = {}
     for file in model_files(options.model_location, by_name=True):
         if (place := file.place) is not None and place.name == options.name:
-            run = file.is_age_specialist, place.run
+            run = file.is_specialist, place.run
             latest[run] = max(place, latest.get(run, place), key=lambda one: one.epoch)
     for place in latest.values():
         if place.folds != options.folds:

@@ -12,7 +12,8 @@ from utils.base.errors import InputError
 from utils.base.flags import EVALUATION_BATCH
 from utils.base.options import Options
 from utils.data.labels import Labelling
-from utils.data.photographs import Photographs, read_photographs
+from utils.data.photographs import Photographs
+from utils.data.reading import asked_labelling, read_photographs
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
@@ -83,13 +84,17 @@ class Task:
         }
 
 
-def read_task(accelerator: Accelerator, options: Options, epochs_asked: int, labelling: Labelling) -> Task:
-    """Read weights and photographs. Raises `InputError` for what does not fit together, such as a start that has seen
-    people who are held out here.
+def read_task(
+    accelerator: Accelerator, options: Options, epochs_asked: int, attributes: tuple[str, ...] | None = None
+) -> Task:
+    """Read weights and photographs; the classes are made of `attributes`, by default of all.
+
+    Raises `InputError` for what does not fit together, such as a start that has seen people who are held out here.
     """
     start, anchor = read_pretrained(options)
     check_tower(start.config, options)
     photographs = read_photographs(options.data_location, options.relabel)
+    labelling = asked_labelling(photographs, options, attributes)
     split = split_of(photographs, options)
     for weights in (start, anchor):
         if weights.meta is not None:
@@ -121,7 +126,8 @@ def _without_ages(photographs: Photographs, rows: np.ndarray, drop_ages: tuple[i
     if drop_ages is None:
         return rows
     first, last = drop_ages
-    kept = rows[(photographs.ages[rows] < first) | (photographs.ages[rows] > last)]
+    ages = photographs.values["age"][rows]
+    kept = rows[(ages < first) | (ages > last)]
     if not len(kept):
         raise InputError(f"--drop-ages {first}-{last} leaves nobody to train on")
     return kept

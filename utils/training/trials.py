@@ -17,7 +17,7 @@ from utils.base.flags import EVALUATION_BATCH
 from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.base.terminal import aside
-from utils.data.photographs import read_photographs
+from utils.data.reading import read_photographs
 from utils.data.splits import make_folds
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import views
