@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import finetune
 from utils.base import files, flags, training_flags
+from utils.base.data_flags import add_reading
 from utils.base.errors import InputError, run_script
 from utils.base.metrics import METRICS
 from utils.base.options import Options, Parser, number, run_name
@@ -48,6 +49,7 @@ def parser() -> Parser:
     flags.add_split(parser)
     flags.add_fold_count(parser, "score each trial on everybody, by one model for each of K folds of the people")
     flags.add_labels(parser)
+    add_reading(parser)
     flags.add_workers(parser)
     flags.add_cache(parser)
     training_flags.add_training(parser)
@@ -146,10 +148,10 @@ def options_of_all_trials(options: Options) -> tuple[Options, dict]:
 def held_out_people(options: Options) -> list[str]:
     """Digests of who scores the trials, and of their labels, as a study records them."""
     from utils.base.digests import digest_of
-    from utils.data.reading import asked_labelling, read_photographs
+    from utils.data.reading import asked_labelling, read_photographs, reading_of
     from utils.data.splits import make_folds, make_split
 
-    photographs = read_photographs(options.data_location, options.relabel)
+    photographs = read_photographs(options.data_location, options.relabel, reading_of(options))
     labels = photographs.labels(asked_labelling(photographs, options))
     if options.folds:
         folds = make_folds(photographs, options.folds, options.split_seed, options.split_by)

@@ -71,16 +71,10 @@ def add_data_location(parser: Parser) -> None:
     )
 
 
-def data_folder(location: Path) -> Path:
-    """The folder of the photographs; raises `InputError` when it is not there."""
-    if not Path(location).is_dir():
-        raise InputError(f"data folder {location} does not exist: give --data-location")
-    return Path(location)
-
-
 def check_files(options: Options) -> None:
     """Raise `InputError` for photographs or corrections that are not there, before anything heavy is imported."""
-    data_folder(options.data_location)
+    if not options.data_location.exists():
+        raise InputError(f"data folder {options.data_location} does not exist: give --data-location")
     relabel = getattr(options, "relabel", None)
     if relabel and not relabel.is_file():
         raise InputError(f"--relabel {relabel} does not exist or is no file")

@@ -6,6 +6,7 @@ Like `utils.base.options` this imports nothing heavy.
 from pathlib import Path
 
 from utils.base import flags
+from utils.base.data_flags import add_reading
 from utils.base.errors import InputError
 from utils.base.flags import add_push
 from utils.base.metrics import METRICS
@@ -37,6 +38,7 @@ def finetune_parser(docstring: str, script: str) -> Parser:
     flags.add_split(parser)
     flags.add_folds(parser)
     flags.add_labels(parser)
+    add_reading(parser)
     add_run(parser)
     flags.add_workers(parser)
     flags.add_cache(parser)

@@ -1,12 +1,16 @@
 """A set of labelled photographs: which there are, which belong together, and what is told of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.base.errors import InputError
-from utils.data.labels import Labelling
+from utils.data.labels import BETWEEN, Attribute, Labelling, number
+
+TRAIN, TEST = "train", "test"
+HELD_OUT = ("val", "validation", "valid", "dev", "held_out")
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class Photographs:
     folders of one person each has its own). `values` has a column for each attribute of `labelling`: indices into the
     names of its values, or of a number the number itself. `shared` are the attributes that all of a group have in
     common. `strata` numbers the classes as they were read, before any correction and with the reader's own limits, so
-    that nothing moves anybody across the split. `relabelled` are those with a corrected label.
+    that nothing moves anybody across the split. `relabelled` are those with a corrected label. `sides` says who is
+    held out, or in which fold, where the photographs themselves tell.
     """
 
     folder: Path
@@ -31,6 +36,7 @@ class Photographs:
     shared: tuple[str, ...]
     strata: np.ndarray  # (N,) int
     relabelled: np.ndarray = field(repr=False)  # (N,) bool
+    sides: np.ndarray | None = None  # (N,) str
 
     def __len__(self) -> int:
         return len(self.files)
@@ -75,3 +81,67 @@ class Photographs:
 def told(labelling: Labelling) -> str:
     """The attributes of a labelling in few words."""
     return " x ".join(labelling.attributes) or f"{labelling.num_classes} names"
+
+
+def from_columns(
+    folder: Path,
+    files: Sequence[str],
+    groups: Sequence[str] | None,
+    told: dict[str, Sequence[str]],
+    where: Sequence[str],
+    order: dict[str, tuple[str, ...]],
+    limits: dict[str, tuple[int, ...]],
+    sides: Sequence[str] | None = None,
+) -> Photographs:
+    """A set of photographs by columns of text: `told` has one for each attribute, and `where` names each photograph in
+    errors. `order` has the values of attributes in the order of class numbers (by default they are sorted, numbers by
+    size), `limits` those of attributes that are numbers. Those on the side `test` are left out.
+    """
+    for name in (*order, *limits):
+        if name not in told:
+            raise InputError(f"there is no label column {name!r}, only {', '.join(told)}: see --values and --limits")
+    stems = [str(Path(file).with_suffix("")) for file in files]
+    ids = np.array(stems if len(set(stems)) == len(stems) else files)
+    rows = np.argsort(ids, kind="stable")
+    if sides is not None:
+        rows = rows[np.array(sides)[rows] != TEST]
+    if not len(rows):
+        raise InputError(f"no photographs to train on in {folder}: all are on the side {TEST}")
+    parts, values = [], {}
+    for name, column in told.items():
+        part = _attribute(name, [column[k] for k in rows], order.get(name), limits.get(name))
+        if len(told) > 1 and (odd := next((value for value in part.values if BETWEEN in value), None)):
+            raise InputError(f"{name} {odd!r} has a comma, which stands between the parts of a class: rename it")
+        parts.append(part)
+        values[name] = np.array([part.parse(column[k], where[k]) for k in rows])
+    labelling, ids = Labelling(tuple(parts)), ids[rows]
+    persons = ids if groups is None else np.array(groups)[rows]
+    strata = labelling.encode(**{part.name: part.index(values[part.name]) for part in parts})
+    return Photographs(
+        folder=folder,
+        files=np.array(files)[rows],
+        ids=ids,
+        persons=persons,
+        names=persons,
+        labelling=labelling,
+        values=values,
+        shared=tuple(name for name in told if _is_shared(persons, values[name])),
+        strata=strata,
+        relabelled=np.zeros(len(rows), bool),
+        sides=None if sides is None else np.array(sides)[rows],
+    )
+
+
+def _attribute(
+    name: str, column: Sequence[str], order: tuple[str, ...] | None, limits: tuple[int, ...] | None
+) -> Attribute:
+    if limits:
+        return number(name, limits)
+    found = set(column)
+    by_size = (lambda one: (int(one), one)) if all(one.isdecimal() for one in found) else None
+    return Attribute(name, order or tuple(sorted(found, key=by_size)))
+
+
+def _is_shared(groups: np.ndarray, column: np.ndarray) -> bool:
+    """Whether all of a group have the same value."""
+    return len(np.unique(groups)) == len({*zip(groups.tolist(), column.tolist(), strict=True)})

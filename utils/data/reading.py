@@ -1,40 +1,107 @@
 """Where labelled photographs come from: the readers, and which of them `--data-location` means."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from utils.base.flags import data_folder
+from utils.base.data_flags import by_name
+from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.data import competition
+from utils.base.tables import FORMATS
+from utils.data import class_folders, competition, tables
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.relabel import apply_relabel, relabel_file
 
+KINDS = (
+    f"the competition's folders ({competition.LAYOUT}), a folder per class (rose/1.jpg), or a CSV or Parquet file "
+    "with the columns file,label"
+)
 
-def read_photographs(data_location: Path, relabel: Path | None = None) -> Photographs:
-    """List and label every training photograph of `data_location` (the root, `train` or `train/images`).
 
-    `relabel` (default: a `relabel.csv` beside the `images` folder, if there is one) corrects labels. Raises
-    `InputError` for a missing folder and what its reader cannot read.
+@dataclass(frozen=True)
+class Reading:
+    """How a set of photographs is read: the columns of a table and so on, as the flags of `data_flags` say."""
+
+    image_column: str | None = None
+    label_columns: tuple[str, ...] | None = None
+    group_column: str | None = None
+    group_pattern: str | None = None
+    split_column: str | None = None
+    values: tuple[str, ...] = ()  # NAME=A,B
+    limits: tuple[str, ...] = ()  # NAME=30,60
+
+    @property
+    def numbers(self) -> dict[str, tuple[int, ...]]:
+        """The limits of columns that are numbers."""
+        return {name: tuple(map(int, limits)) for name, limits in by_name(self.limits).items()}
+
+    @property
+    def order(self) -> dict[str, tuple[str, ...]]:
+        """The values of columns in the order of class numbers."""
+        return by_name(self.values)
+
+    def record(self) -> dict:
+        """What a checkpoint keeps of it: `{"reading": ...}`, and nothing where nothing was asked for."""
+        given = {name: list(one) if isinstance(one, tuple) else one for name, one in vars(self).items() if one}
+        return {"reading": given} if given else {}
+
+
+def reading_of(options: Options) -> Reading:
+    """What the options of a training run say."""
+    return _reading(options.plain)
+
+
+def _reading(plain: dict) -> Reading:
+    given = {name: plain[name] for name in Reading.__dataclass_fields__ if plain.get(name)}
+    return Reading(**{name: tuple(one) if isinstance(one, list) else one for name, one in given.items()})
+
+
+def recorded_reading(checkpoints: Iterable) -> Reading:
+    """How the photographs were read that models were trained on, as the first of their records tells."""
+    return _reading(next((one.meta.get("reading", {}) for one in checkpoints if one.meta is not None), {}))
+
+
+def read_photographs(
+    data_location: Path,
+    relabel: Path | None = None,
+    reading: Reading = Reading(),
+) -> Photographs:
+    """List and label every photograph to train on of `data_location`: a file, or a folder (the root, `train` or
+    `train/images`).
+
+    `relabel` (default: a `relabel.csv` beside the folder `images`, or beside the table) corrects labels. Raises
+    `InputError` for a location that is not there and what its reader cannot read.
     """
-    folder = training_folder(data_location)
-    photographs = competition.read_person_folders(folder)
-    relabel = relabel_file(folder, relabel)
+    location = Path(data_location)
+    if location.is_file() and location.suffix in FORMATS:
+        photographs = tables.read_table(location, reading)
+    elif location.is_dir():
+        photographs = _read_folder(location, reading)
+    else:
+        raise InputError(f"data folder {location} does not exist: give --data-location, {KINDS}")
+    relabel = relabel_file(photographs.folder, relabel)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
+
+
+def _read_folder(location: Path, reading: Reading) -> Photographs:
+    folder = training_folder(location)
+    if competition.looks_like_it(folder):
+        return competition.read_person_folders(folder)
+    if class_folders.looks_like_it(location):
+        return class_folders.read_class_folders(location, reading)
+    raise InputError(f"no photographs in {folder}: expected {KINDS}")
 
 
 def asked_labelling(
     photographs: Photographs, options: Options, attributes: tuple[str, ...] | None = None
 ) -> Labelling:
     """The classes that are made of `attributes`, by default of all, under the limits that the options ask for."""
-    asked = competition.asked_limits(options)
+    asked = competition.asked_limits(options) | reading_of(options).numbers
     known = photographs.labelling.cut_at(**asked)
     return known if attributes is None else known.only(attributes)
 
 
-def training_folder(data_location: Path) -> Path:
+def training_folder(location: Path) -> Path:
     """The folder of the photographs: `train/images`, `images` or the location itself, the first that is there."""
-    location = data_folder(data_location)
-    for candidate in (location / "train" / "images", location / "images", location):
-        if candidate.is_dir():
-            return candidate
-    raise AssertionError("the location itself is a folder")
+    return next(one for one in (location / "train" / "images", location / "images", location) if one.is_dir())

@@ -10,7 +10,7 @@ from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.flags import DEFAULT_SPLIT
 from utils.base.options import ALL_FOLDS, RECORDED, Options
-from utils.data.photographs import Photographs
+from utils.data.photographs import HELD_OUT, TEST, TRAIN, Photographs
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,11 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
 
     The result depends on (`seed`, sorted ids, strata) only. Units are shuffled inside their stratum, the strata laid
     end to end, and every (1 / val_ratio)-th unit is held out from a random start: the total is exact to one unit and a
-    stratum of a single person is no error. Raises `InputError` when either side would be empty.
+    stratum of a single person is no error. Where the photographs themselves tell who is held out, that counts, unless
+    `val_ratio` is 0. Raises `InputError` when either side would be empty.
     """
+    if photographs.sides is not None and val_ratio > 0:
+        return _told_split(photographs, seed, val_ratio, by)
     units, rng = _stratified(photographs, seed, by)
     marks = np.floor(np.arange(len(units) + 1) * val_ratio + rng.random())
     held_out_units = units[np.diff(marks) > 0]
@@ -82,6 +85,22 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
             f"use at least {math.ceil(1 / val_ratio)} {by}s or another ratio"
         )
     return _split(photographs, held_out_units, seed, val_ratio, by)
+
+
+def _told_split(photographs: Photographs, seed: int, val_ratio: float, by: str) -> Split:
+    """The split that `sides` tell; raises `InputError` for other words there, and for a group on both sides."""
+    odd = sorted(set(photographs.sides.tolist()) - {TRAIN, *HELD_OUT})
+    if odd and all(side.isdecimal() for side in odd):
+        raise InputError(f"the photographs are told into the folds {', '.join(odd[:9])}: give --folds {len(odd)}")
+    if odd:
+        raise InputError(f"the side {odd[0]!r} of photographs is none of {TRAIN}, {', '.join(HELD_OUT)}, {TEST}")
+    held_out = np.isin(photographs.sides, HELD_OUT)
+    both = np.intersect1d(photographs.persons[held_out], photographs.persons[~held_out])
+    if len(both) and by == "person":
+        raise InputError(f"photographs of {both[0]} stand on both sides of the split ({len(both)} such groups)")
+    if held_out.all() or not held_out.any():
+        raise InputError(f"all photographs are on the side {photographs.sides[0]}: one must be held out, one not")
+    return _split(photographs, np.unique(_units(photographs, by)[held_out]), seed, val_ratio, by)
 
 
 def _stratified(photographs: Photographs, seed: int, by: str) -> tuple[np.ndarray, np.random.Generator]:
@@ -117,14 +136,34 @@ def make_folds(photographs: Photographs, count: int, seed: int, by: str = "perso
 
     The parts have the same strata in proportion, and their sizes differ by one person at most: units are shuffled
     inside their stratum, the strata laid end to end, and dealt out in turn. The result depends on (`seed`, sorted ids,
-    strata) only. Raises `InputError` when there are fewer people than parts.
+    strata) only. Where the photographs themselves tell the fold of each, that counts. Raises `InputError` when there
+    are fewer people than parts.
     """
-    units, _ = _stratified(photographs, seed, by)
-    if len(units) < count:
-        raise InputError(f"--folds {count} of {len(units)} {by}s leaves folds empty: use at most {len(units)}")
-    splits = [_split(photographs, units[k::count], seed, 1 / count, by) for k in range(count)]
+    if photographs.sides is not None:
+        parts = _told_folds(photographs, count, by)
+    else:
+        units, _ = _stratified(photographs, seed, by)
+        if len(units) < count:
+            raise InputError(f"--folds {count} of {len(units)} {by}s leaves folds empty: use at most {len(units)}")
+        parts = [units[k::count] for k in range(count)]
+    splits = [_split(photographs, part, seed, 1 / count, by) for part in parts]
     partition = digest_of([one.held_out_ids for one in splits])
     return [replace(one, folded=Folded(k, count, partition)) for k, one in enumerate(splits)]
+
+
+def _told_folds(photographs: Photographs, count: int, by: str) -> list[np.ndarray]:
+    """The units of each fold that `sides` tell: the numbers 0, 1 and so on, or 1, 2 and so on."""
+    sides = sorted(set(photographs.sides.tolist()), key=lambda side: (len(side), side))
+    if sides not in ([str(k) for k in range(count)], [str(k) for k in range(1, count + 1)]):
+        raise InputError(
+            f"--folds {count}: the photographs are told to be on the sides {', '.join(sides[:9])}, which are no "
+            f"numbers of {count} folds: leave --split-column out, or name a column of such numbers"
+        )
+    parts = [np.unique(_units(photographs, by)[photographs.sides == side]) for side in sides]
+    both = [name for k, part in enumerate(parts) for other in parts[:k] for name in np.intersect1d(part, other)]
+    if both:
+        raise InputError(f"photographs of {both[0]} stand in two folds ({len(both)} such groups)")
+    return parts
 
 
 def trained_on_all(photographs: Photographs, folds: list[Split]) -> Split:

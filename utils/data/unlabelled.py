@@ -15,7 +15,6 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.base.errors import InputError
-from utils.base.flags import data_folder
 from utils.base.tables import FORMATS, blocks, open_table, write_table
 from utils.data.decoding import SUFFIXES, check_complete, decode, hidden
 from utils.data.origins import write_record
@@ -99,7 +98,9 @@ def read_test_images(data_location: Path, answer_bad: int | None = None, progres
     without one `ImageID` column or with doubled ids and, without `answer_bad`, for an image that is missing or cut
     short.
     """
-    location = data_folder(data_location)
+    location = data_location
+    if not location.is_dir():
+        raise InputError(f"data folder {location} does not exist: give --data-location")
     places = [folder / f"info{suffix}" for folder in (location / "eval", location) for suffix in FORMATS]
     info = next(filter(os.path.lexists, places), None)
     if info:

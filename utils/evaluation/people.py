@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from utils.base.options import Options
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
-from utils.data.reading import read_photographs
+from utils.data.reading import read_photographs, recorded_reading
 from utils.data.splits import Split, evaluation_splits, splits_digest
 from utils.evaluation.folded import OutOfFold, folded_views
 from utils.evaluation.held_out import HeldOut, views
@@ -50,7 +50,7 @@ def images_of(who: str, split: str, relabelled: np.ndarray) -> str:
 
 def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:
     """Read the photographs and split them; raises `InputError` when one of the checkpoints has seen held-out ones."""
-    photographs = read_photographs(options.data_location, options.relabel)
+    photographs = read_photographs(options.data_location, options.relabel, recorded_reading(checkpoints))
     splits, who = evaluation_splits(photographs, options, checkpoints)
     each = [views(accelerator, photographs, one.held_out, options) for one in splits]
     return People(photographs, splits, who, folded_views(each) if len(splits) > 1 else each[0])

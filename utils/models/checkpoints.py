@@ -208,6 +208,7 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         "family": recorded["family"],
         "scores": scores,
         "made_from": made_from,
+        **{key: one.meta[key] for one in members if one.meta for key in ("reading",) if key in one.meta},
     }
 
 

@@ -132,6 +132,7 @@ class CheckpointRecord(TowerRecord):
     epoch: Count | None = None
     start: Text | None = None
     ingredient: Place | None = None
+    reading: dict[str, Any] | None = None  # how the photographs were read
     folds_of: Digest | None = None  # of the soup of all folds that this soup of a fold belongs to
 
 

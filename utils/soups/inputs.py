@@ -10,7 +10,7 @@ from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.data.labelled import LabelledImages, read_labelled_images
 from utils.data.photographs import Photographs
-from utils.data.reading import read_photographs
+from utils.data.reading import read_photographs, recorded_reading
 from utils.data.splits import evaluation_splits, splits_digest
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import HeldOut
@@ -91,7 +91,7 @@ def read_inputs(options: Options) -> SoupInputs:
         if not options.ingredients:  # the files of scores under the sweep's own name are of its held-out people
             names = NamedFiles(paths, f"{names.log_name()}_on_{options.score_on.stem}")
         return SoupInputs(ingredients, names, images, [np.arange(len(images))], who, split)
-    photographs = read_photographs(options.data_location, options.relabel)
+    photographs = read_photographs(options.data_location, options.relabel, recorded_reading(ingredients))
     splits, who = evaluation_splits(photographs, options, ingredients)
     return SoupInputs(ingredients, names, photographs, [one.held_out for one in splits], who, splits_digest(splits))
 

@@ -11,6 +11,7 @@ NOT_TRAINING = {  # options that do not steer training: where things lie, how th
     "data_location", "model_location", "pretrained_location", "relabel", "workers",
     "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
     "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose", "runs",
+    "image_column", "label_columns", "group_column", "group_pattern", "split_column", "values", "limits",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from utils.base.flags import EVALUATION_BATCH
 from utils.base.options import Options
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
-from utils.data.reading import asked_labelling, read_photographs
+from utils.data.reading import Reading, asked_labelling, read_photographs, reading_of
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
@@ -39,6 +39,7 @@ class Task:
     held_out: HeldOut
     family: dict
     record: dict
+    reading: Reading
 
     @property
     def labelling(self) -> Labelling:
@@ -81,6 +82,7 @@ class Task:
             "start": {"source": Path(self.start.source).name, "digest": self.start.backbone_digest},
             "scores": scores_of(row),
             "made_from": [],
+            **self.reading.record(),
         }
 
 
@@ -93,7 +95,8 @@ def read_task(
     """
     start, anchor = read_pretrained(options)
     check_tower(start.config, options)
-    photographs = read_photographs(options.data_location, options.relabel)
+    reading = reading_of(options)
+    photographs = read_photographs(options.data_location, options.relabel, reading)
     labelling = asked_labelling(photographs, options, attributes)
     split = split_of(photographs, options)
     for weights in (start, anchor):
@@ -118,7 +121,7 @@ def read_task(
         "start": start.backbone_digest,
         "anchor, head, labels and photographs": family["inputs"],
     }
-    return Task(start, anchor, photographs, split, rows, held_out, family, record)
+    return Task(start, anchor, photographs, split, rows, held_out, family, record, reading)
 
 
 def _without_ages(photographs: Photographs, rows: np.ndarray, drop_ages: tuple[int, int] | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from utils.base.flags import EVALUATION_BATCH
 from utils.base.metrics import METRICS
 from utils.base.options import Options
 from utils.base.terminal import aside
-from utils.data.reading import read_photographs
+from utils.data.reading import read_photographs, reading_of
 from utils.data.splits import make_folds
 from utils.evaluation.folded import OutOfFold
 from utils.evaluation.held_out import views
@@ -110,7 +110,7 @@ def pooled_scorer(accelerator: Accelerator, options: Options) -> Callable[[Seque
     """A function that gives the score, by `--metric`, of the people of all folds together whose models it is given,
     the first fold's first: counted over all of them, and no mean of the folds' scores.
     """
-    photographs = read_photographs(options.data_location, options.relabel)
+    photographs = read_photographs(options.data_location, options.relabel, reading_of(options))
     folds = make_folds(photographs, options.folds, options.split_seed, options.split_by)
     how = options.replace(batch_size=EVALUATION_BATCH)
     views_of = [views(accelerator, photographs, fold.held_out, how) for fold in folds]

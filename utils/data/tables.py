@@ -1,0 +1,73 @@
+"""Photographs that a table lists: CSV or Parquet, with a column of files, columns of labels, and perhaps of groups."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.base.errors import InputError
+from utils.base.tables import read_dicts
+from utils.data.decoding import SUFFIXES
+from utils.data.photographs import Photographs, from_columns
+
+if TYPE_CHECKING:
+    from utils.data.reading import Reading
+
+FILES = ("file", "image", "path", "file_name", "filename")
+GROUPS = ("group", "person")
+
+
+def read_table(path: Path, reading: Reading) -> Photographs:
+    """The photographs of a table, in the order of their ids; files are relative to the table's folder.
+
+    Raises `InputError` that names the line for what is missing, blank or listed twice, and for an image that is not
+    there.
+    """
+    columns, lines = read_dicts(path)
+    file = _column(path, columns, reading.image_column, FILES, "--image-column")
+    labels = reading.label_columns or ("label",)
+    for name in labels:
+        _column(path, columns, name if reading.label_columns else None, (name,), "--label-columns")
+    group, split = reading.group_column, reading.split_column
+    for name, flag in ((group, "--group-column"), (split, "--split-column")):
+        if name:
+            _column(path, columns, name, (), flag)
+    group = group or next((name for name in GROUPS if name in columns and name not in labels), None)
+    if not lines:
+        raise InputError(f"{path} lists no images")
+    numbers, rows = zip(*lines, strict=True)
+    for number, row in lines:
+        for name in filter(None, (file, *labels, group, split)):
+            if not row[name].strip():
+                raise InputError(f"{path} line {number}: the column {name} is blank: fill it in")
+    names = [os.path.normpath(row[file].strip()) for row in rows]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise InputError(f"{path} lists {len(doubled)} images twice, the first: {doubled[0]}")
+    for number, name in zip(numbers, names, strict=True):
+        if Path(name).suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path} line {number}: {name} is none of {', '.join(SUFFIXES)}")
+        if not (path.parent / name).is_file():
+            raise InputError(f"{path} line {number}: {path.parent / name} is not there")
+    return from_columns(
+        folder=path.parent,
+        files=names,
+        groups=[row[group].strip() for row in rows] if group else None,
+        told={name: [row[name].strip() for row in rows] for name in labels},
+        where=[f"{path} line {number}" for number in numbers],
+        order=reading.order,
+        limits=reading.numbers,
+        sides=[row[split].strip() for row in rows] if split else None,
+    )
+
+
+def _column(path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...], flag: str) -> str:
+    """The column that is asked for, or the first of the usual ones."""
+    found = [asked] if asked else list(usual)
+    for name in found:
+        if columns.count(name) == 1:
+            return name
+    shown = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
+    raise InputError(f"{path} has the columns {shown}, and no {' or '.join(found)}: name one with {flag}")
