@@ -183,7 +183,7 @@ def claims_of(photographs, decisions: list[Decision]) -> list[Claim]:
         rows = np.flatnonzero((photographs.ids == one.id) | (photographs.names == one.id)).tolist()
         values = {"mask": ("worn", "incorrect", "not_worn"), "gender": ("male", "female")}.get(one.attribute)
         value = values.index(one.value) if values else int(one.value) if one.value.isdigit() else None
-        claims.append(Claim(line, one, rows, value))
+        claims.append(Claim(line, one, rows, value, "/" in one.id))
     return claims
 
 
