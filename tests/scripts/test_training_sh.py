@@ -342,7 +342,7 @@ def test_a_set_without_an_age_has_no_stage_of_its_specialist(sweep, tmp_path):
     table = tmp_path / "pets.csv"
     table.write_text("file,kind,age\npets/cat/a.jpg,cat,3\npets/dog/a.jpg,dog,9\n")
     asked = ["--label-columns", "kind,age", "--limits", "age=5"]
-    result, calls = sweep(*asked, DATA_LOCATION="pets.csv", INDICES="0", STAGES="", FAIL="finetune.py")
+    result, _ = sweep(*asked, DATA_LOCATION="pets.csv", INDICES="0", STAGES="", FAIL="finetune.py")
     assert "== stage 1 of 7: finetune.py" in result.stdout
 
 
