@@ -163,8 +163,8 @@ def test_a_label_that_is_no_more_probably_wrong_than_any_is_not_worth_a_look():
     given[[0, 1]] = 1
     posterior = np.where(np.eye(2)[given] == 1, 0.99, 0.01)
     posterior[1] = 0.3, 0.7
-    assert worth_a_look(Judged(probs, posterior, np.full(20, 0.03)), given) == [(1, 0, 0.3)]
-    assert [k for k, *_ in worth_a_look(Judged(probs, posterior, np.full(20, 0.001)), given)] == [0, 1]
+    assert worth_a_look(Judged(probs, posterior, 0.03), given) == [(1, 0, 0.3)]
+    assert [k for k, *_ in worth_a_look(Judged(probs, posterior, 0.001), given)] == [0, 1]
 
 
 def test_the_same_suspects_have_the_same_keys_whatever_the_models(found):
