@@ -42,10 +42,11 @@ def suspects(tmp_path_factory):
     exchanged = Correction(first, "mask", "incorrect"), Correction(second, "mask", "not_worn")
     as_given = Correction(first, "mask", "not_worn"), Correction(second, "mask", "incorrect")
     swapped = suspect("d", SWAPPED, IMAGE, first, "mask", "as named", "exchanged", seven[3][::6] + seven[3][1:6])
+    age = suspect("c", LABEL, GROUP, "000002", "age", "46", "64", seven[2])
     return [
         suspect("a", LABEL, GROUP, "000000", "gender", "male", "female", seven[0]),
         suspect("b", LABEL, GROUP, 'quoted, "id"', "gender", "female", "male", seven[1]),
-        suspect("c", LABEL, GROUP, "000002", "age", "46", "64", seven[2]),
+        replace(age, other="21", instead=(Correction("000002", "age", "21"),)),
         replace(swapped, accept=exchanged, keep=as_given),
         suspect("e", LABEL, IMAGE, second, "mask", "incorrect", "worn", seven[3][-1:] + seven[3][:1]),
         suspect("f", DUPLICATE, IMAGE, f"{HOSTILE}/normal", "", "male, 22", "", [seven[5][0], seven[4][0]]),
@@ -118,7 +119,8 @@ def test_keys_decide_and_go_on(page):
     assert (current(page), said(page, "count")) == (1, "0 of 6 decided")
     words = [one.text for one in page.find_elements(By.CSS_SELECTOR, ".buttons b + span")]
     assert words[:3] == ["change to female", "keep male", "change nothing"]
-    assert words[9:11] + words[15:] == ["exchange the two", "keep as given", "keep as given", "change nothing"]
+    assert words[6:10] == ["change to 64", "keep 46", "change to 21", "change nothing"]
+    assert words[10:12] + words[16:] == ["exchange the two", "keep as given", "keep as given", "change nothing"]
     press(page, "a", "r", "u")
     assert shown(page) == {1: "accept", 2: "reject", 3: "unsure", 4: "", 5: "", 6: ""}
     assert (current(page), said(page, "count")) == (4, "3 of 6 decided")
@@ -139,6 +141,17 @@ def test_keys_decide_and_go_on(page):
     press(page, "a", "a")
     assert "All that are shown are decided" in said(page, "last")
     assert page.find_element(By.TAG_NAME, "progress").get_property("value") == 6
+
+
+def test_a_third_value_is_chosen_where_there_is_one(page, tmp_path):
+    press(page, "o")
+    assert (shown(page)[1], said(page, "last")) == ("", "There is no third value here.")
+    press(page, "j", "j", "o")
+    assert (shown(page)[3], current(page), said(page, "count")) == ("other", 4, "1 of 6 decided")
+    assert page.find_element(By.CSS_SELECTOR, "#suspect-3 .state").text == "another value: 000002 age 21"
+    assert handed_out(page, tmp_path)[-1] == ("000002", "age", "21", "corrected")
+    choose(page, decision="other")
+    assert list(shown(page)) == [3]
 
 
 def test_keys_of_other_keyboards_and_browsers(page):
