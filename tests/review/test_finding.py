@@ -257,7 +257,7 @@ def test_the_table_has_all_suspects_and_the_facts_count_them(found, tmp_path):
     assert first["corrections"] == f"{first['id']} gender {first['suggested']}"
     assert Path(first["files"].split("; ")[0]).parent.name == first["id"]
     facts = fact_lines(suspects, 4)
-    assert f"{len(of(suspects, LABEL, 'gender'))} label (gender)" in facts[0]
+    assert f"label (gender) {len(of(suspects, LABEL, 'gender'))}" in facts[0]
     assert facts[1] == "decided in relabel.csv, and not to come back: 4 other suspects"
     assert fact_lines(suspects, 1)[1].endswith(": 1 other suspect")
     assert len(fact_lines([], 0)) == 1

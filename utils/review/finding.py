@@ -56,7 +56,7 @@ def find_suspects(
 def fact_lines(suspects: Sequence[Suspect], decided: int) -> list[str]:
     """How many suspects there are of each kind, how many of them are probably right, and how many are decided."""
     counts = Counter(f"{one.kind} ({one.attribute})" if one.attribute else one.kind for one in suspects)
-    words = ", ".join(f"{count} {what}" for what, count in counts.most_common()) or "none"
+    words = ", ".join(f"{what} {count}" for what, count in counts.most_common()) or "none"
     right = sum(one.confidence for one in suspects)
     sure = sum(one.confidence > 0.5 for one in suspects)
     lines = [f"suspects: {words}; by their confidence about {right:.0f} are right, and {sure} more probably than not"]

@@ -128,4 +128,4 @@ def _third(given: int, suggested: int, values: tuple[str, ...]) -> list[int]:
 def _shares(probs: np.ndarray, values: tuple[str, ...]) -> str:
     """The values in words, the most probable first: `female 93 %, male 7 %`; those below 1 % are left out."""
     order = [k for k in np.argsort(-probs, kind="stable") if probs[k] >= 0.01]
-    return ", ".join(f"{values[k]} {probs[k]:.0%}".replace("%", " %") for k in order)
+    return ", ".join(f"{values[k].replace('_', ' ')} {100 * probs[k]:.0f} %" for k in order)
