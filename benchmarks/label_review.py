@@ -26,6 +26,7 @@ import validation
 from utils.base import flags, runtime
 from utils.base.options import Parser, run_name
 from utils.base.tables import read_dicts
+from utils.data.relabel import Decision, write_decisions
 from utils.evaluation.people import read_people
 from utils.review.finding import find_suspects
 from utils.review.noise import judge_values
@@ -68,6 +69,11 @@ class Wrong:
         name = self.suspected(suspect)
         return name is not None and (len(suspect.accept) == 2 or suspect.suggested == self.genders.get(name))
 
+    def corrections(self) -> list[Decision]:
+        masks = zip(SWAPPED_FILES, ("not_worn", "incorrect"), strict=True)
+        swapped = [Decision(f"{name}/{stem}", "mask", mask) for stem, mask in masks for name in sorted(self.swapped)]
+        return [Decision(name, "gender", gender) for name, gender in self.genders.items()] + swapped
+
 
 def read_noise(path: Path) -> Wrong:
     _, lines = read_dicts(path)
@@ -79,9 +85,15 @@ def read_noise(path: Path) -> Wrong:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__, "label_review.py")
     parser.group("data").add_argument("--noise", type=Path, required=True, metavar="FILE.csv", help="who is wrong")
+    parser.group("data").add_argument(
+        "--corrections", type=Path, metavar="FILE.csv", help="write a relabel.csv that mends all that is wrong"
+    )
     parser.group("which checkpoints").add_argument("--name", type=run_name, help="the sweep (default: the only one)")
     flags.add_locations(parser)
     asked = parser.parse(argv)
+    wrong = read_noise(asked.noise)
+    if asked.corrections:
+        write_decisions(asked.corrections, wrong.corrections())
     same = {"data_location": asked.data_location, "model_location": asked.model_location, "name": asked.name}
     options = validation.parser().parse(["--review"]).replace(**same)
     accelerator, (_, models) = runtime.start_runtime("label_review", verbose=False), read_reviewers(options)
@@ -90,7 +102,6 @@ def main(argv: list[str] | None = None) -> None:
     log_probs = mean_log_probs([people.view(one).logits(one) for one in models])
     predictions = Predictions(people.photographs, held_out.rows, log_probs, held_out.labelling)
     suspects, _ = find_suspects(predictions, held_out.squares_at, [])
-    wrong = read_noise(asked.noise)
     print("\n".join(tables(predictions, suspects, wrong)))
     print("\n".join(["", *ranks(predictions, wrong), "", *rehearsal(predictions, len(wrong.genders))]))
 

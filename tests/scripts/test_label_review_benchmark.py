@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks import label_review
+from benchmarks import cleaning, label_review
 from benchmarks.label_review import Wrong, baselines, ranks, read_noise, rehearsal, table
 from utils.review.predictions import Groups, Predictions
 from utils.review.suspects import Correction, Suspect
@@ -34,6 +34,11 @@ def test_a_suspect_is_about_what_is_wrong_and_mends_it_or_not(tmp_path):
     assert wrong == Wrong({"000007": "female"}, {"000009"})
     assert [wrong.suspected(one) for one in SUSPECTS] == ["000007", None, "000009", "000009", None]
     assert [wrong.mended(one) for one in SUSPECTS] == [True, False, False, True, False]
+    rows = [(one.id, one.attribute, one.value) for one in wrong.corrections()]
+    assert rows == [
+        ("000007", "gender", "female"), ("000009/incorrect_mask", "mask", "not_worn"),
+        ("000009/normal", "mask", "incorrect"),
+    ]  # fmt: skip
     assert [wrong.person(f"{FEMALE}/mask1"), wrong.person(f"{SWAP}/mask1")] == ["000007", None]
     heading, row = label_review.accepted(SUSPECTS, wrong)[0], label_review.accepted(SUSPECTS, wrong)[3]
     assert heading.count("|") == row.count("|")
@@ -97,3 +102,24 @@ def test_a_rehearsal_counts_what_was_turned_round():
     lines = rehearsal(genders_of(odd, [0, 1] * 50), 20, 3)
     assert lines[3] == "| mean log-odds | 20.0 | 20 to 20 |"
     assert float(lines[4].split("|")[2]) < 20  # those come first, and not only who is turned round
+
+
+def test_what_mended_labels_are_worth_is_told_against_the_first_sweep(monkeypatch, tmp_path, capsys):
+    labels, persons = np.tile(np.arange(18), 20), np.repeat(np.arange(20), 18)
+    worse = np.where(persons < 10, (labels + 1) % 18, labels)  # wrong about the first ten people
+    answers = {"noisy": [worse, labels], "right": [labels, labels]}
+    truth = SimpleNamespace(labels=labels, persons=persons)
+    monkeypatch.setattr(cleaning, "Truth", lambda path: truth)
+    monkeypatch.setattr(cleaning.runtime, "start_runtime", lambda name: None)
+    monkeypatch.setattr(cleaning, "out_of_fold", lambda _, name, *__: (answers[name], labels, persons, persons >= 10))
+    monkeypatch.setattr(cleaning, "on_new_people", lambda name, *_: (answers[name], labels, persons))
+    cleaning.main(["--names", "noisy", "right", "--data", "x", "--relabel", "x", "--truth", "x"])
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first == "| noisy | 0.750 | 0.750 |  |  | 0.750 | 0.750 |  |"
+    name, *cells = (cell.strip() for cell in second.strip("|").split("|"))
+    assert (name, cells[0], cells[1], cells[3]) == ("right", "1.000", "1.000", "+0.000 [+0.000, +0.000]")
+    for gain in (cells[2], cells[6]):
+        difference, low, high = (float(one.strip("[,]")) for one in gain.split())
+        assert difference == 0.25
+        assert 0.1 < low < 0.2
+        assert 0.3 < high < 0.4
