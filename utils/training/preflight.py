@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def attributes_of(options: Options) -> tuple[str, ...]:
-    """What makes up the classes of the photographs; of the demo's, which are yet to be drawn, as of the competition's."""
+    """What makes up the classes of the photographs; the demo's, which are yet to be drawn, are the competition's."""
     from utils.data import competition, reading
 
     if not options.data_location.exists():
