@@ -11,8 +11,7 @@ from finetune import run_each
 from utils.base import training_flags
 from utils.base.errors import run_script
 from utils.base.options import Options, Parser
-from utils.data.competition import SPECIALIST
-from utils.models.model_files import AGE_PREFIX
+from utils.models.model_files import AGE_PREFIX, SPECIALIST
 
 
 def parser() -> Parser:

@@ -335,7 +335,7 @@ def test_a_set_without_an_age_has_no_stage_of_its_specialist(sweep, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         (tmp_path / "pets" / name / "a.jpg").touch()
-    result, calls = sweep(DATA_LOCATION="pets", INDICES="0", STAGES="", FAIL="finetune.py")
+    result, _ = sweep(DATA_LOCATION="pets", INDICES="0", STAGES="", FAIL="finetune.py")
     assert "== stage 1 of 6: finetune.py" in result.stdout  # and not of 7
     result, _ = sweep(DATA_LOCATION="data", INDICES="0", STAGES="", FAIL="finetune.py")
     assert "== stage 1 of 7: finetune.py" in result.stdout

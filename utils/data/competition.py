@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.data.decoding import SUFFIXES, hidden
+from utils.data.image_files import SUFFIXES, hidden
 from utils.data.labels import Attribute, Labelling, number
 from utils.data.photographs import Photographs
 
@@ -25,7 +25,6 @@ MASKS = ("worn", "incorrect", "not_worn")
 GENDERS = ("male", "female")
 AGE_LIMITS = (30, 60)
 OLDEST = 150  # years
-SPECIALIST = ("age",)  # the attributes of the specialist that finetune_age.py trains
 GROUP_ATTRIBUTES = ("gender", "age")  # that all photographs of a person share
 STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 LAYOUT = "id_gender_race_age/mask1.jpg and so on"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
-from utils.data import competition
 
 AGE_PREFIX = "Age_"  # of an age specialist's file
+SPECIALIST = ("age",)  # what it tells apart
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 
 
@@ -96,7 +96,7 @@ class ModelFile:
 def is_specialist(attributes: Sequence[str], meta: dict | None) -> bool:
     """Whether a model of these attributes, with this record, was trained for them alone, and there are more."""
     asked = ((meta or {}).get("options") or {}).get("attributes")
-    return bool(asked) or tuple(attributes) == competition.SPECIALIST
+    return bool(asked) or tuple(attributes) == SPECIALIST
 
 
 def named_place(path: Path) -> Ingredient | None:
