@@ -91,7 +91,9 @@
     document.getElementById("undo").disabled = !taken.length;
     bar.querySelector("progress").max = Math.max(passing.length, 1);
     bar.querySelector("progress").value = done;
-    document.getElementById("count").value = `${done} of ${passing.length} decided`;
+    const unsure = passing.filter(({ dataset }) => dataset.decision === "unsure").length;
+    const told = unsure ? `, of ${unsure} unsure` : "";
+    document.getElementById("count").value = `${done} of ${passing.length} decided${told}`;
   }
 
   function showDecision(k, decision) {

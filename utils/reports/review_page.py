@@ -13,13 +13,18 @@ from utils.base.digests import digest_of
 from utils.data.decoding import mosaic
 from utils.data.relabel import COLUMNS, CORRECTED, REVIEWED, Decision
 from utils.reports.template import data_url, write_page
-from utils.review.suspects import DUPLICATE, IMAGE, LABEL, SWAPPED, TWO_PEOPLE, Suspect
+from utils.review.suspects import DUPLICATE, IMAGE, LABEL, NO_CLASS, SWAPPED, TWO_PEOPLE, Suspect
 
 CELL = 90, 120  # pixels of a small photograph; a large one has twice as many each way
 AT_ONCE = 60  # suspects that the page opens with; others are laid out when they come near the screen
 SHARP = 200  # suspects whose pictures have SHARPNESS times as many pixels each way: few people decide about more
 SHARPNESS = 2
 PAIRS = SWAPPED, DUPLICATE, TWO_PEOPLE  # kinds that two photographs tell of
+BY_HAND = {  # what mends that which no label can
+    DUPLICATE: "remove one of the two files, the one that is in the wrong place, then review again",
+    TWO_PEOPLE: "move the photographs that are of somebody else to a folder of their own, then review again",
+    NO_CLASS: "remove the file, if it shows nothing of what is asked",
+}
 DECISIONS = {"accept": "accepted", "reject": "rejected", "other": "another value", "unsure": "unsure"}
 
 
@@ -91,7 +96,8 @@ def card(suspect: Suspect, number: int) -> dict:
         "about": suspect.attribute if suspect.kind == LABEL else suspect.kind,
         "sure": min(99, round(100 * suspect.confidence)),  # nothing here is certain
         "changed": f"change to {suspect.suggested}" if suspect.kind == LABEL else "exchange the two",
-        "kept": f"keep {suspect.given}" if suspect.kind == LABEL else "keep as given",
+        "kept": f"keep {suspect.given}" if suspect.kind == LABEL else "keep as given" if suspect.accept else "there is nothing wrong",
+        "by_hand": BY_HAND.get(suspect.kind, ""),
         "gap": (len(suspect.files) - large) % 2 == 1,
         "source": data_url(jpeg),
         "width": width // times,
