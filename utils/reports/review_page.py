@@ -89,6 +89,8 @@ def card(suspect: Suspect, number: int) -> dict:
     large = min(2 if suspect.kind in PAIRS else 1, len(suspect.files))
     times = SHARPNESS if number <= SHARP else 1
     jpeg, (width, height) = mosaic(suspect.files, large, (times * CELL[0], times * CELL[1]))
+    kept = "keep as given" if suspect.accept else "nothing is wrong"
+    kept = f"keep {suspect.given}" if suspect.kind == LABEL else kept
     several = len({file.parent for file in suspect.files}) > 1
     return {
         "suspect": suspect,
@@ -96,7 +98,7 @@ def card(suspect: Suspect, number: int) -> dict:
         "about": suspect.attribute if suspect.kind == LABEL else suspect.kind,
         "sure": min(99, round(100 * suspect.confidence)),  # nothing here is certain
         "changed": f"change to {suspect.suggested}" if suspect.kind == LABEL else "exchange the two",
-        "kept": f"keep {suspect.given}" if suspect.kind == LABEL else "keep as given" if suspect.accept else "there is nothing wrong",
+        "kept": kept,
         "by_hand": BY_HAND.get(suspect.kind, ""),
         "gap": (len(suspect.files) - large) % 2 == 1,
         "source": data_url(jpeg),
