@@ -54,7 +54,8 @@ FLAGS = {
         lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32 model-location=model
         n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None relabel=None report-to=wandb
         sampler=shuffle split-by=person split-column=None split-seed=42 storage=None study-name=search
-        tf32=False tower=None val-ratio=0.2 values=None verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
+        tf32=False tower=None val-ratio=0.2 values=None verbose=False warmup-length=500 wd-limits=(0.0, 0.3)
+        workers=None""",
     hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
         weights=None""",
     summary: "csv=[] name=None truth=None verbose=False",
