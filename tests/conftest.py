@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked, together
 from PIL import Image, ImageDraw
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -23,8 +23,10 @@ import inference
 import main
 import validation
 from utils.base.digests import digest_of
+from utils.base.files import atomic
 from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
+from utils.models import heads
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs two processes
@@ -49,6 +51,44 @@ def _own_caches(tmp_path_factory):
 def _own_folder(tmp_path, monkeypatch):
     """Relative paths (logs, cache, pictures) of each test lie in its own folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_probes():
+    """A head's probe takes longer than a training here: the same one is fitted once."""
+    known, fit = {}, heads.probe_head
+
+    def probe_head(features, labels, persons, labelling, strength=None):
+        given = (*(array.tobytes() for array in (features, labels, persons)), digest_of(labelling.record()), strength)
+        if given not in known:
+            known[given] = fit(features, labels, persons, labelling, strength)
+        return known[given]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "probe_head", probe_head)
+        yield
+
+
+@pytest.fixture
+def drawn():
+    """Asked for by a test that looks at pictures."""
+
+
+@pytest.fixture
+def plotted():
+    """Asked for by a test that looks at a study's pictures."""
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch):
+    """Pictures are laid out and not drawn, which would take longer than most of what else a test does."""
+
+    def save(figure, path, dpi, **how):
+        with atomic(path) as temporary:
+            Image.new("RGB", (1, 1)).save(temporary, format="png")
+
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("utils.base.pictures._save", save)
 
 
 def draw_face(mask: int, gender: int, age: int, seed: int) -> Image.Image:
@@ -218,18 +258,21 @@ def probs_of(path):
         return np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
 
 
-def command(script, *arguments, processes=1, limit=None, **env):
-    """Run a script in its own process, or in several under torchrun; `limit` caps the size of files it may write."""
-    start = [sys.executable]
+def command(script, *arguments, processes=1, **how):
+    """Run a script in its own process, or in several that work together; gives what it came to."""
     if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    cap = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        return together(REPOSITORY / script, *arguments, processes=processes, **how)
+    return Forked(REPOSITORY / script, *arguments, **how).end()
+
+
+def torchrun(script, *arguments):
+    """Run a script in two processes under torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
         [*start, str(REPOSITORY / script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **env},
-        preexec_fn=cap,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
         timeout=240,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import REPOSITORY, command, infer, train
+from conftest import REPOSITORY, infer, torchrun, train
 
 from utils.base import runtime
 from utils.base.errors import run_script
@@ -93,7 +93,7 @@ def ends_all(result: subprocess.CompletedProcess, message: str) -> None:
 
 def fine_tune(faces: Path, pretrained: Path, *extra) -> subprocess.CompletedProcess:
     where = ["--data-location", faces, "--pretrained-location", pretrained, "--epochs", 1, "--batch-size", 8]
-    return command("finetune.py", *where, "--report-to", "none", "--workers", 0, *extra, processes=2)
+    return torchrun("finetune.py", *where, "--report-to", "none", "--workers", 0, *extra)
 
 
 @pytest.mark.slow
@@ -125,4 +125,4 @@ def test_one_of_the_others_alone_is_one_message(tmp_path):
         "    accelerator.wait_for_everyone()\n"
         "errors.run_script(main)"
     )
-    ends_all(command(script, processes=2), "bad part")
+    ends_all(torchrun(script), "bad part")

@@ -154,7 +154,7 @@ def test_a_plot_shows_ingredients_and_the_soups_of_earlier_calls(trained, faces,
     }
 
 
-def test_the_plot_is_drawn(tmp_path):
+def test_the_plot_is_drawn(tmp_path, drawn):
     rows = [
         {
             "kind": kind,
