@@ -70,7 +70,9 @@ class Forked:
 
 
 def together(script: Path, *arguments, processes: int = 2, **env) -> CompletedProcess:
-    """What several processes come to that work together, as torchrun would have started them."""
+    """What several processes come to that work together, as torchrun would have started them, and ended them as soon
+    as one has failed.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -78,6 +80,11 @@ def together(script: Path, *arguments, processes: int = 2, **env) -> CompletedPr
     started = [
         Forked(script, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **address, **env) for rank in range(processes)
     ]
+    until = time.monotonic() + 240
+    while None in (codes := [one.process.exitcode for one in started]) and not any(codes) and time.monotonic() < until:
+        time.sleep(0.01)
+    for one in started:
+        one.process.terminate()
     ended = [one.end() for one in started]
     out, err = ("".join(getattr(one, name) for one in ended) for name in ("stdout", "stderr"))
     return CompletedProcess(script, next((one.returncode for one in ended if one.returncode), 0), out, err)
