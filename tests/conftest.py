@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked import Forked, together
+from forked import REPOSITORY
 from PIL import Image, ImageDraw
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -28,7 +28,6 @@ from utils.data.labels import Labelling
 from utils.data.preprocessing import preprocessing
 from utils.models import heads
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs two processes
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -256,25 +255,6 @@ def answers(path):
 def probs_of(path):
     with open(path.with_name(f"{path.stem}_probs.csv")) as file:
         return np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
-
-
-def command(script, *arguments, processes=1, **how):
-    """Run a script in its own process, or in several that work together; gives what it came to."""
-    if processes > 1:
-        return together(REPOSITORY / script, *arguments, processes=processes, **how)
-    return Forked(REPOSITORY / script, *arguments, **how).end()
-
-
-def torchrun(script, *arguments):
-    """Run a script in two processes under torchrun."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return subprocess.run(
-        [*start, str(REPOSITORY / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-        timeout=240,
-    )
 
 
 @pytest.fixture(scope="session")

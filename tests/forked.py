@@ -11,6 +11,7 @@ import resource
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 SERVER = multiprocessing.get_context("forkserver")
 HEAVY = "accelerate", "albumentations", "datasets", "matplotlib.pyplot", "optuna", "sklearn.model_selection"
 SERVER.set_forkserver_preload([*HEAVY, "transformers.models.clip.modeling_clip"])
@@ -88,3 +90,22 @@ def together(script: Path, *arguments, processes: int = 2, **env) -> CompletedPr
     ended = [one.end() for one in started]
     out, err = ("".join(getattr(one, name) for one in ended) for name in ("stdout", "stderr"))
     return CompletedProcess(script, next((one.returncode for one in ended if one.returncode), 0), out, err)
+
+
+def command(script, *arguments, processes=1, **how):
+    """Run a script in its own process, or in several that work together; gives what it came to."""
+    if processes > 1:
+        return together(REPOSITORY / script, *arguments, processes=processes, **how)
+    return Forked(REPOSITORY / script, *arguments, **how).end()
+
+
+def torchrun(script, *arguments):
+    """Run a script in two processes under torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [*start, str(REPOSITORY / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        timeout=240,
+    )

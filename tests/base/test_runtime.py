@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import REPOSITORY, command, infer, torchrun, train
+from conftest import REPOSITORY, infer, train
+from forked import command, torchrun
 
 from utils.base import runtime
 from utils.base.errors import run_script

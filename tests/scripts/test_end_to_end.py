@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FAST, command, fails_cleanly, files, in_a_copy, infer, make_people, release_state, soup, train
+from conftest import FAST, fails_cleanly, files, in_a_copy, infer, make_people, release_state, soup, train
+from forked import command
 from PIL import Image
 
 from utils.base.errors import InputError

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import command, in_a_copy, infer, make_eval, torchrun
-from forked import Forked
+from conftest import in_a_copy, infer, make_eval
+from forked import Forked, command, torchrun
 
 from utils.base import progress
 from utils.base.errors import InputError

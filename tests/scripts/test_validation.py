@@ -5,20 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    AGE,
-    OTHER,
-    SOUP,
-    answers,
-    command,
-    fails_cleanly,
-    in_a_copy,
-    infer,
-    probs_of,
-    soup,
-    train,
-    validate,
-)
+from conftest import AGE, OTHER, SOUP, answers, fails_cleanly, in_a_copy, infer, probs_of, soup, train, validate
+from forked import command
 
 import finetune_age
 import summary

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FAST, REPOSITORY, command
-from forked import Forked
+from conftest import FAST, REPOSITORY
+from forked import Forked, command
 from test_resumed_search import ARGUMENTS, journal, killed_after
 
 import finetune

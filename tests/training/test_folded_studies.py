@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from conftest import REPOSITORY, command, fails_cleanly, soup
-from forked import Forked
+from conftest import REPOSITORY, fails_cleanly, soup
+from forked import Forked, command
 from test_studies import arguments, search, without_plots
 
 import optuna_script

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, command, fails_cleanly, train
-from forked import Forked
+from conftest import REPOSITORY, fails_cleanly, train
+from forked import Forked, command
 
 from utils.base.errors import Diverged, InputError, Interrupted
 from utils.models.checkpoints import read_checkpoint

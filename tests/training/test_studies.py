@@ -11,8 +11,8 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from conftest import REPOSITORY, command, fails_cleanly, make_people, soup
-from forked import Forked
+from conftest import REPOSITORY, fails_cleanly, make_people, soup
+from forked import Forked, command
 
 import optuna_script
 from utils.base.errors import Diverged, InputError, Interrupted

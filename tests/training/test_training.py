@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import FAST, command, files, infer, make_people, soup, train
+from conftest import FAST, files, infer, make_people, soup, train
+from forked import command
 from torch import nn
 
 import finetune
@@ -89,8 +90,6 @@ def test_the_second_task_learns_and_is_not_kept(faces, pretrained, mixing):
 
 @pytest.mark.parametrize(("freeze", "frozen"), [("backbone", {0, 1, 2, 3}), ("first-1", {0, 1})])
 def test_frozen_parts_stay_as_they_were(faces, pretrained, freeze, frozen):
-    from utils.models.weights import read_weights
-
     path, _ = train(faces, pretrained, "--freeze", freeze, "--epochs", 1)
     before = read_weights(pretrained / "model_0.pt").backbone()
     for name, tensor in read_checkpoint(path).state_dict().items():
