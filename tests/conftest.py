@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import REPOSITORY
 from PIL import Image, ImageDraw
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -23,10 +23,11 @@ import inference
 import main
 import validation
 from utils.base.digests import digest_of
+from utils.base.files import atomic
 from utils.data import competition
 from utils.data.preprocessing import preprocessing
+from utils.models import heads
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs two processes
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -51,6 +52,44 @@ def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _known_probes():
+    """A head's probe takes longer than a training here: the same one is fitted once."""
+    known, fit = {}, heads.probe_head
+
+    def probe_head(features, labels, persons, labelling, strength=None):
+        given = (*(array.tobytes() for array in (features, labels, persons)), digest_of(labelling.record()), strength)
+        if given not in known:
+            known[given] = fit(features, labels, persons, labelling, strength)
+        return known[given]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "probe_head", probe_head)
+        yield
+
+
+@pytest.fixture
+def drawn():
+    """Asked for by a test that looks at pictures."""
+
+
+@pytest.fixture
+def plotted():
+    """Asked for by a test that looks at a study's pictures."""
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch):
+    """Pictures are laid out and not drawn, which would take longer than most of what else a test does."""
+
+    def save(figure, path, dpi, **how):
+        with atomic(path) as temporary:
+            Image.new("RGB", (1, 1)).save(temporary, format="png")
+
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("utils.base.pictures._save", save)
+
+
 def draw_face(mask: int, gender: int, age: int, seed: int) -> Image.Image:
     """A 48 x 64 picture in which mask, gender and age can be seen: mask height, hair length, hair colour."""
     rng = np.random.default_rng(seed)
@@ -73,13 +112,6 @@ def make_people(folder: Path, count: int, seed: int = 0) -> Path:
         for stem, mask in [(f"mask{m}", 0) for m in range(1, 6)] + [("incorrect_mask", 1), ("normal", 2)]:
             draw_face(mask, gender, age, seed * 100_000 + k * 10 + len(stem)).save(person / f"{stem}.jpg", quality=92)
     return folder
-
-
-def make_listed(folder: Path) -> None:
-    """One photograph in the competition's layout, for those who only list it."""
-    person = folder / "000001_male_Asian_25"
-    person.mkdir(parents=True)
-    (person / "mask1.jpg").touch()
 
 
 def make_eval(folder: Path, count: int = 10) -> Path:
@@ -225,22 +257,6 @@ def probs_of(path):
         return np.array([[float(row[f"p{k}"]) for k in range(18)] for row in csv.DictReader(file)])
 
 
-def command(script, *arguments, processes=1, limit=None, **env):
-    """Run a script in its own process, or in several under torchrun; `limit` caps the size of files it may write."""
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    cap = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    return subprocess.run(
-        [*start, str(REPOSITORY / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **env},
-        preexec_fn=cap,
-        timeout=240,
-    )
-
-
 @pytest.fixture(scope="session")
 def trained(faces, pretrained, tmp_path_factory):
     """A folder with three trained ingredients, an age specialist, both soups and their logs; tests copy what they
@@ -349,7 +365,9 @@ def sweep(tmp_path):
     for name in ("python", "accelerate"):
         (tools / name).write_text(STAND_IN)
         (tools / name).chmod(0o755)
-    make_listed(tmp_path / "data")
+    person = tmp_path / "data" / "000001_male_Asian_25"
+    person.mkdir(parents=True)
+    (person / "mask1.jpg").touch()  # it is only listed
     (tmp_path / "model").mkdir()
     for i in range(5):
         (tmp_path / "model" / f"model_{i}.pt").touch()

@@ -10,6 +10,8 @@ from PIL import Image
 from utils.base import pictures
 from utils.base.pictures import CAPTION, save_confusion, save_curves, save_score_plot, save_sheet, wrapped
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 NAMES = ("$_{$", r"$\frac$", "$x$", "한글$_{$")
 
 

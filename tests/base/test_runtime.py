@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import REPOSITORY, command, infer, train
+from conftest import REPOSITORY, infer, train
+from forked import command, torchrun
 
 from utils.base import runtime
 from utils.base.errors import run_script
@@ -91,9 +92,9 @@ def ends_all(result: subprocess.CompletedProcess, message: str) -> None:
     assert message in error
 
 
-def fine_tune(faces: Path, pretrained: Path, *extra) -> subprocess.CompletedProcess:
-    where = ["--data-location", faces, "--pretrained-location", pretrained, "--epochs", 1, "--batch-size", 8]
-    return command("finetune.py", *where, "--report-to", "none", "--workers", 0, *extra, processes=2)
+def fine_tuning(faces: Path, pretrained: Path) -> list:
+    where = ["finetune.py", "--data-location", faces, "--pretrained-location", pretrained]
+    return [*where, "--epochs", 1, "--batch-size", 8, "--report-to", "none", "--workers", 0]
 
 
 @pytest.mark.slow
@@ -101,7 +102,7 @@ def test_a_bad_photograph_is_one_message(faces, pretrained):
     shutil.copytree(faces, "data")
     bad = sorted(Path("data").rglob("mask1.jpg"))[3]
     bad.write_bytes(bad.read_bytes()[:600])
-    ends_all(fine_tune(Path("data"), pretrained), str(bad))
+    ends_all(torchrun(*fine_tuning(Path("data"), pretrained)), str(bad))
 
 
 @pytest.mark.slow
@@ -109,7 +110,7 @@ def test_a_bad_photograph_is_one_message(faces, pretrained):
 def test_what_the_main_process_cannot_write_is_one_message(faces, pretrained, place):
     Path(place).parent.mkdir()
     Path(place).touch()
-    ends_all(fine_tune(faces, pretrained), place)
+    ends_all(command(*fine_tuning(faces, pretrained), processes=2), place)
 
 
 @pytest.mark.slow
@@ -125,4 +126,4 @@ def test_one_of_the_others_alone_is_one_message(tmp_path):
         "    accelerator.wait_for_everyone()\n"
         "errors.run_script(main)"
     )
-    ends_all(command(script, processes=2), "bad part")
+    ends_all(torchrun(script), "bad part")

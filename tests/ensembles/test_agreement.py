@@ -149,7 +149,7 @@ def test_the_picture_grows_with_the_files_and_holds_their_numbers(count, tmp_pat
     }
 
 
-def test_the_picture_is_written_of_equal_files_too(capsys):
+def test_the_picture_is_written_of_equal_files_too(capsys, drawn):
     files = [save(name, [0, 5, 9]) for name in ("a.csv", "b.csv")]
     hard_voting.main([*files, "--output", "vote.csv", "--show-disagreements"])
     assert "nearly one vote: [0] [1]" in capsys.readouterr().out

@@ -23,7 +23,6 @@ from conftest import (
     REPOSITORY,
     SOUP,
     answers,
-    command,
     draw_face,
     fails_cleanly,
     in_a_copy,
@@ -32,6 +31,7 @@ from conftest import (
     probs_of,
     resize,
 )
+from forked import command
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FAST, command, fails_cleanly, files, in_a_copy, infer, make_people, release_state, soup, train
+from conftest import FAST, fails_cleanly, files, in_a_copy, infer, make_people, release_state, soup, train
+from forked import command
 from PIL import Image
 
 from utils.base.errors import InputError
@@ -154,7 +155,7 @@ def test_a_plot_shows_ingredients_and_the_soups_of_earlier_calls(trained, faces,
     }
 
 
-def test_the_plot_is_drawn(tmp_path):
+def test_the_plot_is_drawn(tmp_path, drawn):
     rows = [
         {
             "kind": kind,

@@ -206,7 +206,7 @@ def test_mode_and_weights_steer_the_vote(tmp_path, capsys):
         assert f"class and attribute voting differ in {differing} rows" in capsys.readouterr().out
 
 
-def test_a_sheet_of_the_disputed_photographs_is_drawn(tmp_path, capsys):
+def test_a_sheet_of_the_disputed_photographs_is_drawn(tmp_path, capsys, drawn):
     make_eval(tmp_path / "data", 10)
     ids = [f"{k:03d}.jpg" for k in range(10)]
     first, same = (save(tmp_path / f"{f}.csv", range(10), ids) for f in "ab")

@@ -8,15 +8,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import REPOSITORY, command, in_a_copy, infer, make_eval
+from conftest import in_a_copy, infer, make_eval
+from forked import Forked, command, torchrun
 
 from utils.base import progress
 from utils.base.errors import InputError
@@ -33,7 +32,6 @@ pytestmark = pytest.mark.slow
 SOUP, AGE = "finetune_cp_seed42_epoch2_greedysoup_num3", "Age_finetune_cp_seed42_i0_epoch2"
 KILLED_AT = """
 import os, signal, sys
-sys.path.insert(0, sys.argv.pop(1))
 import inference
 from utils.data import unlabelled
 from utils.evaluation import shards
@@ -73,8 +71,9 @@ def test_a_killed_run_goes_on_at_its_shard_and_writes_the_same_file(trained, fac
     shutil.rmtree("cache/logits")
     shutil.rmtree("output")
 
-    script = [sys.executable, "-c", KILLED_AT, str(REPOSITORY), "3", "--workers", "0", "--data-location", str(faces)]
-    killed = subprocess.run([*script, *arguments], capture_output=True, timeout=240)
+    script = Path("killed_at.py").resolve()
+    script.write_text(KILLED_AT)
+    killed = Forked(script, 3, "--workers", 0, "--data-location", faces, *arguments).end()
     assert killed.returncode == -signal.SIGKILL
     assert len(parts()) == 3  # both models' of the first shard, and one of the second
     assert not list(Path().rglob("output*.csv"))
@@ -191,7 +190,7 @@ def test_one_error_line_over_two_processes(trained, tmp_path, monkeypatch):
     data = make_eval(tmp_path / "data", 300)
     last = (data / "eval/info.csv").read_text().split()[-1].partition(",")[0]  # of the second shard
     (data / "eval/images" / last).write_text("no image\xff\xd9", encoding="latin-1")
-    result = command("inference.py", "--data-location", data, "--workers", "0", processes=2)
+    result = torchrun("inference.py", "--data-location", data, "--workers", "0")
     assert result.returncode != 0
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert last in error

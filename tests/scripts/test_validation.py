@@ -5,20 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    AGE,
-    OTHER,
-    SOUP,
-    answers,
-    command,
-    fails_cleanly,
-    in_a_copy,
-    infer,
-    probs_of,
-    soup,
-    train,
-    validate,
-)
+from conftest import AGE, OTHER, SOUP, answers, fails_cleanly, in_a_copy, infer, probs_of, soup, train, validate
+from forked import command
 
 import finetune_age
 import summary
@@ -54,7 +42,7 @@ def test_error_rates_are_wrong_of_total_by_hand():
     assert str(rates["class", "incorrect, male, under 30"]).split()[-1] == "-"
 
 
-def test_validation_shows_the_model_and_what_ensembles_change(trained, faces, monkeypatch, caplog):
+def test_validation_shows_the_model_and_what_ensembles_change(trained, faces, monkeypatch, caplog, drawn):
     in_a_copy(trained, monkeypatch)
     rows = validate(faces, "--weighted-ensemble", AGE, "--soft-voting", OTHER)
     assert [row["kind"] for row in rows] == ["single", "soft vote", "age specialist", "weighted", "hard vote"]
@@ -100,7 +88,7 @@ def test_sheets_that_are_no_longer_needed_are_removed(trained, faces, monkeypatc
     assert not stale.exists()
 
 
-def test_pictures_and_tables_of_everyone_lie_in_a_place_of_their_own(trained, faces, monkeypatch):
+def test_pictures_and_tables_of_everyone_lie_in_a_place_of_their_own(trained, faces, monkeypatch, drawn):
     in_a_copy(trained, monkeypatch)
     validate(faces, "--report")
     soup(faces, "--uniform-soup", "--plot")

@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import FAST, REPOSITORY, command
+from conftest import FAST, REPOSITORY
+from forked import Forked, command
 from test_resumed_search import ARGUMENTS, journal, killed_after
 
 import finetune
@@ -44,19 +43,9 @@ def digests(folder: Path = Path()) -> dict[str, str]:
 
 def killed_in(fold: int, faces, pretrained) -> None:
     """Start the whole sweep and kill it with SIGKILL in the middle of a fold, as soon as this fold leaves a state."""
-    start = [
-        sys.executable,
-        str(REPOSITORY / "finetune.py"),
-        *arguments(faces, pretrained),
-        "--checkpointing-steps",
-        "3",
-    ]
-    process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    state, until = Path(f"model/states/finetune_cp_seed42_i0_fold{fold}of2_epoch2.pt"), time.monotonic() + 120
-    while not state.is_file() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    sweep = Forked(REPOSITORY / "finetune.py", *arguments(faces, pretrained), "--checkpointing-steps", 3)
+    state = Path(f"model/states/finetune_cp_seed42_i0_fold{fold}of2_epoch2.pt")
+    assert sweep.stop(state.is_file).returncode == -signal.SIGKILL
     assert state.is_file()
 
 

@@ -1,12 +1,11 @@
 """Searches that are killed, or that run beside each other, end as one that was left in peace."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, in_a_copy
+from forked import Forked
 
 import main
 from utils.evaluation import held_out
@@ -18,7 +17,6 @@ SOUP = Path("model/finetune_cp_seed42_epoch2_greedyreplacementsoup_num3.pt")
 ARGUMENTS = ("--recipe", "greedy-replacement", "--metric", "macro_f1", "--workers", "0", "--data-location")
 KILLED_AT = """
 import os, signal, sys
-sys.path.insert(0, sys.argv.pop(1))
 import main
 from utils.evaluation import held_out
 left, plain = int(sys.argv.pop(1)), held_out.predict
@@ -56,8 +54,9 @@ def journal() -> list[str]:
 
 def killed_after(evaluations: int, faces) -> int:
     """Run the search until it has asked for so many evaluations, and kill it at the next; its exit code."""
-    arguments = [str(REPOSITORY), str(evaluations), *ARGUMENTS, str(faces)]
-    return subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], capture_output=True, timeout=240).returncode
+    script = Path("killed_at.py").resolve()
+    script.write_text(KILLED_AT)
+    return Forked(script, evaluations, *ARGUMENTS, faces).end().returncode
 
 
 def in_peace(faces, monkeypatch) -> tuple[list[str], str, list[int]]:
@@ -88,9 +87,8 @@ def test_a_killed_search_goes_on_and_evaluates_nothing_twice(fresh, faces, monke
 
 def test_two_searches_at_once_end_as_one(fresh, faces, monkeypatch):
     lines, digest, _ = in_peace(faces, monkeypatch)
-    start = [sys.executable, str(REPOSITORY / "main.py"), *ARGUMENTS, str(faces)]
-    both = [subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
-    errors = [one.communicate(timeout=240)[1] for one in both]
-    assert [one.returncode for one in both] == [0, 0], errors
+    both = [Forked(REPOSITORY / "main.py", *ARGUMENTS, faces) for _ in range(2)]
+    ended = [one.end() for one in both]
+    assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
     assert journal() == lines
     assert read_checkpoint(SOUP).digest == digest

@@ -1,18 +1,14 @@
 """Studies whose trials are scored on everybody, fold after fold."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from conftest import REPOSITORY, command, fails_cleanly, soup
-from test_studies import arguments, search
+from conftest import REPOSITORY, fails_cleanly, soup
+from forked import Forked, command
+from test_studies import arguments, search, without_plots
 
 import optuna_script
 from utils.base.errors import Diverged, InputError, Interrupted
@@ -51,7 +47,9 @@ class Table:
 
 
 @pytest.fixture
-def table(monkeypatch):
+def table(request, monkeypatch):
+    without_plots(request, monkeypatch)
+
     def make(score):
         made = Table(score)
         monkeypatch.setattr("finetune.run", made.train)
@@ -229,7 +227,7 @@ def test_the_score_is_counted_over_the_people_of_all_folds_and_no_mean_of_theirs
         assert pooled([Path(f"fold{k}.pt") for k in range(count)]) == expected
 
 
-def test_a_loss_is_told_as_it_is_and_the_study_looks_for_the_smallest(faces, pretrained, table, capsys):
+def test_a_loss_is_told_as_it_is_and_the_study_looks_for_the_smallest(faces, pretrained, table, capsys, plotted):
     table(lambda number, folds: number + folds / 10)
     study = search(faces, pretrained, "--folds", FOLDS, "--n-trials", 2, "--metric", "log_loss")
     assert [trial.value for trial in study.trials] == [-0.3, -1.3]
@@ -240,13 +238,9 @@ def test_a_loss_is_told_as_it_is_and_the_study_looks_for_the_smallest(faces, pre
 @pytest.mark.slow
 def test_a_real_study_killed_between_two_folds_goes_on_there_and_its_trials_are_souped(faces, pretrained):
     asked = ["--folds", "2", "--n-trials", "2", "--epochs-limits", "1", "1"]
-    script = [sys.executable, str(REPOSITORY / "optuna_script.py"), *arguments(faces, pretrained, *asked)]
-    process = subprocess.Popen(script, stderr=subprocess.PIPE)
-    until = time.monotonic() + 120
-    while not (done := list(Path("model").glob("search_seed0_i?_fold0of2_epoch1.pt"))) and time.monotonic() < until:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    done = []
+    study = Forked(REPOSITORY / "optuna_script.py", *arguments(faces, pretrained, *asked))
+    study.stop(lambda: done.extend(Path("model").glob("search_seed0_i?_fold0of2_epoch1.pt")) or done)
     written = done[0].stat().st_mtime_ns
     study = search(faces, pretrained, *asked)
     assert states_of(study) == ["FAIL", "COMPLETE", "COMPLETE"]

@@ -1,17 +1,14 @@
 """A run that is stopped and resumed ends in the bits of one that was not."""
 
 import os
-import random
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, command, fails_cleanly, train
+from conftest import REPOSITORY, fails_cleanly, train
+from forked import Forked, command
 
 from utils.base.errors import Diverged, InputError, Interrupted
 from utils.models.checkpoints import read_checkpoint
@@ -51,10 +48,9 @@ def test_killed_runs_end_in_the_same_bits(faces, pretrained, monkeypatch, extra)
     expected, history = whole.read_bytes(), next(Path("logs/training").glob("*.csv"), None)
     history = history and history.read_text()
     whole.unlink()
-    rng = random.Random(0)
-    for _ in range(4):
+    for steps in (7, 22):  # in the first epoch, and in a later one
         with monkeypatch.context() as patch:
-            kill_after(patch, rng.randint(2, 12))
+            kill_after(patch, steps)
             with pytest.raises(Killed):
                 train(faces, pretrained, *extra, "--resume")
     path, resumed_scores = train(faces, pretrained, *extra, "--resume")
@@ -120,16 +116,15 @@ def test_a_damaged_state_is_named(faces, pretrained, monkeypatch, damage):
 
 
 def test_a_defect_ends_the_loader_processes_too(faces, pretrained):
-    code = "import finetune, utils.training.guard\n"
-    code += "def broken(*_): raise ZeroDivisionError\n"
-    code += "utils.training.guard.StepGuard.after_step = broken\n"
-    code += "finetune.run(finetune.parser().parse())"
+    script = Path("broken.py").resolve()
+    script.write_text(
+        "import finetune, utils.training.guard\n"
+        "def broken(*_): raise ZeroDivisionError\n"
+        "utils.training.guard.StepGuard.after_step = broken\n"
+        "finetune.run(finetune.parser().parse())"
+    )
     arguments = ["--data-location", faces, "--pretrained-location", pretrained, "--workers", 2, "--report-to", "none"]
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=90,
-    )  # fmt: skip
-    assert "ZeroDivisionError" in result.stderr
+    assert "ZeroDivisionError" in Forked(script, *arguments).end(timeout=90).stderr
 
 
 def test_sigterm_saves_a_state(faces, pretrained):
@@ -143,17 +138,12 @@ def test_sigterm_saves_a_state(faces, pretrained):
 
 
 def test_a_signal_to_the_whole_group_saves_a_state(faces, pretrained):
-    start = [sys.executable, str(REPOSITORY / "finetune.py"), "--data-location", str(faces), "--epochs", "500"]
-    start += ["--pretrained-location", str(pretrained), "--batch-size", "8", "--workers", "2", "--report-to", "csv"]
-    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    history = Path("logs/training/finetune_cp_seed42_i0_epoch500.csv")
-    until = time.monotonic() + 60
-    while not history.is_file() and time.monotonic() < until:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 143, told
-    assert re.fullmatch(r"stopped in step \d+; --resume goes on from model/states/.*_epoch500\.pt\n", told)
+    where = ["--data-location", faces, "--pretrained-location", pretrained, "--batch-size", 8, "--workers", 2]
+    run = Forked(REPOSITORY / "finetune.py", *where, "--epochs", 500, "--report-to", "csv")
+    stopped = run.stop(Path("logs/training/finetune_cp_seed42_i0_epoch500.csv").is_file, signal.SIGTERM)
+    assert stopped.returncode == 143, stopped.stderr
+    told = r"stopped in step \d+; --resume goes on from model/states/.*_epoch500\.pt\n"
+    assert re.fullmatch(told, stopped.stderr)
 
 
 def test_numbers_that_are_none_stop_the_run_with_its_good_weights(faces, pretrained, monkeypatch):

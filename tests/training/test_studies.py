@@ -4,17 +4,15 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
-from conftest import REPOSITORY, command, fails_cleanly, make_people, soup
+from conftest import REPOSITORY, fails_cleanly, make_people, soup
+from forked import Forked, command
 
 import optuna_script
 from utils.base.errors import Diverged, InputError, Interrupted
@@ -38,8 +36,14 @@ def numbers(study):
     return [trial.number for trial in study.trials if trial.state.is_finished()]
 
 
+def without_plots(request, monkeypatch) -> None:
+    """For a test of what a study does, and not of its pictures, which take a second each time."""
+    if "plotted" not in request.fixturenames:
+        monkeypatch.setattr(studies, "save_pictures", lambda *_: {})
+
+
 @pytest.fixture
-def fake_training(monkeypatch):
+def fake_training(request, monkeypatch):
     """Training that takes no time; its score after each epoch is the learning rate times the epoch."""
     calls = []
 
@@ -50,10 +54,11 @@ def fake_training(monkeypatch):
         return Path(f"{options.name}_seed{options.random_seed}.pt"), {"macro_f1": options.lr * options.epochs}
 
     monkeypatch.setattr("finetune.run", run)
+    without_plots(request, monkeypatch)
     return calls
 
 
-def test_a_real_search_leaves_pictures_and_checkpoints_to_soup(faces, pretrained):
+def test_a_real_search_leaves_pictures_and_checkpoints_to_soup(faces, pretrained, drawn):
     study = search(faces, pretrained, "--n-trials", 3)
     assert numbers(study) == [0, 1, 2]
     complete = studies.best_trials(study, 9)
@@ -87,7 +92,7 @@ def test_a_study_of_before_an_option_is_gone_on_with(faces, pretrained, fake_tra
         search(faces, pretrained, "--n-trials", 3, "--ema-decay", 0.9, "--wd-limits", 0.1, 0.2)
 
 
-def test_a_search_tells_a_line_for_each_trial(faces, pretrained, fake_training, capsys):
+def test_a_search_tells_a_line_for_each_trial(faces, pretrained, fake_training, capsys, plotted):
     search(faces, pretrained, "--n-trials", 3, "--best", 2)
     study, *trials, plots, best, second, following, log = capsys.readouterr().out.splitlines()
     assert study.startswith("study search: 168 photographs to train on, 42 held out")
@@ -100,7 +105,7 @@ def test_a_search_tells_a_line_for_each_trial(faces, pretrained, fake_training, 
     assert "trial 2 (3 of 3) begins" in Path("logs/optuna_search.log").read_text()
 
 
-def test_every_trial_is_asked_within_the_limits_on_one_split(faces, pretrained, fake_training):
+def test_every_trial_is_asked_within_the_limits_on_one_split(faces, pretrained, fake_training, plotted):
     search(faces, pretrained, "--n-trials", 6, "--wd-limits", 0.05, 0.05)
     assert {options.wd for options in fake_training} == {0.05}
     assert all(1e-3 <= options.lr <= 3e-3 and options.epochs in (1, 2) for options in fake_training)
@@ -151,16 +156,9 @@ def test_other_settings_under_the_same_name_are_an_error(faces, pretrained, fake
 
 
 def test_the_trial_of_a_killed_worker_is_taken_up_again(faces, pretrained):
-    process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "optuna_script.py"), *arguments(faces, pretrained, "--n-trials", "2")],
-        stderr=subprocess.PIPE,
-    )
+    worker = Forked(REPOSITORY / "optuna_script.py", *arguments(faces, pretrained, "--n-trials", 2))
     journal = Path("logs/optuna/search.journal")
-    until = time.monotonic() + 120
-    while not (journal.is_file() and '"i"' in journal.read_text()) and time.monotonic() < until:  # all is suggested
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    worker.stop(lambda: journal.is_file() and '"i"' in journal.read_text())  # all is suggested
     left = optuna.load_study(study_name="search", storage=studies.open_storage(str(journal)))
     assert [trial.state.name for trial in left.trials] == ["RUNNING"]
     study = search(faces, pretrained, "--n-trials", 2)

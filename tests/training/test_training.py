@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import FAST, command, files, infer, soup, train
+from conftest import FAST, files, infer, make_people, soup, train
+from forked import command
 from torch import nn
 
 import finetune
@@ -89,8 +90,6 @@ def test_the_second_task_learns_and_is_not_kept(faces, pretrained, mixing):
 
 @pytest.mark.parametrize(("freeze", "frozen"), [("backbone", {0, 1, 2, 3}), ("first-1", {0, 1})])
 def test_frozen_parts_stay_as_they_were(faces, pretrained, freeze, frozen):
-    from utils.models.weights import read_weights
-
     path, _ = train(faces, pretrained, "--freeze", freeze, "--epochs", 1)
     before = read_weights(pretrained / "model_0.pt").backbone()
     for name, tensor in read_checkpoint(path).state_dict().items():
@@ -160,8 +159,9 @@ def test_every_epoch_leaves_a_row_and_the_run_a_picture(faces, pretrained):
     assert not list(Path("model/states").iterdir())
 
 
-def test_a_run_tells_a_short_story_and_its_log_all_of_it(faces, pretrained, capsys):
-    path, scores = train(faces, pretrained, "--epochs", 20, "--batch-size", 84)
+def test_a_run_tells_a_short_story_and_its_log_all_of_it(pretrained, capsys):
+    few = make_people(Path("few"), 10)
+    path, scores = train(few, pretrained, "--epochs", 20, "--batch-size", 28)
     story = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(" left")]  # a line a minute
     assert len(story) <= 15
     assert [line.split(":")[0] for line in story if line.startswith("epoch")] == [
@@ -170,11 +170,11 @@ def test_a_run_tells_a_short_story_and_its_log_all_of_it(faces, pretrained, caps
     assert story[-3:] == [
         f"saved {path}, macro_f1 {scores['macro_f1']:.4f} on held-out people",
         "next, when all runs of the sweep are done: accelerate launch main.py --greedy-soup --name finetune_cp "
-        f"--data-location {faces}",
+        f"--data-location {few}",
         "log: logs/training/finetune_cp_seed42_i0.log",
     ]
     assert all(f"epoch {epoch} of 20: " in training_log() for epoch in range(1, 21))
-    train(faces, pretrained, "--epochs", 5, "--batch-size", 84, "--verbose", "--name", "other")
+    train(few, pretrained, "--epochs", 5, "--batch-size", 28, "--verbose", "--name", "other")
     assert capsys.readouterr().out.count("\nepoch ") == 5
 
 
@@ -190,7 +190,7 @@ def test_without_a_cache_the_run_is_the_same(faces, pretrained):
 
 
 def test_runs_of_one_process_are_the_same_as_of_several(faces, pretrained, capsys):
-    argv = ["--data-location", faces, "--pretrained-location", pretrained, *FAST, "--mixup", 0.5]
+    argv = ["--data-location", faces, "--pretrained-location", pretrained, *FAST, "--epochs", 1, "--mixup", 0.5]
     alone = [finetune.run(options(*argv, "--i", i, "--random-seed", 7, "--name", "alone"))[0] for i in (0, 1)]
     capsys.readouterr()
     finetune.main([str(one) for one in [*argv, "--runs", "7:0", "7:1", "--name", "together"]])
@@ -349,7 +349,7 @@ def test_a_batch_without_room_is_halved_and_accumulated():
 def test_two_processes_of_half_a_batch_follow_one_curve(faces, pretrained):
     common = ["--data-location", faces, "--pretrained-location", pretrained, "--epochs", 3, "--lr", "1e-3"]
     common += ["--report-to", "csv", "--workers", 0]
-    assert command("finetune.py", *common, "--batch-size", 8, "--name", "one").returncode == 0
+    finetune.run(options(*common, "--batch-size", 8, "--name", "one"))
     assert command("finetune.py", *common, "--batch-size", 4, "--name", "two", processes=2).returncode == 0
     one, two = (history(f"{name}_seed42_i0_epoch3") for name in ("one", "two"))
     for first, second in zip(one, two, strict=True):
