@@ -11,8 +11,9 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
+from utils.data.labels import own_class
 from utils.ensembles.agreement import agreement, percent_table
-from utils.ensembles.combining import class_log_probs, own_class
+from utils.ensembles.combining import class_log_probs
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import exact_score
