@@ -56,7 +56,7 @@ def toy_clip(tmp_path):
 
 def test_zeroshot_head_is_the_mean_text_feature_of_each_class(toy_clip):
     folder, model, tokenizer = toy_clip
-    weight, bias = zeroshot_head(str(folder), competition.labelling())
+    weight, bias = zeroshot_head(str(folder), prompts(competition.labelling()))
     assert weight.shape == (18, 12)
     assert not bias.any()
     torch.testing.assert_close(weight.norm(dim=-1), model.logit_scale.exp().expand(18))

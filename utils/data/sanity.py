@@ -77,7 +77,9 @@ def copies(squares: Sequence[np.ndarray], held_out: np.ndarray, train: np.ndarra
     return [(row, other) for *_, row, other in sorted(found)]
 
 
-def told_copies(photographs: Photographs, squares: Sequence[np.ndarray], held_out: np.ndarray, train: np.ndarray) -> str:
+def told_copies(
+    photographs: Photographs, squares: Sequence[np.ndarray], held_out: np.ndarray, train: np.ndarray
+) -> str:
     """In words the copies of held-out photographs that are trained on; nothing when there are none, or when groups
     tell what belongs together.
     """

@@ -16,7 +16,7 @@ from utils.data import competition
 from utils.data.labels import Labelling, labelling_from_record
 from utils.data.preprocessing import checked_preprocessing
 from utils.models.clip import CLIPClassifier, build
-from utils.models.model_files import is_specialist
+from utils.models.model_files import is_specialist, specialist_name
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
 
@@ -334,5 +334,5 @@ def _kind(checkpoint: Checkpoint) -> str:
     labelling = checkpoint.labelling
     if is_specialist(labelling.attributes, checkpoint.meta):
         article = "an" if labelling.attributes[0][0] in "aeiou" else "a"
-        return f"{article} {' and '.join(labelling.attributes)} specialist of {labelling.num_classes} classes"
+        return f"{article} {specialist_name(labelling.attributes)} of {labelling.num_classes} classes"
     return f"a model of {labelling.num_classes} {'' if labelling.attributes else 'other '}classes"

@@ -112,6 +112,11 @@ def is_specialist(attributes: Sequence[str], meta: dict | None) -> bool:
     return bool(options["attributes"]) if "attributes" in options else tuple(attributes) == competition.SPECIALIST
 
 
+def specialist_name(attributes: Sequence[str]) -> str:
+    """What a specialist of some attributes is called, `age specialist`."""
+    return f"{' and '.join(attributes)} specialist"
+
+
 def specialist_prefix(attributes: Sequence[str] | None) -> str:
     """What the file names of a specialist of some attributes begin with, `Age_`; nothing for a model of all."""
     if not attributes:
