@@ -10,7 +10,7 @@ import finetune
 from utils.base import training_flags
 from utils.base.errors import run_script
 from utils.base.options import Options, Parser
-from utils.data.competition import SPECIALIST
+from utils.models.model_files import SPECIALIST
 
 
 def parser() -> Parser:

@@ -28,6 +28,7 @@ from utils.evaluation.manifest import OVER_FOLDS, read_manifest
 
 if TYPE_CHECKING:
     from utils.ensembles.members import Ensemble
+    from utils.ensembles.predictor import Predictor
 
 FALLBACK = 4  # the most frequent class of the competition's training set
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
@@ -136,6 +137,16 @@ def run(options: Options) -> Path | dict[str, Path]:
             sweep.add(way, path)
         sweep.write()
     return written if options.sweep else written[""]
+
+
+def load(source: str | Path) -> Predictor:
+    """A model for other programs: a checkpoint, the folder of `main.py --export`, or a hub id.
+
+    `load(source).predict(images)` gives names of classes and probabilities of paths or PIL images.
+    """
+    from utils.ensembles.predictor import Predictor
+
+    return Predictor(source)
 
 
 def check_skip_bad(class_id: int | None, ensembles: Iterable[Ensemble]) -> None:

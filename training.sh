@@ -4,6 +4,8 @@
 #
 #   bash training.sh                                          the embedded demo, when there is no folder data/
 #   DATA_LOCATION=data PRETRAINED_LOCATION=pretrained bash training.sh
+#   DATA_LOCATION=flowers MODEL=openai/clip-vit-base-patch16 bash training.sh        any set: a folder per class,
+#   DATA_LOCATION=birds.csv MODEL=... bash training.sh --label-columns species,sex   or a table
 #   SEEDS="34 42" INDICES="0 1 2 3" EPOCHS=10 bash training.sh --lr 3e-5 --old-aug True
 #
 # Arguments go to finetune.py and finetune_age.py. The environment says the rest; paths are relative to where it runs:
@@ -13,8 +15,8 @@
 #   EPOCHS               passes over the training photographs                20  (another MODEL: drawn about it)
 #   FOLDS                cross-validate: every model once for each fold      none, one split
 #   ROUNDS               2: the soup is the start of a second sweep          1
-#   DATA_LOCATION        folder of the training photographs                  data
-#   TEST_LOCATION        folder of the photographs to predict                the data location
+#   DATA_LOCATION        folder or table of the training photographs         data
+#   TEST_LOCATION        folder or table of those to predict                 the data location
 #   PRETRAINED_LOCATION  folder of model_{i}.pt                              the model location
 #   MODEL_LOCATION       folder of the checkpoints                           model
 #   RELABEL              CSV of corrections, for all scripts                 relabel.csv in the train folder, if any
@@ -60,7 +62,8 @@ if [[ -z "$given" && ! -d data ]]; then
     cd demo_run >/dev/null
     : "${NAME:=demo}" "${INDICES:=0 1 2 3}" "${EPOCHS:=5}"
     MODEL="$HERE/demo/tower.pt"
-    TRUTH=data/eval_truth.csv
+    TRUTH=data/eval_truth.csv                  # the last file that is drawn
+    if [[ ! -f "$TRUTH" ]]; then rm -rf data; fi # half drawn
     extra=(--lr 2.5e-4 --batch-size 32 --report-to none ${extra[@]+"${extra[@]}"})
     [[ -n "${FOLDS:-}" ]] || extra=(--val-ratio 0.5 "${extra[@]}") # folds hold out everybody
 fi
@@ -79,10 +82,16 @@ FOLDS="${FOLDS:-}"
 ROUNDS="${ROUNDS:-1}"
 folds=(${FOLDS:+--folds "$FOLDS"})
 every="finetune age soup${FOLDS:+ refit} validation inference vote summary"
+asked_stages="${STAGES:-}"
 STAGES="${STAGES:-${SLURM_ARRAY_TASK_ID:+finetune age}}"
 read -r -d '' -a stages <<<"${STAGES:-$every}" || true
 
 wanted() { [[ " ${stages[*]} " == *" $1 "* ]]; }
+leave_out() { # STAGE
+    local left=() stage
+    for stage in "${stages[@]}"; do [[ "$stage" == "$1" ]] || left+=("$stage"); done
+    stages=("${left[@]}")
+}
 
 for stage in ${stages[@]+"${stages[@]}"}; do
     [[ " $every " == *" $stage "* ]] || stop "STAGES has $stage, which is none of: $every"
@@ -118,8 +127,8 @@ for seed in "${seeds[@]}"; do
         done
     done
 done
-[[ -n "$demo" || -d "$DATA_LOCATION" ]] || stop "there is no folder $DATA_LOCATION: name the photographs with DATA_LOCATION"
-[[ -n "$demo" || -d "$TEST_LOCATION" ]] || stop "there is no folder $TEST_LOCATION: name the photographs to predict with TEST_LOCATION"
+[[ -n "$demo" ]] || is_set "$DATA_LOCATION" || stop "there is no folder $DATA_LOCATION: name the photographs with DATA_LOCATION"
+[[ -n "$demo" ]] || is_set "$TEST_LOCATION" || stop "there is no folder $TEST_LOCATION: name the photographs to predict with TEST_LOCATION"
 [[ -n "$demo" || -z "${TRUTH:-}" || -f "$TRUTH" ]] || stop "there is no file $TRUTH: name the right answers with TRUTH, or leave it out"
 
 options_of() { # SEED:INDEX...
@@ -141,7 +150,10 @@ if wanted finetune || wanted age; then
 else
     options_of
 fi
-check_options "${options[@]}"
+attributes="$(check_options "${options[@]}")" || exit 1
+if [[ -z "$asked_stages" && " $attributes " != *" age "* ]]; then # nothing for a specialist to tell
+    leave_out age
+fi
 
 for i in "${indices[@]}"; do
     if [[ "$MODEL" == ViT-B/32 ]] && wanted finetune && [[ ! -f "$PRETRAINED_LOCATION/model_$i.pt" ]]; then
@@ -150,7 +162,7 @@ for i in "${indices[@]}"; do
     fi
 done
 
-if [[ -n "$demo" && ! -f "$TRUTH" ]]; then # the last file that is written
+if [[ -n "$demo" && ! -f "$TRUTH" ]]; then
     echo "== drawing the demo's faces"
     must "drawing the demo's faces" python "$HERE/demo/faces.py" data
 fi

@@ -288,6 +288,7 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
 def review_labels(accelerator: Accelerator, options: Options) -> list[Suspect]:
     """List the labels that are probably wrong, for people to decide, or with `--accept-above` by themselves."""
     from utils.base.runtime import from_main
+    from utils.base.terminal import counted
     from utils.evaluation.people import read_people
     from utils.reports.label_review import write_review
     from utils.review.predictions import Predictions, mean_log_probs
@@ -300,7 +301,7 @@ def review_labels(accelerator: Accelerator, options: Options) -> list[Suspect]:
     people = read_people(accelerator, options, models)
     held_out = people.view(models[0])
     scope = scope_line(people.splits, int(held_out.relabelled.sum()))
-    log.info("%s, %d models: %s", name, len(models), scope)
+    log.info("%s, %s: %s", name, counted(len(models), "model"), scope)
 
     # Predictions
     log_probs = mean_log_probs([people.view(one).logits(one) for one in models])
@@ -332,9 +333,10 @@ def keep_weight(
     record = {**tuned, "metric": metric, "people": people.who, "split": people.digest}
     path = members.save_weight(model, specialists, record)
     on_these, on_others, without = (row[metric] for row in (tuned["tuned"], tuned["cross_fitted"], comparison.rows[0]))
+    told = specialist_name(specialists[0].labelling.attributes)
     log.info(
         "weight of the %s %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without; in %s",
-        specialist_name(specialists[0].labelling.attributes), tuned["weight"], metric, on_these, on_others, without, path,
+        told, tuned["weight"], metric, on_these, on_others, without, path,
     )  # fmt: skip
 
 

@@ -26,13 +26,16 @@ import validation
 from utils.base import flags, runtime
 from utils.base.options import Parser, run_name
 from utils.base.tables import read_dicts
+from utils.data.relabel import Decision, write_decisions
 from utils.evaluation.people import read_people
 from utils.review.finding import find_suspects
-from utils.review.predictions import Predictions, mean_log_probs
+from utils.review.noise import judge_values
+from utils.review.predictions import Predictions, log_odds, mean_log_probs
 from utils.review.reviewers import read_reviewers
 from utils.review.suspects import Suspect
 
 FIRST = 10, 20, 40
+REHEARSALS = 400
 ABOVE = 0.9, validation.MORE_PROBABLY_THAN_NOT, 0.25
 SWAP = "incorrect_mask<->normal"
 SWAPPED_FILES = "incorrect_mask", "normal"
@@ -66,6 +69,11 @@ class Wrong:
         name = self.suspected(suspect)
         return name is not None and (len(suspect.accept) == 2 or suspect.suggested == self.genders.get(name))
 
+    def corrections(self) -> list[Decision]:
+        masks = zip(SWAPPED_FILES, ("not_worn", "incorrect"), strict=True)
+        swapped = [Decision(f"{name}/{stem}", "mask", mask) for stem, mask in masks for name in sorted(self.swapped)]
+        return [Decision(name, "gender", gender) for name, gender in self.genders.items()] + swapped
+
 
 def read_noise(path: Path) -> Wrong:
     _, lines = read_dicts(path)
@@ -77,9 +85,15 @@ def read_noise(path: Path) -> Wrong:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__, "label_review.py")
     parser.group("data").add_argument("--noise", type=Path, required=True, metavar="FILE.csv", help="who is wrong")
+    parser.group("data").add_argument(
+        "--corrections", type=Path, metavar="FILE.csv", help="write a relabel.csv that mends all that is wrong"
+    )
     parser.group("which checkpoints").add_argument("--name", type=run_name, help="the sweep (default: the only one)")
     flags.add_locations(parser)
     asked = parser.parse(argv)
+    wrong = read_noise(asked.noise)
+    if asked.corrections:
+        write_decisions(asked.corrections, wrong.corrections())
     same = {"data_location": asked.data_location, "model_location": asked.model_location, "name": asked.name}
     options = validation.parser().parse(["--review"]).replace(**same)
     accelerator, (_, models) = runtime.start_runtime("label_review", verbose=False), read_reviewers(options)
@@ -88,7 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     log_probs = mean_log_probs([people.view(one).logits(one) for one in models])
     predictions = Predictions(people.photographs, held_out.rows, log_probs, held_out.labelling)
     suspects, _ = find_suspects(predictions, held_out.squares_at, [])
-    print("\n".join(tables(predictions, suspects, read_noise(asked.noise))))
+    print("\n".join(tables(predictions, suspects, wrong)))
+    print("\n".join(["", *ranks(predictions, wrong), "", *rehearsal(predictions, len(wrong.genders))]))
 
 
 def tables(predictions: Predictions, suspects: Sequence[Suspect], wrong: Wrong) -> list[str]:
@@ -161,6 +176,64 @@ def missed(predictions: Predictions, suspects: Sequence[Suspect], wrong: Wrong) 
         if (person := name.partition("_")[0]) in set(wrong.genders) - found:
             lines.append(f"| {person} | {values[given[groups.members[k][0]]]} | {mean[k]:.2f} |")
     return lines
+
+
+def gender_evidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(U,) given genders of people, (U,) mean log-odds of the second against the first, and (U, 2) the highest loss of
+    a photograph if either were the given one.
+    """
+    groups, log_probs = predictions.groups, predictions.of_attribute("gender")
+    highest = np.stack([-log_probs[one].min(0) for one in groups.members])
+    return groups.most_frequent(predictions.given["gender"]), groups.mean(log_odds(log_probs))[:, 0], highest
+
+
+def ranks(predictions: Predictions, wrong: Wrong) -> list[str]:
+    """How many people look less like the given gender than each who is labelled wrong, by the mean log-odds; and how
+    many of these any ranking by it can have among the first, which knows best how to mix men and women.
+    """
+    given, odds, _ = gender_evidence(predictions)
+    is_wrong = np.array([name.partition("_")[0] in wrong.genders for name in predictions.groups.names])
+    against = np.where(given == 1, -odds, odds)
+    found = is_wrong[np.argsort(-against, kind="stable")]
+    right = ((against < 0) != is_wrong).mean()
+    parts = [np.cumsum(is_wrong[given == k][np.argsort(-against[given == k], kind="stable")]) for k in (0, 1)]
+    best = [max(_first(parts[0], k) + _first(parts[1], count - k) for k in range(count + 1)) for count in FIRST]
+    places = ", ".join(str(k + 1) for k in np.flatnonzero(found))
+    so_many = ", ".join(f"{found[:k].sum()} in {k}" for k in FIRST)
+    at_best = ", ".join(f"{n} in {k}" for n, k in zip(best, FIRST, strict=True))
+    return [
+        f"By a person's mean log-odds of the gender, which are right of {right:.1%} of people, those who are labelled "
+        f"wrong have the ranks {places}: {so_many}; no ranking with this evidence has more than {at_best}."
+    ]
+
+
+def _first(found: np.ndarray, count: int) -> int:
+    """How many are found in `count` places, of cumulative counts."""
+    return int(found[min(count, len(found)) - 1]) if count else 0
+
+
+def rehearsal(predictions: Predictions, count: int, rounds: int = REHEARSALS) -> list[str]:
+    """How many of `count` genders are among the first suspects that are turned round at random."""
+    given, odds, highest = gender_evidence(predictions)
+    persons, every, rng = predictions.groups.persons, np.arange(len(given)), np.random.default_rng(0)
+    found = {"review": [], "mean log-odds": [], "highest loss of a photograph": []}
+    for _ in range(rounds):
+        turned = np.isin(every, rng.choice(len(given), count, replace=False))
+        now = np.where(turned, 1 - given, given)
+        judged = judge_values(odds[:, None], now, persons, 2)
+        scores = judged.posterior[every, 1 - now], np.where(now == 1, -odds, odds), highest[every, now]
+        for hits, score in zip(found.values(), scores, strict=True):
+            hits.append(int(turned[np.argsort(-score, kind="stable")[: FIRST[-1]]].sum()))
+    lines = [
+        f"| of {count} turned round, among the first {FIRST[-1]} | mean | in 95 % of rehearsals |",
+        "|---|---|---|",
+    ]
+    for name, hits in found.items():
+        low, high = np.percentile(hits, [2.5, 97.5])
+        lines.append(f"| {name} | {np.mean(hits):.1f} | {low:.0f} to {high:.0f} |")
+    ahead = np.subtract(found["highest loss of a photograph"], found["review"])
+    counts = ", ".join(f"{k} or more in {(ahead >= k).mean():.0%}" for k in (1, 2, 3))
+    return [*lines, "", f"The highest loss has more of them than the review, {counts} of rehearsals."]
 
 
 if __name__ == "__main__":

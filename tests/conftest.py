@@ -75,6 +75,13 @@ def make_people(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
+def make_listed(folder: Path) -> None:
+    """One photograph in the competition's layout, for those who only list it."""
+    person = folder / "000001_male_Asian_25"
+    person.mkdir(parents=True)
+    (person / "mask1.jpg").touch()
+
+
 def make_eval(folder: Path, count: int = 10) -> Path:
     """`eval/info.csv` and `eval/images`."""
     images = folder / "eval" / "images"
@@ -342,7 +349,7 @@ def sweep(tmp_path):
     for name in ("python", "accelerate"):
         (tools / name).write_text(STAND_IN)
         (tools / name).chmod(0o755)
-    (tmp_path / "data").mkdir()
+    make_listed(tmp_path / "data")
     (tmp_path / "model").mkdir()
     for i in range(5):
         (tmp_path / "model" / f"model_{i}.pt").touch()

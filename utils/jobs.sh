@@ -11,6 +11,10 @@ is_whole() { # TEXT: what else bash takes for a number in (( )) may be a command
     [[ "$1" =~ ^(0|[1-9][0-9]{0,11})$ ]]
 }
 
+is_set() { # LOCATION: a folder, a file, or what may be an id of the hub
+    [[ -e "$1" || ("$1" =~ ^[[:alnum:]_.-]+/[[:alnum:]_.-]+$ && "${1##*.}" != csv && "${1##*.}" != parquet) ]]
+}
+
 has_failed() { # NAME
     stop "$1 failed: mend what it says, then run the same command again; what is done will be skipped"
 }
@@ -57,7 +61,8 @@ launch() {
     fi
 }
 
-# check_options ARGUMENT... ends here what finetune.py would refuse, before anything waits for torch
+# check_options ARGUMENT... ends here what finetune.py would refuse, before anything waits for torch; else it prints the
+# attributes that make up the classes of the photographs
 check_options() {
     local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.training import preflight; preflight.tell()"
     python -c "$code" "$HERE" "$@" </dev/null || exit 1

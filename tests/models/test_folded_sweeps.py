@@ -10,6 +10,7 @@ from test_folded_models import split_record
 
 from utils.base.errors import InputError
 from utils.base.options import ALL_FOLDS
+from utils.data import competition
 from utils.models.folded import parts_on_disk
 from utils.models.keep_top import keep_top
 from utils.models.model_files import model_files, named_place
@@ -144,7 +145,7 @@ def write(
 ) -> Path:
     """A checkpoint that has a record and a few numbers."""
     place = {"name": "a", "seed": seed, "i": i, "epoch": epoch, "fold": fold, "folds": 3}
-    labelling = {"classes": [str(k) for k in range(3)], "attributes": list(attributes), "age_limits": [30, 60]}
+    labelling = competition.labelling(attributes).record()
     meta = checkpoint_record(
         TOWER,
         format=1,

@@ -22,7 +22,7 @@ def test_errors_of_ages_by_hand():
     ages = np.array([57, 57, 62, 62, 20, 63])
     preds = np.array([1, 2, 2, 5, 6, 13])  # right; too old; right; wrong gender; wrong mask; right
     near = analysis.errors_near_borders(held_out, ages, preds)
-    assert [(one.values["age"], one.people, one.photographs, one.wrong, one.wrong_age) for one in near] == [
+    assert [(one.ages, one.people, one.photographs, one.wrong, one.wrong_age) for one in near] == [
         ("27 to 32", 0, 0, 0, 0),
         ("57 to 62", 2, 4, 2, 1),
         ("all other ages", 2, 2, 1, 0),

@@ -20,7 +20,7 @@ from utils.reports.review_page import Head, write_review_page
 from utils.review.suspects import DUPLICATE, GROUP, IMAGE, LABEL, SWAPPED, Correction, Suspect
 
 HOSTILE = "<script>alert(1)<!--</script><img src=x onerror='alert(2)'>"
-HEAD = Head("Suspects of <b>mine</b>", ("All seven & more.",), Path("data/train/relabel.csv"), "faces and mine")
+HEAD = Head("Suspects of <b>mine</b>", ("All seven & more",), Path("data/train/relabel.csv"), "faces and mine")
 DECIDED = [Decision("000005", "age", "57"), Decision("000000", "gender", "female", "corrected")]
 
 
@@ -42,10 +42,11 @@ def suspects(tmp_path_factory):
     exchanged = Correction(first, "mask", "incorrect"), Correction(second, "mask", "not_worn")
     as_given = Correction(first, "mask", "not_worn"), Correction(second, "mask", "incorrect")
     swapped = suspect("d", SWAPPED, IMAGE, first, "mask", "as named", "exchanged", seven[3][::6] + seven[3][1:6])
+    age = suspect("c", LABEL, GROUP, "000002", "age", "46", "64", seven[2])
     return [
         suspect("a", LABEL, GROUP, "000000", "gender", "male", "female", seven[0]),
         suspect("b", LABEL, GROUP, 'quoted, "id"', "gender", "female", "male", seven[1]),
-        suspect("c", LABEL, GROUP, "000002", "age", "46", "64", seven[2]),
+        replace(age, other="21", instead=(Correction("000002", "age", "21"),)),
         replace(swapped, accept=exchanged, keep=as_given),
         suspect("e", LABEL, IMAGE, second, "mask", "incorrect", "worn", seven[3][-1:] + seven[3][:1]),
         suspect("f", DUPLICATE, IMAGE, f"{HOSTILE}/normal", "", "male, 22", "", [seven[5][0], seven[4][0]]),
@@ -118,13 +119,16 @@ def test_keys_decide_and_go_on(page):
     assert (current(page), said(page, "count")) == (1, "0 of 6 decided")
     words = [one.text for one in page.find_elements(By.CSS_SELECTOR, ".buttons b + span")]
     assert words[:3] == ["change to female", "keep male", "change nothing"]
-    assert words[9:11] + words[15:] == ["exchange the two", "keep as given", "keep as given", "change nothing"]
-    press(page, "a", "r", "u")
-    assert shown(page) == {1: "accept", 2: "reject", 3: "unsure", 4: "", 5: "", 6: ""}
+    assert words[6:10] == ["change to 64", "keep 46", "change to 21", "change nothing"]
+    assert words[10:12] + words[16:] == ["exchange the two", "keep as given", "keep as given", "change nothing"]
+    press(page, "o")
+    assert (set(shown(page).values()), said(page, "last")) == ({""}, "There is no third value here.")
+    press(page, "a", "r", "o")
+    assert shown(page) == {1: "accept", 2: "reject", 3: "other", 4: "", 5: "", 6: ""}
     assert (current(page), said(page, "count")) == (4, "3 of 6 decided")
-    assert said(page, "last").endswith("unsure.")
+    assert said(page, "last").endswith("another value.")
     pressed = page.find_elements(By.CSS_SELECTOR, "[aria-pressed=true]")
-    assert [one.get_attribute("data-decision") for one in pressed] == ["accept", "reject", "unsure"]
+    assert [one.get_attribute("data-decision") for one in pressed] == ["accept", "reject", "other"]
     assert page.find_element(By.CSS_SELECTOR, "#suspect-1 .state").text == "accepted: 000000 gender female"
     press(page, Keys.ARROW_UP, "k", "k", "k", "k")
     assert current(page) == 1
@@ -199,7 +203,7 @@ def test_filters_and_progress(page):
         ({"attribute": "mask", "kind": SWAPPED}, [4], "0 of 1"),
         ({"kind": LABEL, "decision": "undecided"}, [3, 5], "2 of 4"),
         ({"decision": "accept"}, [1], "2 of 6"),
-        ({"decision": "unsure"}, [], "2 of 6"),
+        ({"decision": "other"}, [], "2 of 6"),
     ):
         choose(page, **filters)
         assert (list(shown(page)), said(page, "count")) == (numbers, f"{count} decided")
@@ -217,7 +221,7 @@ def test_filters_and_progress(page):
 def test_what_is_handed_out_holds_what_was_read_and_the_latest_decisions(page, tmp_path):
     header, read = ("id", "attribute", "value", "decision"), ("000005", "age", "57", "corrected")
     assert handed_out(page, tmp_path) == [header, read, ("000000", "gender", "female", "corrected")]
-    for number, decision in ((1, "reject"), (2, "accept"), (3, "accept"), (3, "unsure"), (4, "accept"), (6, "reject")):
+    for number, decision in ((1, "reject"), (2, "accept"), (3, "accept"), (3, "other"), (4, "accept"), (6, "reject")):
         click(page, number, decision)
     first, second = (f"000003_female_Asian_48/{stem}" for stem in ("normal", "incorrect_mask"))
     assert handed_out(page, tmp_path) == [
@@ -225,13 +229,14 @@ def test_what_is_handed_out_holds_what_was_read_and_the_latest_decisions(page, t
         read,
         ("000000", "gender", "male", "reviewed"),
         ('quoted, "id"', "gender", "male", "corrected"),
+        ("000002", "age", "21", "corrected"),
         (first, "mask", "incorrect", "corrected"),
         (second, "mask", "not_worn", "corrected"),
         (f"{HOSTILE}/normal", "duplicate", "no", "reviewed"),
     ]
-    assert said(page, "last") == "Downloaded: 6 rows, 2 were there before."
+    assert said(page, "last") == "Downloaded: 7 rows, 2 were there before."
     press(page, "z")
-    assert len(handed_out(page, tmp_path)) == 6
+    assert len(handed_out(page, tmp_path)) == 7
     steps = (4, "accept", "not_worn"), (5, "accept", "worn"), (4, "reject", "incorrect"), (4, "unsure", "worn")
     for number, decision, value in steps:  # of two suspects that write the same row the later counts
         click(page, number, decision)
@@ -251,7 +256,8 @@ def test_decisions_outlive_a_reload_but_not_another_suggestion(page, suspects, p
     assert list(shown(page).values())[:3] == ["", "reject", ""]
     press(page, "k", "k", "a")
     other = replace(suspects[0], accept=(Correction("000000", "gender", "other"),))
-    made = write_review_page(tmp_path / "again.html", [suspects[2], other, suspects[1]], DECIDED, HEAD)
+    same = replace(suspects[1], confidence=0.5, evidence="else", files=suspects[0].files)
+    made = write_review_page(tmp_path / "again.html", [suspects[2], other, same], DECIDED, HEAD)
     assert shown(opened(page, made)) == {1: "", 2: "", 3: "reject"}
     made = write_review_page(tmp_path / "else.html", suspects, DECIDED, replace(HEAD, storage="another sweep"))
     assert set(shown(opened(page, made)).values()) == {""}
@@ -287,8 +293,7 @@ def test_hostile_names_are_text_and_nothing_is_loaded(path, browser):
     assert page.get_log("browser") == []
     requests = re.findall(r'"url":"(\w+:)', " ".join(one["message"] for one in page.get_log("performance")))
     assert set(requests) <= {"file:", "data:"}
-    text = path.read_text(encoding="utf-8")
-    assert "default-src 'none'" in text
+    assert "default-src 'none'" in (text := path.read_text(encoding="utf-8"))
     assert not re.search(r"\w://|@import|url\(|srcset", text)
 
 
@@ -340,19 +345,22 @@ def test_words_stand_out_from_their_ground(page):
         assert min(max(ratio, 1 / ratio) for ratio in ratios) >= 4.5, scheme
 
 
-def test_a_phone_has_no_sideways_scroll_and_large_buttons(path, browser):
+def test_no_width_scrolls_sideways_and_a_phone_has_large_buttons(path, browser):
     page = opened(browser, path, 390, afresh=True)
     click(page, 4, "accept")
-    for width in (360, 390):
+    fits = """const right = (one) => one.getBoundingClientRect().right;
+      return [...document.querySelectorAll(".buttons, .buttons *, figure ol")].every((one) =>
+        right(one) <= right(one.matches("figure ol") ? one.previousElementSibling : one.parentElement) + 0.1)"""
+    for width in (1100, 961, 800, 360, 390):
         resize(browser, width)
+        assert page.execute_script(fits), width
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
-        right = "[...document.querySelectorAll('main *')].map((one) => one.getBoundingClientRect().right)"
-        assert page.execute_script(f"return Math.max(...{right})") <= width
-        assert page.find_element(By.CSS_SELECTOR, "#suspect-4 img").size["width"] > 0.8 * width
+    assert page.find_element(By.CSS_SELECTOR, "#suspect-4 img").size["width"] > 0.8 * width
+    places = [one.rect for one in page.find_elements(By.CSS_SELECTOR, "#suspect-3 button")]
+    assert [len({one[axis] for one in places}) for axis in "xy"] == [2, 2]  # four buttons
     sizes = [one.size for one in page.find_elements(By.CSS_SELECTOR, "#suspect-4 button")]
     assert all(size["height"] >= 44 and size["width"] >= 90 for size in sizes)
-    assert page.find_element(By.ID, "bar").size["height"] < 150
-    assert page.find_element(By.ID, "undo").is_displayed()
+    assert page.find_element(By.ID, "bar").size["height"] < 150 > page.find_element(By.ID, "undo").size["height"] >= 40
 
 
 def test_2700_suspects_open_and_are_decided_without_a_stall(browser, suspects, tmp_path, monkeypatch):
@@ -384,17 +392,9 @@ def test_2700_suspects_open_and_are_decided_without_a_stall(browser, suspects, t
 def test_no_suspect_and_a_photograph_that_cannot_be_read(suspects, browser, tmp_path):
     page = opened(browser, write_review_page(tmp_path / "review.html", [], [], HEAD))
     assert "nothing is to be decided" in page.find_element(By.TAG_NAME, "main").text
-    assert page.find_elements(By.TAG_NAME, "form") == []
-    assert page.get_log("browser") == []
+    assert page.find_elements(By.TAG_NAME, "form") == page.get_log("browser") == []
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken\.jpg"):
         write_review_page(tmp_path / "none.html", [replace(suspects[0], files=(broken,))], [], HEAD)
     assert not (tmp_path / "none.html").exists()
-
-
-def test_a_mark_is_of_the_suspect_and_of_what_it_writes(suspects):
-    marks = [review_page.written(one)["mark"] for one in suspects]
-    same = replace(suspects[0], confidence=0.5, evidence="else", files=())
-    assert review_page.written(same)["mark"] == marks[0]
-    assert review_page.written(replace(suspects[0], keep=()))["mark"] != marks[0]

@@ -52,6 +52,10 @@ def of(suspects, kind, attribute=""):
     return [one for one in suspects if (one.kind, one.attribute) == (kind, attribute)]
 
 
+def age_of(suspects, name):
+    return next(one for one in suspects if (one.attribute, one.id) == ("age", name))
+
+
 def test_what_is_wrong_comes_before_what_is_right(found):
     predictions, _, suspects = found
     names = predictions.groups.names
@@ -87,11 +91,17 @@ def test_what_accepting_and_rejecting_write(found):
     assert [(one.id, one.attribute, one.value) for one in gender.keep] == [(names[3], "gender", "male")]
     assert gender.evidence.startswith("7 photographs together: female ")
     assert len(gender.files) == 7
-    age = next(one for one in suspects if (one.attribute, one.id) == ("age", names[12]))
+    assert gender.files[0].stem == age_of(suspects, names[12]).files[0].stem == "normal"  # the bare face
+    age = age_of(suspects, names[12])
     assert (age.given, age.suggested) == ("under 30", "60 and over")
     assert 60 <= int(age.accept[0].value) <= 69
     assert age.keep[0].value == "21"
-    assert age.evidence.startswith("stated age 21; 7 photographs together look like 6")
+    assert age.evidence.startswith("stated age 21; 7 photographs together: about 6")
+    assert (age.other, gender.other, gender.instead) == ("30 to 59", "", ())
+    assert 30 <= int(age.instead[0].value) < 60
+    mask = by_id[LABEL, f"{names[WRONG_MASK]}/normal"]
+    assert (mask.given, mask.suggested, mask.other) == ("not_worn", "worn", "incorrect")
+    assert [(one.id, one.value) for one in mask.instead] == [(f"{names[WRONG_MASK]}/normal", "incorrect")]
     swap = by_id[SWAPPED, f"{names[20]}/incorrect_mask"]
     assert [(one.id.partition("/")[2], one.value) for one in swap.accept] == [
         ("incorrect_mask", "not_worn"), ("normal", "incorrect"),
@@ -163,8 +173,8 @@ def test_a_label_that_is_no_more_probably_wrong_than_any_is_not_worth_a_look():
     given[[0, 1]] = 1
     posterior = np.where(np.eye(2)[given] == 1, 0.99, 0.01)
     posterior[1] = 0.3, 0.7
-    assert worth_a_look(Judged(probs, posterior, np.full(20, 0.03)), given) == [(1, 0, 0.3)]
-    assert [k for k, *_ in worth_a_look(Judged(probs, posterior, np.full(20, 0.001)), given)] == [0, 1]
+    assert worth_a_look(Judged(probs, posterior, 0.03), given) == [(1, 0, 0.3)]
+    assert [k for k, *_ in worth_a_look(Judged(probs, posterior, 0.001), given)] == [0, 1]
 
 
 def test_the_same_suspects_have_the_same_keys_whatever_the_models(found):
@@ -183,8 +193,20 @@ def claims_of(photographs, decisions: list[Decision]) -> list[Claim]:
         rows = np.flatnonzero((photographs.ids == one.id) | (photographs.names == one.id)).tolist()
         values = {"mask": ("worn", "incorrect", "not_worn"), "gender": ("male", "female")}.get(one.attribute)
         value = values.index(one.value) if values else int(one.value) if one.value.isdigit() else None
-        claims.append(Claim(line, one, rows, value))
+        claims.append(Claim(line, one, rows, value, "/" in one.id))
     return claims
+
+
+def test_a_group_in_which_nobody_is_is_no_choice():
+    genders, ages = people()
+    ages = np.where(ages < 30, 70, ages)
+    given = ages.copy()
+    given[12] = 68 if ages[12] < 60 else 35
+    photographs = photographs_of(genders.tolist(), given.tolist())
+    log_probs = looks(np.repeat(genders, 7), np.repeat(ages, 7), np.tile(MASKS, len(ages)), 0)
+    about_age = [one for one in label_suspects(predictions_of(photographs, log_probs)) if one.attribute == "age"]
+    assert about_age
+    assert {(one.other, one.instead) for one in about_age} == {("", ())}
 
 
 def test_what_was_rejected_does_not_come_back_and_nothing_else_goes(found):
@@ -226,12 +248,16 @@ def test_the_table_has_all_suspects_and_the_facts_count_them(found, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [one.id for one in suspects]
     assert [int(row["rank"]) for row in rows] == list(range(1, len(suspects) + 1))
+    ages = [row for row in rows if row["attribute"] == "age"]
+    assert all(row["other_corrections"].startswith(f"{row['id']} age ") for row in ages)
+    assert len({*ages[0].values()} & {"under 30", "30 to 59", "60 and over"}) == 3
     assert [row["decision"] for row in rows] == ["corrected"] + [""] * (len(rows) - 1)
     assert float(rows[0]["confidence"]) == pytest.approx(suspects[0].confidence, rel=1e-6)
     first = next(row for row in rows if row["attribute"] == "gender")
     assert first["corrections"] == f"{first['id']} gender {first['suggested']}"
     assert Path(first["files"].split("; ")[0]).parent.name == first["id"]
     facts = fact_lines(suspects, 4)
-    assert f"{len(of(suspects, LABEL, 'gender'))} label (gender)" in facts[0]
-    assert "4 others are decided" in facts[1]
+    assert f"label (gender) {len(of(suspects, LABEL, 'gender'))}" in facts[0]
+    assert facts[1] == "decided in relabel.csv, and not to come back: 4 other suspects"
+    assert fact_lines(suspects, 1)[1].endswith(": 1 other suspect")
     assert len(fact_lines([], 0)) == 1

@@ -106,9 +106,8 @@ def test_an_exchange_is_told_from_a_label_that_is_wrong_by_itself():
     probs = np.where(np.eye(3)[given] == 1, 0.98, 0.01)
     probs[[1, 2]] = [[0.01, 0.01, 0.98], [0.01, 0.98, 0.01]]  # exchanged in the first group
     probs[4] = [0.998, 0.001, 0.001]  # the second photograph of the second group looks like the first
-    share = np.full(3 * count, 0.02)
     posterior = probs * np.where(np.eye(3)[given] == 1, 0.98, 0.01)
-    judged = Judged(probs, posterior / posterior.sum(-1, keepdims=True), share)
+    judged = Judged(probs, posterior / posterior.sum(-1, keepdims=True), 0.02)
     groups = np.split(np.arange(3 * count), count)
     after, swaps = judge_exchanges(judged, given, groups)
     sure = {(one, other): confidence for confidence, one, other in swaps}
@@ -123,5 +122,15 @@ def test_an_exchange_is_told_from_a_label_that_is_wrong_by_itself():
 
 
 def test_groups_of_one_value_have_nothing_to_exchange():
-    judged = Judged(np.full((4, 2), 0.5), np.full((4, 2), 0.5), np.full(4, 0.1))
+    judged = Judged(np.full((4, 2), 0.5), np.full((4, 2), 0.5), 0.1)
     assert judge_exchanges(judged, np.zeros(4, int), [np.arange(2), np.arange(2, 4)]) == (judged, [])
+
+
+def test_of_one_value_those_come_first_who_look_least_like_it_in_whichever_part_of_the_people_they_are(monkeypatch):
+    features, given, _, _ = two_values(400, 0)
+    given[:30] = 1 - given[:30]  # all that is wrong is in one part
+    parts = [(np.arange(200, 400), np.arange(200)), (np.arange(200), np.arange(200, 400))]
+    monkeypatch.setattr(noise, "cross_folds", lambda labels, persons: parts)
+    judged = judge_values(features, given, np.arange(400).astype(str), 2)
+    by_photographs, right = judged.probs[np.arange(400), given], judged.posterior[np.arange(400), given]
+    assert (np.diff(right[np.argsort(by_photographs)]) >= 0).all()

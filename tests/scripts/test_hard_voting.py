@@ -136,7 +136,7 @@ def test_the_record_tells_of_which_classes_a_file_is(tmp_path):
     record(one, "a", **ten)
     record(two, "b", **ten)
     record(whole, "c")
-    with pytest.raises(InputError, match=r"one.csv is of 10 classes that are no mask, gender and age: .*--mode class"):
+    with pytest.raises(InputError, match=r"one.csv is of 10 classes that are made of no attributes: .*--mode class"):
         hard_voting.main([one, two])
     hard_voting.main([one, two, "--mode", "class"])
     for mode in ("class", "attribute"):

@@ -67,7 +67,7 @@ def test_a_review_lists_suspects_of_everybody_and_accepted_ones_do_not_come_back
 def test_one_model_reviews_alone_and_a_single_split_only_whom_it_holds_out(trained, faces, monkeypatch, capsys):
     in_a_copy(trained, monkeypatch)
     suspects = validate(faces, "--review", "--model-name", OTHER)
-    assert f"{OTHER}, 1 models: only the 6 held-out people of 30 can be reviewed" in capsys.readouterr().out
+    assert f"{OTHER}, 1 model: only the 6 held-out people of 30 can be reviewed" in capsys.readouterr().out
     held_out = read_checkpoint(Path(f"model/{OTHER}.pt")).split["held_out_ids"]
     assert {one["id"].partition("/")[0] for one in suspects} <= set(held_out)
     assert Path(f"logs/suspects_{OTHER}.csv").is_file()

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shutil
 import time
 
 import psutil
@@ -303,21 +304,23 @@ def test_every_stage_that_chooses_does_so_by_one_metric(sweep, env, metric):
 NO_ARTIST = """#!/usr/bin/env bash
 [[ "$1" == */demo/faces.py ]] || exec "${0%/*}/stand_in/python" "$@"
 echo "faces.py ${*:2}" >> "$CALLS"
-mkdir -p "$2" && touch "$2/eval_truth.csv"
+mkdir -p "$2/1_male_x_25" && touch "$2/1_male_x_25/normal.jpg" "$2/eval_truth.csv"
 """
 
 
 def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    (tmp_path / "data").rmdir()
+    shutil.rmtree(tmp_path / "data")
     python, stand_in = tmp_path / "tools" / "python", tmp_path / "tools" / "stand_in" / "python"
     stand_in.parent.mkdir()
     python.rename(stand_in)
     python.write_text(NO_ARTIST)
     python.chmod(0o755)
+    (tmp_path / "demo_run/data/half_drawn").mkdir(parents=True)
     result, calls = sweep(STAGES="finetune")
     assert result.returncode == 0, result.stderr
     assert calls[0] == "faces.py data"
+    assert not (tmp_path / "demo_run/data/half_drawn").exists()
     assert runs(calls[1:]) == [("finetune.py", 42, i) for i in range(4)]
     assert " --val-ratio 0.5 " in calls[1]
     assert calls[1].startswith("|no false 1|")  # as many threads as the scores in README.md come from
@@ -326,3 +329,28 @@ def test_the_demo_draws_once_and_holds_out_half(sweep, tmp_path, monkeypatch):
     assert calls[0].endswith(" --val-ratio 0.3")  # the last one counts
     _, calls = sweep(STAGES="finetune", FOLDS="2")
     assert "--val-ratio" not in calls[0]  # folds say who is held out
+
+
+def test_a_set_without_an_age_has_no_stage_of_its_specialist(sweep, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "a.jpg").touch()
+    result, _ = sweep(DATA_LOCATION="pets", INDICES="0", STAGES="", FAIL="finetune.py")
+    assert "== stage 1 of 6: finetune.py" in result.stdout  # and not of 7
+    result, _ = sweep(DATA_LOCATION="data", INDICES="0", STAGES="", FAIL="finetune.py")
+    assert "== stage 1 of 7: finetune.py" in result.stdout
+    table = tmp_path / "pets.csv"
+    table.write_text("file,kind,age\npets/cat/a.jpg,cat,3\npets/dog/a.jpg,dog,9\n")
+    asked = ["--label-columns", "kind,age", "--limits", "age=5"]
+    result, _ = sweep(*asked, DATA_LOCATION="pets.csv", INDICES="0", STAGES="", FAIL="finetune.py")
+    assert "== stage 1 of 7: finetune.py" in result.stdout
+
+
+def test_a_table_or_folder_that_is_not_there_or_not_read_is_one_line(sweep, tmp_path):
+    result, calls = sweep(DATA_LOCATION="gone.csv")
+    assert (result.returncode, calls) == (1, [])
+    assert "there is no folder gone.csv" in result.stderr
+    (tmp_path / "pets.csv").write_text("file,kind\n")
+    result, calls = sweep(DATA_LOCATION="pets.csv")
+    assert (result.returncode, calls) == (1, [])
+    assert "and no label: name one with --label-columns" in result.stderr

@@ -32,7 +32,7 @@ def add_reading(parser: Parser) -> None:
     )  # fmt: skip
     data.add_argument(
         "--split-column", metavar="NAME",
-        help="column that says who is held out (train, val, test) or in which fold (0, 1, ...)",
+        help="column that says who is held out (train, val, test) or in which fold (0, 1, ...) (default: --val-ratio)",
     )  # fmt: skip
     data.add_argument(
         "--values", type=values, nargs="+", metavar="NAME=A,B",

@@ -15,6 +15,11 @@ from utils.base.errors import visible
 from utils.base.files import LOGS, require_writable
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 model`, `2 models`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def start_log(name: str, verbose: bool = False, speaks: bool = True) -> Path:
     """Send the story to standard output, and all of it to `logs/{name}.log`, which replaces an earlier one.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.data.decoding import SUFFIXES, hidden
+from utils.data.image_files import SUFFIXES, hidden
 from utils.data.labels import Attribute, Labelling, number
 from utils.data.photographs import Photographs, told
 
@@ -25,7 +25,6 @@ MASKS = ("worn", "incorrect", "not_worn")
 GENDERS = ("male", "female")
 AGE_LIMITS = (30, 60)
 OLDEST = 150  # years
-SPECIALIST = ("age",)  # the attributes of the specialist that finetune_age.py trains
 GROUP_ATTRIBUTES = ("gender", "age")  # that all photographs of a person share
 STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 LAYOUT = "id_gender_race_age/mask1.jpg and so on"
@@ -49,9 +48,9 @@ def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[
     flag = next((flag for flag, given in asked.items() if given), None)
     if flag and "age" not in photographs.labelling.limits:
         raise InputError(
-            f"{flag} is about ages, and {photographs.folder} tells no age in years, only {told(photographs.labelling)}: "
-            "leave it out (--oversample NAME=VALUE shows images of any value once more), or name a column of ages with "
-            "--label-columns and --limits age=30,60"
+            f"{flag} is about ages, and {photographs.folder} tells no age in years, only "
+            f"{told(photographs.labelling)}: leave it out (--oversample NAME=VALUE shows images of any value once "
+            "more), or name a column of ages with --label-columns and --limits age=30,60"
         )
     return {"age": options.age_limits}
 

@@ -122,7 +122,7 @@ class Labelling:
         return dict(zip(self.attributes, np.unravel_index(np.asarray(class_ids), self.shape), strict=True))
 
     def only(self, attributes: tuple[str, ...], where: str = "") -> Labelling:
-        """The labelling of some of the attributes, in its own order; raises `InputError`, that begins with `where`, for
+        """The labelling of some of the attributes, in its own order; raises `InputError` that begins with `where` for
         one that it lacks.
         """
         absent = [name for name in attributes if name not in self.attributes]

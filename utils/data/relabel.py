@@ -28,9 +28,9 @@ REJECTED = "no"  # its value then
 
 @dataclass(frozen=True)
 class Decision:
-    """A row of relabel.csv: `id` is a person's folder name, or `folder/file-stem`, and `value` is right for its
-    `attribute`. It differs from the given one if it is `CORRECTED`; `REVIEWED` confirms the given one, or rejects one
-    of the `FINDINGS`, and changes nothing.
+    """A row of relabel.csv: `id` is that of a photograph, or the name of a group, such as a person's folder, and
+    `value` is right for its `attribute`. It differs from the given one if it is `CORRECTED`; `REVIEWED` confirms the
+    given one, or rejects one of the `FINDINGS`, and changes nothing.
     """
 
     id: str
@@ -49,10 +49,7 @@ class Claim:
     decision: Decision
     rows: list[int]
     value: int | None
-
-    @property
-    def of_one_photograph(self) -> bool:
-        return "/" in self.decision.id
+    of_one_photograph: bool
 
 
 def relabel_file(folder: Path, relabel: Path | None) -> Path | None:
@@ -68,32 +65,31 @@ def default_file(folder: Path) -> Path:
 def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
     """The rows of a CSV with the columns `id,attribute,value`, and perhaps `decision`.
 
-    `id` is a person's folder name or leading id (claims have the folder's name), or `person/file-stem`; `attribute`
-    is mask (`worn`, `incorrect`, `not_worn`), gender (`male`, `female`) or age (years). An unknown id, attribute,
-    value or decision is an `InputError` that names the line, two different values of one photograph one that names
-    both lines.
+    `id` is that of a photograph, or the name of a group; of the competition's a person's folder name or leading id
+    (claims have the folder's name), or `person/file-stem`. `value` is one of the names of the attribute's values, or a
+    number such as an age in years. An unknown id, attribute, value or decision is an `InputError` that names the line,
+    two different values of one photograph one that names both lines.
     """
     header, lines = read_dicts(path)
     if header not in (COLUMNS, [*COLUMNS, "decision"]):
         raise InputError(f"{path}: the columns are {','.join(header)}, expected id,attribute,value[,decision]")
-    folders = photographs.names
     exact, zeros_lost = (_rows_by_name(photographs, zeros) for zeros in (True, False))
     claims, said = [], defaultdict(dict)  # (attribute, whether of single photographs): {row: (line, value)}
     for number, line in lines:
         where, name, attribute = f"{path} line {number}", line["id"].strip(" \t"), line["attribute"]
         if name not in exact and name in zeros_lost:
             tell_once(f"{path}: ids without their leading zeros are read with them")
-        rows = exact.get(name) or zeros_lost.get(name, [])
-        _check_found(sorted(set(folders[rows])), name, where)
+        rows, single = exact.get(name) or zeros_lost.get(name, ([], False))
+        _check_found(sorted(set(photographs.names[rows])), name, where)
         decision = line.get("decision", "").strip() or CORRECTED
         if decision not in DECISIONS:
             raise InputError(f"{where}: decision {decision!r} is none of {', '.join(DECISIONS)}")
         finding = decision == REVIEWED and attribute in FINDINGS
         value = None if finding else _value_of(photographs, attribute, line["value"], where)
-        whole = str((photographs.ids if "/" in name else folders)[rows[0]])
-        claims.append(Claim(number, Decision(whole, attribute, line["value"], decision), rows, value))
+        whole = str((photographs.ids if single else photographs.names)[rows[0]])
+        claims.append(Claim(number, Decision(whole, attribute, line["value"], decision), rows, value, single))
         for row in rows:
-            earlier, other = said[attribute, "/" in name].setdefault(row, (number, value))
+            earlier, other = said[attribute, single].setdefault(row, (number, value))
             if other != value:
                 raise InputError(
                     f"{path} lines {earlier} and {number} give {photographs.ids[row]} two values of {attribute}: "
@@ -135,16 +131,21 @@ def write_decisions(path: Path, decisions: Iterable[Decision]) -> Path:
     return write_table(path, [*COLUMNS, "decision"], (list(astuple(one)) for one in rows.values()))
 
 
-def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:
-    """The photographs that each name of a person, and of a photograph, means; spreadsheets lose leading `zeros`."""
-    rows_of = defaultdict(list)
-    for row, identifier in enumerate(photographs.ids.tolist()):
-        folder, _, stem = identifier.partition("/")
-        for name in (folder, folder.partition("_")[0]):
-            short = name if zeros else name.lstrip("0") or "0"
-            rows_of[short].append(row)
-            rows_of[f"{short}/{stem}"].append(row)
-    return dict(rows_of)
+def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, tuple[list[int], bool]]:
+    """The photographs that each name means, and whether it is that of a single one and not of a group; spreadsheets
+    lose leading `zeros`.
+
+    Where photographs are called `group/stem`, the part of a group's name before the first `_` will do.
+    """
+    groups, singles = defaultdict(list), defaultdict(list)
+    for row, (identifier, group) in enumerate(zip(photographs.ids.tolist(), photographs.names.tolist(), strict=True)):
+        stem, whole = identifier.removeprefix(f"{group}/"), [group]
+        if stem != identifier:
+            whole.append(group.partition("_")[0])
+        for name in dict.fromkeys(name if zeros else name.lstrip("0") or "0" for name in whole):
+            groups[name].append(row)
+            singles[f"{name}/{stem}" if stem != identifier else identifier].append(row)
+    return {name: (rows, True) for name, rows in singles.items()} | {n: (rows, False) for n, rows in groups.items()}
 
 
 def _check_found(folders: list[str], name: str, where: str) -> None:

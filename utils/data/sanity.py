@@ -48,7 +48,7 @@ def small_classes(photographs: Photographs, labelling: Labelling) -> str:
     more = f" and {len(small) - SHOWN} more" if len(small) > SHOWN else ""
     one = "group" if has_groups(photographs) else "image"
     return (
-        f"{len(small)} of {labelling.num_classes} classes have a single {one}, which is either trained on or held out, "
+        f"{len(small)} of {labelling.num_classes} classes have a single {one}, which is trained on or held out, "
         f"never both (images in parentheses): {'; '.join(told)}{more}"
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
-from utils.data.decoding import SUFFIXES
+from utils.data.image_files import SUFFIXES
 from utils.data.photographs import Photographs, from_columns
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from utils.base.errors import InputError
 from utils.base.tables import FORMATS, blocks, open_table, write_table
-from utils.data.decoding import SUFFIXES, check_complete, decode, hidden
+from utils.data.decoding import check_complete, decode
+from utils.data.image_files import SUFFIXES, hidden
 from utils.data.origins import write_record
 from utils.data.submissions import answered, answered_columns, without_spaces
 

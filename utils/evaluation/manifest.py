@@ -15,8 +15,7 @@ from utils.base.files import LOGS, sha256_of, write_text
 from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
 from utils.base.records import FileName, Record, read_record
-from utils.data.competition import SPECIALIST
-from utils.models.model_files import specialist_name
+from utils.models.model_files import SPECIALIST, specialist_name
 
 BEST_SINGLE, SOUP, SOFT_VOTE = "best single", "soup", "soft vote"
 AUTO_ENSEMBLE, HARD_VOTE = "auto ensemble", "hard vote"

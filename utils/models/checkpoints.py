@@ -16,7 +16,7 @@ from utils.data import competition
 from utils.data.labels import Labelling, labelling_from_record
 from utils.data.preprocessing import checked_preprocessing
 from utils.models.clip import CLIPClassifier, build
-from utils.models.model_files import is_specialist, specialist_name
+from utils.models.model_files import SPECIALIST, is_specialist, specialist_name
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
 
@@ -165,7 +165,7 @@ def read_checkpoint(
             raise InputError(f"{path} has a record of {classes} classes and a head of {weights.num_classes}: {REMEDY}")
         return Checkpoint(path, weights.config, shapes, meta, meta["preprocessing"], weights.digest)
     if classes_of is None:
-        every = competition.labelling(), competition.labelling(competition.SPECIALIST)
+        every = competition.labelling(), competition.labelling(SPECIALIST)
         known = {labelling.num_classes: labelling for labelling in every}
         if weights.num_classes not in known:
             raise InputError(

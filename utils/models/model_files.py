@@ -11,8 +11,8 @@ from pathlib import Path
 from utils.base.errors import InputError
 from utils.base.files import LONGEST_PREFIX, fitted
 from utils.base.options import ALL_FOLDS
-from utils.data import competition
 
+SPECIALIST = ("age",)  # what the specialist of finetune_age.py tells apart
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 
 
@@ -54,8 +54,8 @@ class ModelFile:
 
     @property
     def is_specialist(self) -> bool:
-        """Whether it is a model of some attributes alone. By its name alone it may be one that is none, so that nothing
-        is said of it that its record would not say.
+        """Whether it is a model of some attributes alone. One that was not read counts as such where its name may be a
+        specialist's, and what is said by names alone leaves it out.
         """
         if self.meta is None:
             name = self.path.name
@@ -109,7 +109,7 @@ def is_specialist(attributes: Sequence[str], meta: dict | None) -> bool:
     Older records do not tell, and only specialists of the competition were trained then.
     """
     options = (meta or {}).get("options") or {}
-    return bool(options["attributes"]) if "attributes" in options else tuple(attributes) == competition.SPECIALIST
+    return bool(options["attributes"]) if "attributes" in options else tuple(attributes) == SPECIALIST
 
 
 def specialist_name(attributes: Sequence[str]) -> str:
@@ -125,7 +125,7 @@ def specialist_prefix(attributes: Sequence[str] | None) -> str:
     return fitted("+".join(word[:1].upper() + word[1:] for word in words), "_", LONGEST_PREFIX)
 
 
-AGE_PREFIX = specialist_prefix(competition.SPECIALIST)
+AGE_PREFIX = specialist_prefix(SPECIALIST)
 
 
 def named_place(path: Path) -> Ingredient | None:

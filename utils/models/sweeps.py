@@ -26,8 +26,8 @@ class Several(InputError):
 
 
 def find_specialists(model_location: Path, name: str) -> dict[tuple[str, ...], list[Ingredient]]:
-    """The specialists of a sweep by their attributes, each kind sorted by (seed, index), the latest epoch of each; in a
-    folded sweep those that have all folds.
+    """The specialists of a sweep by their attributes, those of each sorted by (seed, index), the latest epoch of each
+    run; in a folded sweep those that have all folds.
     """
     found = defaultdict(list)
     for file in model_files(model_location):
@@ -279,8 +279,8 @@ def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool 
     """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
     folder of an exported soup. A model across folds goes by the name without the fold, and no file has it.
 
-    Without a name: the only greedy soup, else the only checkpoint of all classes; several are an error that lists them.
-    A soup of one fold is none of them, nor is a model of one fold or of `--fold all`.
+    Without a name: the only greedy soup, else the only checkpoint of all classes; several are an error that lists
+    them. A soup of one fold is none of them, nor is a model of one fold or of `--fold all`.
     """
     if model_name is not None:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):

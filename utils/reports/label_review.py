@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from utils.base.options import Options
+from utils.base.terminal import counted
 from utils.data.relabel import default_file, read_claims, relabel_file
 from utils.reports.review_page import Head, write_review_page
 from utils.review import finding
@@ -32,8 +33,8 @@ def write_review(
     relabel, accepted, decisions = path or default_file(folder), [], [one.decision for one in claims]
     if options.accept_above is not None:
         accepted, decisions = finding.accept_above(relabel, suspects, options.accept_above, claims)
-        words = "accepted %d suspects above %g, in %s: train under another --name with it"
-        log.info(words, len(accepted), options.accept_above, relabel)
+        words = "accepted %s above %g, in %s: train under another --name with it"
+        log.info(words, counted(len(accepted), "suspect"), options.accept_above, relabel)
     log.info("all of them: %s", finding.write_suspects(finding.suspects_file(name), suspects, accepted))
     head = Head(f"Labels to review: {name}", (scope, *facts), relabel, f"{folder.resolve()} {name}")
     undecided = [one for one in suspects if one not in accepted]

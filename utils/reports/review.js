@@ -8,7 +8,8 @@
   const place = new Map(rows.map((row, k) => [row, k]));
   const suspectOf = new Map(suspects.map((suspect) => [suspect.mark, suspect]));
   const words = Object.fromEntries([...form.elements.decision.options].map(({ value, text }) => [value, text]));
-  const keys = { a: "accept", r: "reject", u: "unsure" };
+  const keys = { a: "accept", o: "other", r: "reject", u: "unsure" };
+  const missing = { accept: "Nothing to accept: no label can mend this.", other: "There is no third value here." };
   const steps = { arrowdown: 1, j: 1, arrowup: -1, k: -1 };
   const atOnce = Number(list.dataset.atOnce);
   const bar = document.getElementById("bar");
@@ -145,8 +146,8 @@
 
   function decide(decision) {
     const suspect = suspects[place.get(current)];
-    if (decision === "accept" && !suspect.rows.accept.length) {
-      last.value = "Nothing to accept: no label can mend this.";
+    if (decision in missing && !suspect.rows[decision].length) {
+      last.value = missing[decision];
       return;
     }
     taken.push([suspect.mark, decision]);

@@ -20,7 +20,7 @@ AT_ONCE = 60  # suspects that the page opens with; others are laid out when they
 SHARP = 200  # suspects whose pictures have SHARPNESS times as many pixels each way: few people decide about more
 SHARPNESS = 2
 PAIRS = SWAPPED, DUPLICATE, TWO_PEOPLE  # kinds that two photographs tell of
-DECISIONS = {"accept": "accepted", "reject": "rejected", "unsure": "unsure"}
+DECISIONS = {"accept": "accepted", "reject": "rejected", "other": "another value", "unsure": "unsure"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def written(suspect: Suspect) -> dict:
     rows = {
         "accept": [(*astuple(one), CORRECTED) for one in suspect.accept],
         "reject": [(*astuple(one), REVIEWED) for one in suspect.keep],
+        "other": [(*astuple(one), CORRECTED) for one in suspect.instead],
         "unsure": [],
     }
     return {"mark": digest_of([suspect.key, rows]), "rows": rows}

@@ -41,7 +41,7 @@ def judge_exchanges(
         sure = exchange / whole[group]
         moved = np.bincount(one, sure, len(given)) + np.bincount(other, sure, len(given))
         wrong = expit(odds) * (1 - np.minimum(moved, 1))
-        share = np.full(len(given), share_of(wrong))
+        share = share_of(wrong)
         shares = (np.bincount(kind, sure, kinds) + SEEN_WRONG / kinds) / (len(groups) + SEEN)
     posterior = judged.posterior * (wrong / np.maximum(1 - right, TINY))[:, None]
     posterior[every, given] = 1 - wrong

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 
 from utils.base.files import LOGS, PICTURES
 from utils.base.tables import write_table
+from utils.base.terminal import counted
 from utils.data.relabel import CORRECTED, Claim, Decision, decided, write_decisions
 from utils.review.other_kinds import duplicate_suspects, no_class_suspects, two_people_suspects
 from utils.review.predictions import Predictions
@@ -15,8 +17,8 @@ from utils.review.suspects import GROUP, Suspect
 from utils.review.wrong_labels import label_suspects
 
 COLUMNS = [
-    "rank", "kind", "attribute", "unit", "id", "given", "suggested", "confidence", "evidence", "corrections", "files",
-    "decision",
+    "rank", "kind", "attribute", "unit", "id", "given", "suggested", "other", "confidence", "evidence", "corrections",
+    "other_corrections", "files", "decision",
 ]  # fmt: skip
 
 
@@ -54,11 +56,12 @@ def find_suspects(
 def fact_lines(suspects: Sequence[Suspect], decided: int) -> list[str]:
     """How many suspects there are of each kind, how many of them are probably right, and how many are decided."""
     counts = Counter(f"{one.kind} ({one.attribute})" if one.attribute else one.kind for one in suspects)
-    words = ", ".join(f"{count} {what}" for what, count in counts.most_common()) or "none"
+    words = ", ".join(f"{what} {count}" for what, count in counts.most_common()) or "none"
     right = sum(one.confidence for one in suspects)
     sure = sum(one.confidence > 0.5 for one in suspects)
     lines = [f"suspects: {words}; by their confidence about {right:.0f} are right, and {sure} more probably than not"]
-    return lines + ([f"{decided} others are decided in relabel.csv, and do not come back"] if decided else [])
+    others = f"decided in relabel.csv, and not to come back: {counted(decided, 'other suspect')}"
+    return lines + ([others] if decided else [])
 
 
 def accept_above(
@@ -79,12 +82,14 @@ def accept_above(
 
 
 def write_suspects(path: Path, suspects: Sequence[Suspect], accepted: Sequence[Suspect]) -> Path:
-    """All suspects as a table; `corrections` are the rows that accepting adds to relabel.csv, `id attribute value`."""
+    """All suspects as a table; `corrections` are the rows that accepting adds to relabel.csv, `id attribute value`,
+    and `other_corrections` those that the `other` value adds.
+    """
     done = {one.key for one in accepted}
     rows = (
         [
-            rank, one.kind, one.attribute, one.unit, one.id, one.given, one.suggested, one.confidence, one.evidence,
-            "; ".join(f"{row.id} {row.attribute} {row.value}" for row in one.accept),
+            rank, one.kind, one.attribute, one.unit, one.id, one.given, one.suggested, one.other, one.confidence,
+            one.evidence, *("; ".join(" ".join(astuple(row)) for row in rows) for rows in (one.accept, one.instead)),
             "; ".join("/".join(file.parts[-2:]) for file in one.files),
             CORRECTED if one.key in done else "",
         ]

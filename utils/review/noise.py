@@ -1,7 +1,8 @@
 """How probable it is that a label is wrong: what the label says against what the photographs say.
 
 Each label, or statistic, is either an ordinary one or, with an unknown probability, a wrong one, and both are fitted
-by maximum likelihood. What is said of a person's label is fitted on other people only.
+by maximum likelihood. What photographs say of a person is fitted on other people only, and the share of wrong labels
+is one for all.
 
 Shapes: U units, V values. `features` (U, K) are log-odds, `persons` (U,) names.
 """
@@ -29,12 +30,13 @@ class Judged:
     """What is thought of U labels.
 
     `probs` (U, V) are those of the true value by the photographs alone, `posterior` (U, V) by the given label as well.
-    `share` (U,) is the share of wrong labels among those that each was judged by.
+    `share` is that of wrong labels among all: one of a part of the people would be the smaller, the more of the labels
+    in the other part are wrong, and these would then come behind.
     """
 
     probs: np.ndarray
     posterior: np.ndarray
-    share: np.ndarray
+    share: float
 
 
 def share_of(wrong: np.ndarray) -> float:
@@ -49,18 +51,18 @@ def judge_values(features: np.ndarray, given: np.ndarray, persons: np.ndarray, n
     `features` (U, V - 1) are log-odds of each value but the first against the first. The regression gives them a
     temperature, as a model may be too sure or not sure enough, and a bias.
     """
-    probs, posterior = np.zeros((2, len(given), num_values))
-    share = np.zeros(len(given))
+    probs, shares = np.zeros((len(given), num_values)), []
     features = np.column_stack([np.ones(len(given)), features])
     for rest, own in cross_folds(given, persons):
         values = np.unique(given[rest])
         if len(values) == 1:  # nothing to tell apart
-            probs[own, values[0]] = posterior[own, given[own]] = 1
+            probs[own, given[own]] = 1
             continue
-        weights, share[own] = _fit_values(features[rest], given[rest], num_values)
+        weights, share = _fit_values(features[rest], given[rest], num_values)
+        shares.append(share)
         probs[own] = softmax(features[own] @ weights, axis=-1)
-        posterior[own] = _posterior(probs[own], given[own], share[own][0])
-    return Judged(probs, posterior, share)
+    share = float(np.mean(shares or SEEN_WRONG / SEEN))
+    return Judged(probs, _posterior(probs, given, share), share)
 
 
 def _fit_values(features: np.ndarray, given: np.ndarray, num_values: int) -> tuple[np.ndarray, float]:
@@ -120,22 +122,26 @@ def judge_numbers(
     wrong than was believed beforehand.
     """
     shape = len(numbers), num_ranges
-    probs, posterior, suggested = np.zeros((3, *shape))
-    share, looks = np.zeros(len(numbers)), np.zeros(len(numbers))
+    probs, suggested = np.zeros((2, *shape))
+    looks, other, right = np.zeros((3, len(numbers)))
+    shares = []
     for rest, own in cross_folds(ranges, persons):
         readings = LinearRegression().fit(features[rest], numbers[rest]).predict(features)
-        curve, scale, unrelated = _fit_numbers(readings[rest], numbers[rest])
-        share[own] = min(unrelated, SEEN_WRONG / SEEN)
+        curve, scale, share = _fit_numbers(readings[rest], numbers[rest])
+        shares.append(share)
         values, first, counts = np.unique(numbers[rest], return_index=True, return_counts=True)
         density = counts * logistic.pdf(readings[own, None], curve.predict(values), scale)  # (own, values)
         in_range = np.eye(num_ranges)[ranges[rest][first]]
         mass, years = density @ in_range, density @ (in_range * values[:, None])
         probs[own], looks[own] = mass / mass.sum(-1, keepdims=True), years.sum(-1) / mass.sum(-1)
         suggested[own] = years / np.maximum(mass, TINY)
-        right = logistic.pdf(readings[own], curve.predict(numbers[own]), scale)
-        wrong = _odds_to_probability(unrelated, density.sum(-1) / counts.sum(), right) * share[own] / unrelated
-        posterior[own] = wrong[:, None] * probs[own]
-        posterior[own, ranges[own]] += 1 - wrong
+        other[own] = density.sum(-1) / counts.sum()
+        right[own] = logistic.pdf(readings[own], curve.predict(numbers[own]), scale)
+    unrelated = float(np.mean(shares))
+    share = min(unrelated, SEEN_WRONG / SEEN)
+    wrong = _odds_to_probability(unrelated, other, right) * share / unrelated
+    posterior = wrong[:, None] * probs
+    posterior[np.arange(len(numbers)), ranges] += 1 - wrong
     return JudgedNumbers(probs, posterior, share, looks, suggested)
 
 

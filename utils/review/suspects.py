@@ -27,7 +27,8 @@ class Suspect:
     `key` is the same in every run. `unit` is `GROUP` or `IMAGE` and `id` that of the group or the image; `given` and
     `suggested` are names of values, empty where the kind has none. `confidence` is the calibrated probability that the
     suggestion, or the suspicion, is right; `evidence` says in a sentence what speaks for it. `files` are photographs
-    to show, the telling ones first. `accept` and `keep` are what accepting and rejecting write.
+    to show, the telling ones first. `accept` and `keep` are what accepting and rejecting write, and `instead` what
+    choosing the `other` value writes, where there is a third one.
     """
 
     key: str
@@ -42,3 +43,5 @@ class Suspect:
     files: tuple[Path, ...]
     accept: tuple[Correction, ...] = ()
     keep: tuple[Correction, ...] = ()
+    other: str = ""
+    instead: tuple[Correction, ...] = ()

@@ -7,6 +7,7 @@ how probable it is that one is wrong, and takes what a weak model cannot tell fo
 
 import numpy as np
 
+from utils.base.terminal import counted
 from utils.review.exchanged import judge_exchanges
 from utils.review.noise import Judged, JudgedNumbers, judge_numbers, judge_values
 from utils.review.predictions import Predictions, log_odds
@@ -37,27 +38,40 @@ def _of_groups(predictions: Predictions, attribute: str) -> list[Suspect]:
         judged = judge_numbers(features, years, given, groups.persons, len(values))
     else:
         judged = judge_values(features, given, groups.persons, len(values))
-    each = predictions.of_attribute(attribute)
+    each, clear = predictions.of_attribute(attribute), how_clear(predictions, attribute)
     suspects = []
     for k, suggested, confidence in worth_a_look(judged, given):
         name, members = str(groups.names[k]), groups.members[k]
-        telling = members[np.argsort(-each[members, suggested], kind="stable")]
-        here, there = values[given[k]], values[suggested]
-        evidence = f"{len(members)} photographs together: {_shares(judged.probs[k], values)}"
+        telling = members[np.lexsort([-each[members, suggested], -clear[members]])]
+        together = counted(len(members), "photograph") + " together"
         if isinstance(judged, JudgedNumbers):
-            old, new = str(years[k]), str(round(judged.suggested[k, suggested]))
-            evidence = f"stated age {old}; {len(members)} photographs together look like {judged.looks[k]:.0f}"
+            old, words = str(years[k]), [str(round(one)) if one else "" for one in judged.suggested[k]]
+            evidence = f"stated age {old}; {together}: about {judged.looks[k]:.0f}"
         else:
-            old, new = here, there
+            old, words = values[given[k]], values
+            evidence = f"{together}: {_shares(judged.probs[k], values)}"
+        third = [v for v in _third(given[k], suggested, values) if words[v]]
         suspects.append(
             Suspect(
                 key=f"{LABEL}:{attribute}:{name}", kind=LABEL, unit=GROUP, id=name, attribute=attribute,
-                given=here, suggested=there, confidence=confidence, evidence=evidence,
+                given=values[given[k]], suggested=values[suggested], confidence=confidence, evidence=evidence,
                 files=tuple(predictions.files[row] for row in telling),
-                accept=(Correction(name, attribute, new),), keep=(Correction(name, attribute, old),),
+                accept=(Correction(name, attribute, words[suggested]),), keep=(Correction(name, attribute, old),),
+                other="".join(values[v] for v in third),
+                instead=tuple(Correction(name, attribute, words[v]) for v in third),
             )
         )  # fmt: skip
     return suspects
+
+
+def how_clear(predictions: Predictions, attribute: str) -> np.ndarray:
+    """(N,) how often an attribute is read as it is given in photographs of the same kind, such as bare faces."""
+    right = predictions.of_attribute(attribute).argmax(-1) == predictions.given[attribute]
+    own = [name for name in predictions.labelling.attributes if name not in predictions.photographs.shared]
+    if not own:
+        return np.zeros(len(right))
+    kind = predictions.labelling.only(tuple(own)).encode(**{name: predictions.given[name] for name in own})
+    return (np.bincount(kind, right) / np.maximum(np.bincount(kind), 1))[kind]
 
 
 def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
@@ -78,6 +92,7 @@ def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
         ids = [str(predictions.ids[k]) for k, _ in pairs]
         group = predictions.groups.members[predictions.groups.group_of[pairs[0][0]]]
         shown = [*(k for k, _ in pairs), *(k for k in group if k not in {k for k, _ in pairs})]
+        third = _third(given[pairs[0][0]], pairs[0][1], values) if kind == LABEL else []
         return Suspect(
             key=":".join([kind, attribute, *ids]), kind=kind, unit=IMAGE, id=ids[0], attribute=attribute,
             given=" / ".join(values[given[k]] for k, _ in pairs), suggested=" / ".join(values[v] for _, v in pairs),
@@ -85,6 +100,8 @@ def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
             files=tuple(predictions.files[k] for k in shown),
             accept=tuple(Correction(name, attribute, values[v]) for name, (_, v) in zip(ids, pairs, strict=True)),
             keep=tuple(Correction(name, attribute, values[given[k]]) for name, (k, _) in zip(ids, pairs, strict=True)),
+            other="".join(values[v] for v in third),
+            instead=tuple(Correction(ids[0], attribute, values[v]) for v in third),
         )  # fmt: skip
 
     found = [suspect(LABEL, confidence, (k, value)) for k, value, confidence in labels]
@@ -111,7 +128,12 @@ def worth_a_look(judged: Judged, given: np.ndarray) -> list[tuple[int, int, floa
     return [(int(k), int(suggested[k]), float(others[k, suggested[k]])) for k in np.flatnonzero(issues)]
 
 
+def _third(given: int, suggested: int, values: tuple[str, ...]) -> list[int]:
+    """The value that is neither of the two, if there is one: no attribute has more than three."""
+    return [v for v in range(len(values)) if v not in (given, suggested)]
+
+
 def _shares(probs: np.ndarray, values: tuple[str, ...]) -> str:
     """The values in words, the most probable first: `female 93 %, male 7 %`; those below 1 % are left out."""
     order = [k for k in np.argsort(-probs, kind="stable") if probs[k] >= 0.01]
-    return ", ".join(f"{values[k]} {probs[k]:.0%}".replace("%", " %") for k in order)
+    return ", ".join(f"{values[k].replace('_', ' ')} {100 * probs[k]:.0f} %" for k in order)

@@ -54,7 +54,23 @@ def check_name_is_free(options: Options) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The arguments are those that training.sh gives finetune.py; `--runs` only where something is to be trained."""
     options = training_flags.finetune_parser("", "finetune.py").parse(argv)
-    if options.data_location.is_dir():  # which the demo has yet to draw
+    check_training(options)
+    print(*attributes_of(options))
+
+
+def attributes_of(options: Options) -> tuple[str, ...]:
+    """What makes up the classes of the photographs; the demo's, which are yet to be drawn, are the competition's."""
+    from utils.data import competition, reading
+
+    if not options.data_location.exists():
+        return competition.labelling().attributes
+    read = reading.read_photographs(options.data_location, options.relabel, reading.reading_of(options))
+    return read.labelling.attributes
+
+
+def check_training(options: Options) -> None:
+    """Raise `InputError` for what finetune.py would refuse in the runs of a sweep."""
+    if options.data_location.exists():  # which the demo has yet to draw
         flags.check_files(options)
     if not options.runs:
         return
