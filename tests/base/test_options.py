@@ -18,7 +18,8 @@ import validation
 from utils.base.options import GROUPS, Parser, default_as_typed
 
 FLAGS = {
-    finetune: """age-limits=(30, 60) age-regression=0.0 attributes=None aug-strength=1.0 batch-size=64 checkpointing-steps=None
+    finetune: """age-limits=(30, 60) age-regression=0.0 attributes=None aug-strength=1.0 batch-size=64
+        checkpointing-steps=None
         class-weights=none compile=False contrastive-weight=0.1 data-location=data drop-ages=None ema-decay=0.0
         epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1
         gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 half-cutmix-within=None

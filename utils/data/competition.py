@@ -38,7 +38,9 @@ def labelling(attributes: tuple[str, ...] | None = None, age_limits: tuple[int, 
 
 
 def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[int, int]]:
-    """The limits that `--age-limits` asks for. Raises `InputError` for flags about ages where none are told."""
+    """Limits other than the usual that `--age-limits` asks for. Raises `InputError` for flags about ages where none are
+    told.
+    """
     asked = {
         "--age-limits": options.age_limits != AGE_LIMITS,
         "--drop-ages": options.drop_ages,
@@ -52,7 +54,7 @@ def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[
             f"{told(photographs.labelling)}: leave it out (--oversample NAME=VALUE shows images of any value once "
             "more), or name a column of ages with --label-columns and --limits age=30,60"
         )
-    return {"age": options.age_limits}
+    return {"age": options.age_limits} if asked["--age-limits"] else {}
 
 
 def years(photographs: Photographs) -> np.ndarray:

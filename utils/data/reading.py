@@ -101,8 +101,10 @@ def asked_labelling(
     Raises `InputError` for attributes that there are not or that are all there are, and for flags about ages where
     none are told.
     """
-    asked = competition.asked_limits(photographs, options) | reading_of(options).numbers
-    known = photographs.labelling.cut_at(**asked)
+    asked, limits = competition.asked_limits(photographs, options), reading_of(options).numbers
+    if asked.keys() & limits.keys():
+        raise InputError("--age-limits and --limits both say where ages are cut: leave --age-limits out")
+    known = photographs.labelling.cut_at(**asked, **limits)
     if attributes is None:
         return known
     whole = ", ".join(known.attributes)
