@@ -211,7 +211,9 @@ def test_a_specialist_of_the_mask_corrects_a_soup_and_is_no_ingredient(
     assert way in ways_of_sweep(sweep, model)
     assert manifest.is_voter(way)
     assert not manifest.is_voter(f"{way}{manifest.OVER_FOLDS}")
-    assert not nothing_chosen(sweep, way)
+    for recipe in ("uniform", "greedy"):
+        chosen = sweep.model_copy(update={"recommended": recipe})
+        assert nothing_chosen(chosen, way) == nothing_chosen(chosen, manifest.SOUP) == (recipe == "uniform")
 
 
 def test_a_set_of_ages_alone_has_no_specialist_and_makes_a_soup_of_the_whole():

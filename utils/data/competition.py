@@ -38,8 +38,8 @@ def labelling(attributes: tuple[str, ...] | None = None, age_limits: tuple[int, 
 
 
 def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[int, int]]:
-    """Limits other than the usual that `--age-limits` asks for. Raises `InputError` for flags about ages where none are
-    told.
+    """Limits other than the usual that `--age-limits` asks for; raises `InputError` for flags about ages where none
+    are told.
     """
     asked = {
         "--age-limits": options.age_limits != AGE_LIMITS,
