@@ -3,7 +3,8 @@
     accelerate launch finetune.py --data-location data --pretrained-location pretrained --i 0
 
 Reads the training photographs and `model_{i}.pt`; writes `model/{name}_seed{seed}_i{i}_epoch{epoch}.pt`, its held-out
-logits in `logs/logits/` and pictures in `val_img/`.
+logits in `logs/logits/` and pictures in `val_img/`. With `--attributes mask` it trains a specialist of some of several
+attributes, `model/Mask_{name}_...`, for `--weighted-ensemble`.
 """
 
 from __future__ import annotations
@@ -37,13 +38,9 @@ def parser() -> Parser:
 
 
 def run(
-    options: Options,
-    attributes: tuple[str, ...] | None = None,
-    prefix: str = "",
-    after_epoch: Callable[[int, dict], None] = lambda epoch, scores: None,
+    options: Options, after_epoch: Callable[[int, dict], None] = lambda epoch, scores: None
 ) -> tuple[Path, dict | None]:
-    """Train one model on the classes that `attributes` make up, by default all; returns the checkpoint's path and
-    held-out scores.
+    """Train one model; returns the checkpoint's path and held-out scores.
 
     The scores are None when nobody is held out, and when the same run is there already they come from its record.
     `after_epoch` sees each epoch's held-out scores before anything of that epoch is saved, and may raise to end the
@@ -64,8 +61,8 @@ def run(
     # Runtime
     asked, options = options, options_of_run(options)
     drawn = differences(asked.plain, options.plain)
-    options = records.fast_dev_run_options(options, prefix)
-    files = records.RunFiles(options, prefix)
+    options = records.fast_dev_run_options(options)
+    files = records.RunFiles(options)
     accelerator = setup.start_training(options, files.log_name)
     if drawn:
         log.info("%s trains with its own options: %s", files.stem, drawn)
@@ -75,7 +72,7 @@ def run(
         require_hub(options.push_to_hub)
 
     # Data
-    task = read_task(accelerator, options, asked.epochs, attributes)
+    task = read_task(accelerator, options, asked.epochs)
     if (done := files.already_done(task.record)) is not None:
         finish(accelerator, files)
         return files.final, done["scores"]
@@ -85,7 +82,7 @@ def run(
     job = setup.prepare(accelerator, task, files, options)
 
     # Loop
-    row = train(job, stored, after_epoch, grid.epochs_behind(asked, prefix))
+    row = train(job, stored, after_epoch, grid.epochs_behind(asked))
 
     # Result
     scores = records.scores_of(row)
@@ -194,21 +191,21 @@ def evaluate(job: Job, progress: Progress, total_loss: torch.Tensor, speed: floa
     return row, logits
 
 
-def run_each(options: Options, run_one: Callable[[Options], object], prefix: str = "") -> None:
+def run_each(options: Options, run_one: Callable[[Options], object] = run) -> None:
     """Do all `--runs`, one after the other; the first that fails ends them."""
     from utils.training import grid, preflight
 
     runs = training_flags.each_run(options)
     for one in runs:
         preflight.check_run(one)
-    for number, (one, left) in enumerate(grid.one_by_one(runs, prefix), start=1):
+    for number, (one, left) in enumerate(grid.one_by_one(runs), start=1):
         if len(runs) > 1 and int(os.environ.get("RANK", "0")) == 0:
-            print(f"== run {number} of {len(runs)}: {grid.run_stem(one, prefix)}{left}", flush=True)
+            print(f"== run {number} of {len(runs)}: {grid.run_stem(one)}{left}", flush=True)
         run_one(one)
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_each(parser().parse(argv), run)
+    run_each(parser().parse(argv))
 
 
 if __name__ == "__main__":

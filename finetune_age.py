@@ -2,29 +2,28 @@
 
     accelerate launch finetune_age.py --data-location data --pretrained-location pretrained --i 0
 
-Takes the options of finetune.py and shares everything with it but the labels: same people held out, same photographs,
-a head of its own. Writes `model/Age_{name}_seed{seed}_i{i}_epoch{epoch}.pt`, which is no ingredient of a soup.
+It is finetune.py with `--attributes age`: same people held out, same photographs, a head of its own. Writes
+`model/Age_{name}_seed{seed}_i{i}_epoch{epoch}.pt`, which is no ingredient of a soup.
 """
 
-from finetune import run as finetune
-from finetune import run_each
+import finetune
 from utils.base import training_flags
 from utils.base.errors import run_script
 from utils.base.options import Options, Parser
-from utils.models.model_files import AGE_PREFIX, SPECIALIST
+from utils.models.model_files import SPECIALIST
 
 
 def parser() -> Parser:
-    return training_flags.finetune_parser(__doc__, "finetune_age.py")
+    return training_flags.finetune_parser(__doc__, "finetune_age.py", SPECIALIST)
 
 
 def run(options: Options):
-    """Train one age specialist; returns its path and held-out scores."""
-    return finetune(options, attributes=SPECIALIST, prefix=AGE_PREFIX)
+    """Train one specialist; returns its path and held-out scores."""
+    return finetune.run(options)
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_each(parser().parse(argv), run, prefix=AGE_PREFIX)
+    finetune.run_each(parser().parse(argv))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from utils.base.errors import InputError, run_script
 from utils.base.files import OUTPUT, PICTURES
 from utils.base.options import Options, Parser, number
 from utils.base.terminal import say
-from utils.evaluation.manifest import HARD_VOTE, VOTERS, Manifest, read_manifest
+from utils.evaluation.manifest import HARD_VOTE, Manifest, is_voter, read_manifest
 
 SHEET, MATRIX = (PICTURES / "hard_voting" / f"{name}.png" for name in ("disagreements", "agreement"))
 MAX_PICTURES, PIXELS = 32, 128
@@ -89,7 +89,7 @@ def find_inputs(options: Options, output: Path) -> list[Path]:
 
 def find_voters(sweep: Manifest) -> list[Path]:
     """The submissions of a sweep that vote."""
-    paths = [Path(file) for way, file in sweep.submissions.items() if way in VOTERS]
+    paths = [Path(file) for way, file in sweep.submissions.items() if is_voter(way)]
     absent = [path for path in paths if not path.is_file()]
     if absent or not paths:
         gone = f"{absent[0]} is gone" if absent else "there are none"

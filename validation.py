@@ -4,7 +4,7 @@
 
 Prints the scores and what is wrong most often; `logs/validation.log` has the error rate of each class and attribute.
 Writes confusion matrices and sheets of the misclassified photographs to `val_img/{model}/`, all scores to
-`logs/validation_results_{model}.jsonl`, and with `--weighted-ensemble` the tuned weight of the age specialists to
+`logs/validation_results_{model}.jsonl`, and with `--weighted-ensemble` the tuned weight of specialists to
 `logs/ensemble_*.json`, where inference.py finds it.
 `--report` adds one page to read offline, `val_img/{model}/report.html`.
 
@@ -79,7 +79,7 @@ def parser() -> Parser:
     flags.add_sweep(
         parser,
         read_manifest,
-        "score the soup of this sweep with its age specialist and its best single model, then choose an ensemble",
+        "score the soup of this sweep with its specialist and its best single model, then choose an ensemble",
     )
     which.add_argument("--name", type=run_name, help="without --model-name: the sweep (default: the only one there)")
     which.add_argument(
@@ -193,7 +193,7 @@ def choose_ensemble(accelerator: Accelerator, options: Options) -> list[dict]:
 
     # Data
     people = scored_people(accelerator, options, [one.checkpoint for one in candidates])
-    model = next(one.checkpoint for one in candidates if one.kind != "age")
+    model = next(one.checkpoint for one in candidates if not one.is_specialist)
     log.log(detail(options), "%d candidates, scored on %s", len(candidates), people.scored_on)
     library = read_library(candidates, people.view, people.class_counts(model.labelling))
     for line in library_lines(library, options.metric, candidates):
@@ -241,18 +241,18 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
     else:
         way = replace(members.asked_way(options), model=str(choose_checkpoint(options)))
     by_folds = options.val_ratio is not None  # else the model's own weights are scored, on everyone
-    model, ages, others = members.read_parts(way, options, by_folds)
+    model, specialists, others = members.read_parts(way, options, by_folds)
     check_whole(model)
     rival = read_rival(model, options, by_folds) if options.compare_with else None
 
     # Data
-    people = scored_people(accelerator, options, [model, *others, *ages, *([rival] if rival else [])])
+    people = scored_people(accelerator, options, [model, *others, *specialists, *([rival] if rival else [])])
     held_out = people.view(model)
     log.info("%s, scored on %s", model.name, people.scored_on)
 
     # Predictions
     logits = held_out.logits(model)
-    comparison = compare(model, ages, others, people.view, options.soft_voting_rule or "minmax", options.metric)
+    comparison = compare(model, specialists, others, people.view, options.soft_voting_rule or "minmax", options.metric)
     if rival:
         theirs = people.view(rival).logits(rival)
         comparison = comparison.beside(people.view(rival).row(OTHER, rival.name, theirs), theirs)
@@ -273,13 +273,13 @@ def validate_model(accelerator: Accelerator, options: Options) -> list[dict]:
 
     def write() -> None:
         if comparison.tuned:
-            keep_age_weight(model, ages, comparison, people, options)
+            keep_weight(model, specialists, comparison, people, options)
         write_report(model, logits, comparison, people, options)
 
     from_main(accelerator, write)
     if not options.sweep:
-        ensemble = {"weighted_ensemble": options.weighted_ensemble} if ages else {}
-        if others and not ages:
+        ensemble = {"weighted_ensemble": options.weighted_ensemble} if specialists else {}
+        if others and not specialists:
             ensemble = {"soft_voting": options.soft_voting, "soft_voting_rule": options.soft_voting_rule}
         log.info("next: %s", inference_command(options, model_name=model.path, flip=options.flip, **ensemble))
     return comparison.rows
@@ -322,19 +322,21 @@ def inference_command(options: Options, **asked) -> str:
     return parser().command("inference.py", parser().parse([]).replace(**same, **asked))
 
 
-def keep_age_weight(
-    model: Checkpoint, ages: list[Checkpoint], comparison: Comparison, people: People, options: Options
+def keep_weight(
+    model: Checkpoint, specialists: list[Checkpoint], comparison: Comparison, people: People, options: Options
 ) -> None:
     """Write the tuned weight to where inference.py reads it."""
     from utils.ensembles import members
+    from utils.models.model_files import specialist_name
 
     tuned, metric = comparison.tuned, options.metric
     record = {**tuned, "metric": metric, "people": people.who, "split": people.digest}
-    path = members.save_age_weight(model, ages, record)
+    path = members.save_weight(model, specialists, record)
     on_these, on_others, without = (row[metric] for row in (tuned["tuned"], tuned["cross_fitted"], comparison.rows[0]))
+    told = specialist_name(specialists[0].labelling.attributes)
     log.info(
-        "weight of the age specialist %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without; in %s",
-        tuned["weight"], metric, on_these, on_others, without, path,
+        "weight of the %s %g: %s %.4f on the people it was tuned on, %.4f on others, %.4f without; in %s",
+        told, tuned["weight"], metric, on_these, on_others, without, path,
     )  # fmt: skip
 
 

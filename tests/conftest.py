@@ -282,7 +282,7 @@ def train_folds(faces, pretrained, *extra, runs, script=finetune):
     """Fine-tune models of folds, one after the other in one process; `runs` are such as `42:0:2`."""
     argv = ["--data-location", str(faces), "--pretrained-location", str(pretrained), *FAST, "--folds", str(FOLDS)]
     options = script.parser().parse([*argv, *map(str, extra), "--runs", *runs])
-    finetune.run_each(options, script.run, prefix="Age_" if script is finetune_age else "")
+    finetune.run_each(options)
 
 
 @pytest.fixture(scope="session")

@@ -18,15 +18,18 @@ import validation
 from utils.base.options import GROUPS, Parser, default_as_typed
 
 FLAGS = {
-    finetune: """age-limits=(30, 60) age-regression=0.0 aug-strength=1.0 batch-size=64 checkpointing-steps=None
+    finetune: """age-limits=(30, 60) age-regression=0.0 attributes=None aug-strength=1.0 batch-size=64
+        checkpointing-steps=None
         class-weights=none compile=False contrastive-weight=0.1 data-location=data drop-ages=None ema-decay=0.0
         epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1
-        gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 head-init=None i=0
+        gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 half-cutmix-within=None
+        head-init=None i=0
         image-column=None image-size=None keep=last keep-top=None
         label-columns=None label-smoothing=0.0 layer-decay=1.0 limits=None logit-adjustment=0.0
         loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
-        old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
+        old-aug=False oversample=None overwrite=False patience=None pretrained-location=None prompts=None
+        push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
         split-by=person split-column=None split-seed=42 tf32=False tower=None val-ratio=0.2 values=None
         verbose=False warmup-length=500 wd=0.1
@@ -48,19 +51,21 @@ FLAGS = {
     optuna_script: """age-limits=(30, 60) age-regression=0.0 aug-strength-limits=(0.0, 2.0)
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1 data-location=data
         drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None gradient-accumulation-steps=1
-        gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 head-init=None
-        image-column=None image-size=None indices=None label-columns=None limits=None keep=last
+        gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 half-cutmix-within=None
+        head-init=None image-column=None image-size=None indices=None label-columns=None limits=None keep=last
         label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss
         lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32 model-location=model
-        n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None relabel=None report-to=wandb
-        sampler=shuffle split-by=person split-column=None split-seed=42 storage=None study-name=search
-        tf32=False tower=None val-ratio=0.2 values=None verbose=False warmup-length=500 wd-limits=(0.0, 0.3)
-        workers=None""",
+        n-trials=30 no-cache=False old-aug=False oversample=None patience=None pretrained-location=None prompts=None
+        relabel=None report-to=wandb
+        sampler=shuffle split-by=person split-column=None split-seed=42 storage=None study-name=search tf32=False
+        tower=None
+        val-ratio=0.2 values=None
+        verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
     hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
         weights=None""",
     summary: "csv=[] name=None truth=None verbose=False",
 }
-FLAGS[finetune_age] = FLAGS[finetune]
+FLAGS[finetune_age] = FLAGS[finetune].replace("attributes=None", "attributes=('age',)")
 
 
 @pytest.mark.parametrize("script", FLAGS, ids=lambda script: script.__name__)

@@ -4,7 +4,7 @@ import pytest
 from utils.base.errors import InputError
 from utils.data import competition
 from utils.data.competition import parse_person, prompts
-from utils.data.labels import labelling_from_record, number, plain
+from utils.data.labels import Attribute, Labelling, labelling_from_record, number, plain
 
 
 def test_class_id_is_mask_times_6_plus_gender_times_3_plus_age():
@@ -60,3 +60,26 @@ def test_prompts_tell_every_class_apart():
     assert len({len(sentences) for sentences in every}) == 1
     assert "woman" in every[17][0]
     assert "mask" not in prompts(competition.labelling(("age",)))[0][0]
+
+
+def test_a_value_is_found_by_its_name_and_the_last_group_of_a_number_by_a_shorthand():
+    known = competition.labelling()
+    assert known.value("mask=INCORRECT", "--x") == ("mask", 1)
+    assert known.value("age=60+", "--x") == known.value("age=60 and over", "--x") == ("age", 2)
+    assert competition.labelling(age_limits=(30, 58)).value("age=58+", "--x") == ("age", 2)
+    for told, message in (
+        ("age=70+", "--x: age '70\\+' is none of under 30, 30 to 59, 60 and over"),
+        ("mask=off", "--x: mask 'off' is none of worn, incorrect, not_worn"),
+        ("colour=red", "--x: there is no attribute 'colour', only mask, gender, age"),
+    ):
+        with pytest.raises(InputError, match=message):
+            known.value(told, "--x")
+    many = Labelling((Attribute("label", tuple(f"c{k:03d}" for k in range(200))),))
+    with pytest.raises(InputError, match=r"is none of c000, c001, .*, c019, \.\.\.$"):
+        many.value("label=x", "--x")
+
+
+def test_only_numbers_are_cut_at_other_limits():
+    words = Labelling((Attribute("age", ("young", "old")), Attribute("hair", ("dark", "fair"))))
+    assert words.cut_at(age=(20, 40)) == words
+    assert competition.labelling().cut_at(age=(20, 40)) == competition.labelling(age_limits=(20, 40))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import finetune
 from utils.base import data_flags
 from utils.base.errors import InputError
 from utils.base.tables import write_table
@@ -223,11 +224,13 @@ def test_how_a_set_was_read_travels_in_a_record():
     checkpoints = [SimpleNamespace(meta=None), SimpleNamespace(meta=AS_COMPETITION.record())]
     assert recorded_reading(checkpoints) == AS_COMPETITION
     assert Reading().record() == {}
-    options = SimpleNamespace(plain={"limits": ("age=20,40",)}, age_limits=(30, 60))
+    options = finetune.parser().parse(["--limits", "age=20,40"])
     photographs = read_photographs(
         table(("a.jpg", 70), header="file,age"), None, Reading(None, ("age",), limits=("age=9",))
     )
     assert asked_labelling(photographs, options).limits == {"age": (20, 40)}
+    with pytest.raises(InputError, match="--age-limits and --limits both say where ages are cut"):
+        asked_labelling(photographs, options.replace(age_limits=(30, 50)))
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,12 @@ def test_an_ensemble_of_several_sweeps_says_so(trained, faces, pretrained, monke
 def test_members_that_are_gone_or_were_trained_again_are_named(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
     auto(faces)
-    file = Path("model") / json.loads(Path(AUTO).read_text())["members"][0]["file"]
+    whole = Path(AUTO).read_text()
+    rewrite(AUTO, bias=[0.0] * 17)
+    with pytest.raises(InputError, match=f"{AUTO} has a bias of 17 classes, and its models tell 18"):
+        infer(faces, "--ensemble", AUTO)
+    Path(AUTO).write_text(whole)
+    file = Path("model") / json.loads(whole)["members"][0]["file"]
     checkpoint = read_checkpoint(file)
     state = {name: tensor + 1 for name, tensor in checkpoint.state_dict().items()}
     save_checkpoint(file, state, {key: checkpoint.meta[key] for key in checkpoint.meta if key != "versions"})
@@ -209,7 +214,7 @@ def test_members_that_are_gone_or_were_trained_again_are_named(trained, faces, m
     file.unlink()
     with pytest.raises(InputError, match=f"{AUTO} needs {file}, which is not there: give --model-location"):
         infer(faces, "--ensemble", AUTO)
-    for broken in ({"members": []}, {"bias": [0.0] * 17}, {"temperature": 0}, {"temperature": "warm"}, {"bias": None}):
+    for broken in ({"members": []}, {"temperature": 0}, {"temperature": "warm"}, {"bias": None}):
         before = Path(AUTO).read_text()
         rewrite(AUTO, **broken)
         with pytest.raises(InputError, match="is no chosen ensemble"):

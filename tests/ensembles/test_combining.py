@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.data import competition, splits
-from utils.ensembles import age_weight, combining, members
+from utils.ensembles import combining, members, specialist_weight
 from utils.ensembles.calibration import log_loss
 from utils.evaluation.scores import confusion_matrix
 from utils.models import checkpoints
@@ -53,17 +53,17 @@ def test_the_tuned_weight_never_scores_below_the_model_alone_and_ties_take_the_s
         preds = combining.corrected(logits, age_logits, weight, *BOTH).argmax(-1)
         return METRICS["accuracy"](confusion_matrix(labels, preds, 18))
 
-    weight = age_weight.tune_age_weight(logits, age_logits, labels, *BOTH, "accuracy")
-    assert score(weight) == max(map(score, age_weight.AGE_WEIGHTS))
-    assert weight == min(w for w in age_weight.AGE_WEIGHTS if score(w) == score(weight))
-    by_loss = age_weight.tune_age_weight(logits, age_logits, labels, *BOTH, "log_loss")
+    weight = specialist_weight.tune_weight(logits, age_logits, labels, *BOTH, "accuracy")
+    assert score(weight) == max(map(score, specialist_weight.WEIGHTS))
+    assert weight == min(w for w in specialist_weight.WEIGHTS if score(w) == score(weight))
+    by_loss = specialist_weight.tune_weight(logits, age_logits, labels, *BOTH, "log_loss")
     losses = {
         weight: log_loss(combining.corrected(logits, age_logits, weight, *BOTH), labels)
-        for weight in age_weight.AGE_WEIGHTS
+        for weight in specialist_weight.WEIGHTS
     }
     assert by_loss == min(losses, key=losses.get)
     perfect = np.eye(18, dtype=np.float32)[labels] * 50
-    assert age_weight.tune_age_weight(perfect, age_logits, labels, *BOTH, "macro_f1") == 0
+    assert specialist_weight.tune_weight(perfect, age_logits, labels, *BOTH, "macro_f1") == 0
 
 
 def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
@@ -75,8 +75,8 @@ def test_a_persons_weight_is_tuned_on_other_people_only(monkeypatch):
         seen.append(set(persons[labels]))  # the labels of this test are row numbers
         return float(len(seen))
 
-    monkeypatch.setattr(age_weight, "tune_age_weight", tune)
-    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, persons, *BOTH, "accuracy")
+    monkeypatch.setattr(specialist_weight, "tune_weight", tune)
+    scores = specialist_weight.cross_fitted_scores(logits, age_logits, labels, persons, *BOTH, "accuracy")
     assert len(seen) == splits.FOLDS
     held_out = [set(persons) - people for people in seen]
     folds = GroupKFold(splits.FOLDS, shuffle=True, random_state=0).split(logits, labels, persons)
@@ -126,7 +126,7 @@ def test_what_does_not_fit_together_is_named():
         (
             checkpoints.check_specialist,
             checkpoint("x"),
-            "is a model of 18 classes, not a specialist of .*: finetune_age",
+            "is a model of 18 classes, not a specialist of .*: finetune.py --attributes",
         ),
         (checkpoints.check_ensemble, age, "is an age specialist of 3 classes, not a model of all classes: --weighted"),
         (
@@ -143,18 +143,18 @@ def test_what_does_not_fit_together_is_named():
 
 def test_a_tuned_weight_belongs_to_the_two_models_it_was_tuned_for(caplog):
     model, age = checkpoint(), checkpoint("Age_m", AGE)
-    assert members.load_age_weight(model, [age]) == 1.0
+    assert members.load_weight(model, [age]) == 1.0
     assert "1.0 is taken" in caplog.text
-    path = members.save_age_weight(model, [age], {"weight": 0.35, "metric": "accuracy"})
-    assert members.load_age_weight(model, [age]) == 0.35
+    path = members.save_weight(model, [age], {"weight": 0.35, "metric": "accuracy"})
+    assert members.load_weight(model, [age]) == 0.35
     caplog.clear()
-    assert members.load_age_weight(checkpoint(digest="retrained"), [age]) == 1.0
+    assert members.load_weight(checkpoint(digest="retrained"), [age]) == 1.0
     assert "tuned for other weights" in caplog.text
     whole = json.loads(path.read_text())
     for weight in ("0.5", True, None, [1], -3, 1e9, float("nan"), float("inf"), 10**400):
         path.write_text(json.dumps({**whole, "weight": weight}))
         with pytest.raises(InputError, match=r"WE_Age_m.json is no tuned weight \(weight: input should be"):
-            members.load_age_weight(model, [age])
+            members.load_weight(model, [age])
 
 
 MEMBER = {"name": "a", "file": "a.pt", "digest": "ab", "kind": "single", "flip": False, "weight": 0.75}
@@ -198,12 +198,12 @@ def test_a_chosen_ensemble_is_read_only_if_it_can_be_one(changes, told):
 
 def test_a_weight_tuned_with_one_age_specialist_is_not_that_of_several():
     model, ages = checkpoint(), [checkpoint("Age_m", AGE), checkpoint("Age_n", AGE, digest="e")]
-    one = members.save_age_weight(model, ages[:1], {"weight": 0.35})
-    both = members.save_age_weight(model, ages, {"weight": 0.7})
+    one = members.save_weight(model, ages[:1], {"weight": 0.35})
+    both = members.save_weight(model, ages, {"weight": 0.7})
     assert [path.name for path in (one, both)] == ["ensemble_m_WE_Age_m.json", "ensemble_m_WE_Age_m_Age_n.json"]
-    assert members.load_age_weight(model, ages[:1]) == 0.35
-    assert members.load_age_weight(model, ages) == 0.7
-    assert members.load_age_weight(model, [ages[0], checkpoint("Age_n", AGE, digest="retrained")]) == 1.0
+    assert members.load_weight(model, ages[:1]) == 0.35
+    assert members.load_weight(model, ages) == 0.7
+    assert members.load_weight(model, [ages[0], checkpoint("Age_n", AGE, digest="retrained")]) == 1.0
 
 
 def test_an_age_specialist_adds_to_every_class_of_an_age_alike():

@@ -201,5 +201,5 @@ def test_specialists_of_all_folds_are_found_whole():
         write(1, fold, 0.5, attributes=("age",))
         write(1, fold, 0.5)
     write(2, 0, 0.5, attributes=("age",))
-    (specialist,) = find_specialists(MODEL, "a")
+    ((specialist,),) = find_specialists(MODEL, "a").values()
     assert [part.path.name for part in specialist.parts] == [f"Age_a_seed1_i0_fold{k}of3_epoch2.pt" for k in range(3)]

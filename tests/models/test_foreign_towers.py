@@ -290,4 +290,4 @@ def test_a_text_tower_runs_no_code_and_fetches_no_attention_either(hostile, monk
     hostile["text_config"]["_attn_implementation"] = "someone/kernel"
     save_config(hostile)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", tokenizer)
-    assert zeroshot_head("hub", competition.labelling())[0].shape == (18, DIM)
+    assert zeroshot_head("hub", competition.prompts(competition.labelling()))[0].shape == (18, DIM)

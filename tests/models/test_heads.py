@@ -11,6 +11,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from utils.base.errors import InputError
 from utils.data import competition
 from utils.data.competition import prompts
+from utils.data.labels import Attribute, Labelling
 from utils.models.heads import (
     CLIP_TEMPERATURE,
     FOLD_STRENGTH,
@@ -56,7 +57,7 @@ def toy_clip(tmp_path):
 
 def test_zeroshot_head_is_the_mean_text_feature_of_each_class(toy_clip):
     folder, model, tokenizer = toy_clip
-    weight, bias = zeroshot_head(str(folder), competition.labelling())
+    weight, bias = zeroshot_head(str(folder), prompts(competition.labelling()))
     assert weight.shape == (18, 12)
     assert not bias.any()
     torch.testing.assert_close(weight.norm(dim=-1), model.logit_scale.exp().expand(18))
@@ -80,6 +81,31 @@ def test_zeroshot_is_the_default_with_a_text_tower_and_an_error_without(toy_clip
     assert head_family(bare, competition.labelling(), None, "split", labels, "images")["head_init"] == "probe"
     with pytest.raises(InputError, match=r"bare\.pt has no text tower"):
         head_family(bare, competition.labelling(), "zeroshot", "split", labels, "images")
+
+
+def test_prompts_count_for_a_family_only_where_they_are_other_than_the_competitions(toy_clip):
+    anchor, labelling, labels = read_weights(toy_clip[0]), competition.labelling(), np.arange(6)
+
+    def family(labelling, *more, kind="zeroshot"):
+        return head_family(anchor, labelling, kind, "split", labels, "images", *more)
+
+    own, others = prompts(labelling), [["a"]] * 18
+    assert family(labelling) == family(labelling, None, own)  # as it was before there were others
+    assert family(labelling)["inputs"] != family(labelling, None, others)["inputs"]
+    folds = ["partition", "labels"]
+    assert family(labelling, folds)["folds"] == family(labelling, folds, own)["folds"]
+    assert family(labelling, folds)["folds"] != family(labelling, folds, others)["folds"]
+    assert family(labelling, None, others, kind="probe") == family(labelling, kind="probe")
+
+
+def test_a_head_is_made_of_the_prompts_that_are_given(toy_clip):
+    folder, *_ = toy_clip
+    flowers = Labelling((Attribute("label", ("rose", "daisy")),))
+    anchor, sentences = read_weights(folder), [["a photo of a man."], ["a photo of a woman."]]
+    family = head_family(anchor, flowers, None, "split", np.arange(2), "images", None, sentences)
+    head = sweep_head(Accelerator(), anchor, family, flowers, None, sentences)
+    expected, _ = zeroshot_head(str(folder), sentences)
+    torch.testing.assert_close(head["classification_head.weight"], expected)
 
 
 def test_a_family_changes_with_anchor_labels_split_and_kind():

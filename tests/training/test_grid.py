@@ -26,15 +26,15 @@ def at(options, seed, i):
 
 
 def test_runs_count_by_their_own_epochs_and_what_is_there_by_none(options):
-    drawn = grid.epochs_to_do(at(options, 1, 1), "")
+    drawn = grid.epochs_to_do(at(options, 1, 1))
     assert drawn != 10
-    assert grid.epochs_behind(at(options, 1, 0), "") == drawn + 10
+    assert grid.epochs_behind(at(options, 1, 0)) == drawn + 10
     Path(f"model/x_seed1_i1_epoch{drawn}.pt").touch()
-    assert grid.epochs_behind(at(options, 1, 0), "") == 10
-    assert grid.epochs_behind(at(options, 1, 0), "Age_") == drawn + 10
-    assert grid.epochs_behind(at(options, 1, 0).replace(overwrite=True), "") == drawn + 10
-    assert grid.epochs_behind(at(options, 2, 0), "") == 0
-    assert grid.epochs_behind(options.replace(runs=None), "") == 0
+    assert grid.epochs_behind(at(options, 1, 0)) == 10
+    assert grid.epochs_behind(at(options, 1, 0).replace(attributes=("age",))) == drawn + 10
+    assert grid.epochs_behind(at(options, 1, 0).replace(overwrite=True)) == drawn + 10
+    assert grid.epochs_behind(at(options, 2, 0)) == 0
+    assert grid.epochs_behind(options.replace(runs=None)) == 0
 
 
 def test_the_time_left_for_all_runs_goes_by_the_pace_of_those_that_were_trained(options, monkeypatch):
@@ -43,7 +43,7 @@ def test_the_time_left_for_all_runs_goes_by_the_pace_of_those_that_were_trained(
     runs = [at(options, seed, 0) for seed in (1, 2, 3, 4)]
     Path("model/x_seed1_i0_epoch10.pt").touch()
     told = []
-    for _, left in grid.one_by_one(runs, ""):
+    for _, left in grid.one_by_one(runs):
         told.append(left)
         now += 0 if len(told) == 1 else 600  # the first is skipped
     assert told == ["", "", ", about 20 min left for all", ", about 10 min left for all"]
@@ -79,7 +79,7 @@ def test_a_terminal_has_the_time_left_for_all_too(bar, monkeypatch):
 
 
 def test_a_name_that_a_rehearsal_has_taken_is_told_with_both_epochs(options):
-    (drawn,) = [grid.epochs_to_do(at(options, 1, 1), "")]
+    (drawn,) = [grid.epochs_to_do(at(options, 1, 1))]
     for stem in ("x_seed1_i0_epoch10", f"x_seed9_i1_epoch{drawn}", "Age_x_seed1_i0_epoch10", "y_seed1_i0_epoch3"):
         Path(f"model/{stem}.pt").touch()
     preflight.check_name_is_free(options)

@@ -52,6 +52,19 @@ def names(text: str) -> tuple[str, ...]:
     return every
 
 
+def sorted_names(text: str) -> tuple[str, ...]:
+    """The same in alphabetical order, where order means nothing."""
+    return tuple(sorted(names(text)))
+
+
+def value(text: str) -> str:
+    """A value of an attribute, `mask=incorrect`."""
+    name, _, told = text.partition("=")
+    if not name.strip() or not told.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form mask=incorrect")
+    return f"{name.strip()}={told.strip()}"
+
+
 def pattern(text: str) -> str:
     r"""A regular expression with a group, `^(\w+?)_`."""
     try:

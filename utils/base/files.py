@@ -196,13 +196,13 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def fitted(stem: str, behind: str = "") -> str:
+def fitted(stem: str, behind: str = "", longest: int | None = None) -> str:
     """The stem of a file name and what stands `behind` it; a stem that is too long is cut, and a digest of it stands
-    for what is gone.
+    for what is gone. The whole is at most `LONGEST_STEM` bytes, or `longest`.
 
     Every name that is joined of others goes through here, since the names of two sweeps may be long, and seeds many.
     """
-    room = LONGEST_STEM - len(behind.encode())
+    room = (longest or LONGEST_STEM) - len(behind.encode())
     if len(stem.encode()) > room:
         mark = f"_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
         stem = stem.encode()[: room - len(mark)].decode(errors="ignore") + mark
@@ -213,6 +213,7 @@ def fitted(stem: str, behind: str = "") -> str:
 # `everyone_individual_results_` and `.jsonl`; older systems for a disk or a page in a browser take fewer.
 LONGEST_STEM = 130
 LONGEST_RUN_NAME = 80  # with `Age_` before it, and seed, index and epoch behind it, it is no longer than a stem
+LONGEST_PREFIX = 40  # of a specialist of other attributes
 LOGS = Path("logs")  # scores, logits and heads, relative to where the command is run
 CACHE = Path("cache")  # decoded photographs, safe to delete
 OUTPUT = Path("output")  # submissions

@@ -75,9 +75,10 @@ def check_files(options: Options) -> None:
     """Raise `InputError` for photographs or corrections that are not there, before anything heavy is imported."""
     if not options.data_location.exists():
         raise InputError(f"data folder {options.data_location} does not exist: give --data-location")
-    relabel = getattr(options, "relabel", None)
-    if relabel and not relabel.is_file():
-        raise InputError(f"--relabel {relabel} does not exist or is no file")
+    for name in ("relabel", "prompts"):
+        path = getattr(options, name, None)
+        if path and not path.is_file():
+            raise InputError(f"--{name} {path} does not exist or is no file")
 
 
 def add_split(parser: Parser) -> None:

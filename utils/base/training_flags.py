@@ -6,7 +6,7 @@ Like `utils.base.options` this imports nothing heavy.
 from pathlib import Path
 
 from utils.base import flags
-from utils.base.data_flags import add_reading
+from utils.base.data_flags import add_reading, names, sorted_names, value
 from utils.base.errors import InputError
 from utils.base.flags import add_push
 from utils.base.metrics import METRICS
@@ -29,11 +29,18 @@ EPOCHS = number(int, 1, 100_000)
 RELEASE = "ViT-B/32"  # --model: the model-soups release, one file model_{i}.pt for each index
 
 
-def finetune_parser(docstring: str, script: str) -> Parser:
-    """The parser of finetune.py and finetune_age.py."""
+def finetune_parser(docstring: str, script: str, attributes: tuple[str, ...] | None = None) -> Parser:
+    """The parser of finetune.py and finetune_age.py; `attributes` are those that it trains a specialist of unless told
+    others.
+    """
     parser = Parser(docstring, script, check)
     add_searched(parser)
     add_runs(parser)
+    parser.group("what").add_argument(
+        "--attributes", type=sorted_names, metavar="A,B", default=attributes,
+        help="train a specialist of some attributes alone, for --weighted-ensemble"
+        + ("" if attributes else " (default: a model of all)"),
+    )  # fmt: skip
     flags.add_locations(parser)
     flags.add_split(parser)
     flags.add_folds(parser)
@@ -84,6 +91,8 @@ def check(options: Options) -> None:
         check_folds(options, {flag for flag in ("--keep best", "--patience") if scored[flag]})
     elif hasattr(options, "runs") and any(one.fold is not None for one in each_run(options)):
         raise InputError("a fold is one of several: give --folds too, such as --folds 5")
+    if options.half_cutmix_within and not options.half_cutmix:
+        raise InputError("--half-cutmix-within says how halves are mixed: give --half-cutmix too, such as 0.3")
     if mixing and not takes_mixed_labels(options.loss_fn):
         flag = mixing.replace("_", "-")
         raise InputError(f"--loss-fn {options.loss_fn} needs one label per photograph: leave out --{flag}")
@@ -162,6 +171,11 @@ def _add_start(parser: Parser) -> None:
         choices=("zeroshot", "probe", "random"),
         help="start of the classification head (default: zeroshot when the source has a text tower, else probe)",
     )
+    what.add_argument(
+        "--prompts", type=Path, metavar="FILE",
+        help="CSV class,prompt with one or several sentences for each class, for a zero-shot head (default: made of "
+        "the names)",
+    )  # fmt: skip
     parser.group("which checkpoints").add_argument(
         "--pretrained-location", type=Path, metavar="DIR", help="folder of model_{i}.pt (default: the model location)"
     )
@@ -239,8 +253,19 @@ def _add_augmentation(parser: Parser) -> None:
         help="one more pass over the training people of the oldest class under their own augmentation",
     )
     group.add_argument(
+        "--oversample", type=value, nargs="+", metavar="NAME=VALUE",
+        help="the same for any value, such as mask=incorrect, or age=60+ for the last group of a number (default: "
+        "none)",
+    )  # fmt: skip
+    group.add_argument(
         "--half-cutmix", type=number(float, 0, 1), default=0.0, metavar="P",
-        help="with this probability take the right half from another face of the same mask class",
+        help="with this probability take the right half from another image, alike in what its group does not share: "
+        "another face of the same mask class",
+    )  # fmt: skip
+    group.add_argument(
+        "--half-cutmix-within", type=names, metavar="A,B",
+        help="the attributes in which the halves are alike (default: those that a group does not share; where it "
+        "shares all, the class)",
     )  # fmt: skip
 
 

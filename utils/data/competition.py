@@ -17,7 +17,7 @@ from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.data.image_files import SUFFIXES, hidden
 from utils.data.labels import Attribute, Labelling, number
-from utils.data.photographs import Photographs
+from utils.data.photographs import Photographs, told
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,34 @@ def labelling(attributes: tuple[str, ...] | None = None, age_limits: tuple[int, 
     return every if attributes is None else every.only(attributes)
 
 
-def asked_limits(options: Options) -> dict[str, tuple[int, int]]:
-    """The limits that `--age-limits` asks for."""
-    return {"age": options.age_limits}
+def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[int, int]]:
+    """Limits other than the usual that `--age-limits` asks for; raises `InputError` for flags about ages where none
+    are told.
+    """
+    asked = {
+        "--age-limits": options.age_limits != AGE_LIMITS,
+        "--drop-ages": options.drop_ages,
+        "--age-regression": options.age_regression,
+        "--old-aug True": options.old_aug,
+    }
+    flag = next((flag for flag, given in asked.items() if given), None)
+    if flag and "age" not in photographs.labelling.limits:
+        raise InputError(
+            f"{flag} is about ages, and {photographs.folder} tells no age in years, only "
+            f"{told(photographs.labelling)}: leave it out (--oversample NAME=VALUE shows images of any value once "
+            "more), or name a column of ages with --label-columns and --limits age=30,60"
+        )
+    return {"age": options.age_limits} if asked["--age-limits"] else {}
+
+
+def years(photographs: Photographs) -> np.ndarray:
+    """(N,) int ages, where the photographs tell them."""
+    return photographs.values["age"]
+
+
+def oldest(known: Labelling) -> str:
+    """What `--old-aug True` stands for, as `--oversample` has it."""
+    return f"age={known['age'].values[-1]}"
 
 
 @dataclass(frozen=True)
@@ -186,8 +211,12 @@ PROMPT_TEMPLATES = (
 )
 
 
-def prompts(known: Labelling) -> list[list[str]]:
-    """For each class its description in every template, for CLIP's text tower."""
+def prompts(known: Labelling) -> list[list[str]] | None:
+    """For each class its description in every template, for CLIP's text tower; None for classes that are not made of
+    the competition's attributes.
+    """
+    if not known.parts or not all(map(_is_own, known.parts)):
+        return None
     mask_phrases = (
         "wearing a face mask over nose and mouth",
         "wearing a face mask incorrectly with the nose uncovered",
@@ -209,3 +238,11 @@ def prompts(known: Labelling) -> list[list[str]]:
             description += f" {mask_phrases[value['mask']]}"
         every.append([template.format(description) for template in PROMPT_TEMPLATES])
     return every
+
+
+def _is_own(part: Attribute) -> bool:
+    """Whether it is one of the competition's attributes, under whatever two limits."""
+    own = next((one for one in labelling().parts if one.name == part.name), None)
+    if own is None or own.limits is None or part.limits is None:
+        return own == part
+    return len(own.limits) == len(part.limits)

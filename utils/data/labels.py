@@ -15,6 +15,7 @@ from utils.base.errors import InputError
 
 BETWEEN = ", "  # the parts of a class's name
 LARGEST = 999_999_999  # of numbers
+MOST = 20  # values that an error lists
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,21 @@ class Attribute:
 
     def parse(self, text: str, where: str) -> int:
         """The index of a value that is told in words, or a number; raises `InputError` that begins with `where`."""
-        if self.limits is not None:
-            if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) > self.largest:
-                unit = f" of {self.unit}" if self.unit else ""
-                raise InputError(
-                    f"{where}: {self.name} {text[:20]!r} is no whole number{unit} from 0 to {self.largest}"
-                )
-            return int(text)
+        if self.limits is None:
+            return self.named(text, where)
+        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) > self.largest:
+            unit = f" of {self.unit}" if self.unit else ""
+            raise InputError(f"{where}: {self.name} {text[:20]!r} is no whole number{unit} from 0 to {self.largest}")
+        return int(text)
+
+    def named(self, text: str, where: str) -> int:
+        """The index of the value of this name, in any case; the last one of a number is also called `60+`."""
+        if self.limits is not None and text == f"{self.limits[-1]}+":
+            return len(self.limits)
         lower = [value.lower() for value in self.values]
         if text.lower() not in lower:
-            raise InputError(f"{where}: {self.name} {text!r} is none of {', '.join(self.values)}")
+            shown = ", ".join(self.values[:MOST]) + (", ..." if len(self.values) > MOST else "")
+            raise InputError(f"{where}: {self.name} {text!r} is none of {shown}")
         return self.values.index(text) if text in self.values else lower.index(text.lower())
 
 
@@ -115,17 +121,29 @@ class Labelling:
             return {}
         return dict(zip(self.attributes, np.unravel_index(np.asarray(class_ids), self.shape), strict=True))
 
-    def only(self, attributes: tuple[str, ...]) -> Labelling:
-        """The labelling of some of the attributes, in its own order; raises `InputError` for one that it lacks."""
+    def only(self, attributes: tuple[str, ...], where: str = "") -> Labelling:
+        """The labelling of some of the attributes, in its own order; raises `InputError` that begins with `where` for
+        one that it lacks.
+        """
         absent = [name for name in attributes if name not in self.attributes]
         if absent:
-            raise InputError(f"there is no attribute {absent[0]!r}, only {BETWEEN.join(self.attributes)}")
+            begin = f"{where}: " if where else ""
+            raise InputError(f"{begin}there is no attribute {absent[0]!r}, only {BETWEEN.join(self.attributes)}")
         return replace(self, parts=tuple(part for part in self.parts if part.name in attributes))
 
+    def value(self, told: str, where: str) -> tuple[str, int]:
+        """The attribute and the index of its value that `mask=incorrect` tells; raises `InputError` that begins with
+        `where` for one that there is not.
+        """
+        name, _, value = told.partition("=")
+        return name, self.only((name,), where)[name].named(value, where)
+
     def cut_at(self, **limits: tuple[int, ...]) -> Labelling:
-        """The same with other limits of some numbers."""
+        """The same with other limits of some numbers; what is no number here stays as it is."""
         parts = (
-            number(part.name, limits[part.name], part.unit, part.largest) if part.name in limits else part
+            number(part.name, limits[part.name], part.unit, part.largest)
+            if part.limits is not None and part.name in limits
+            else part
             for part in self.parts
         )
         return replace(self, parts=tuple(parts))
@@ -138,6 +156,14 @@ class Labelling:
             return {"classes": list(self.names)}
         limits = {f"{name}_limits": list(limits) for name, limits in self.limits.items()}
         return {"attributes": list(self.attributes), **limits, "classes": list(self.classes)}
+
+
+def own_class(whole: Labelling, own: Labelling) -> np.ndarray:
+    """(C,) the class of `own` that each class of the `whole` falls under."""
+    if own.attributes == whole.attributes:
+        return np.arange(whole.num_classes)
+    values = whole.decode(np.arange(whole.num_classes))
+    return own.encode(**{name: values[name] for name in own.attributes})
 
 
 def plain(names: tuple[str, ...]) -> Labelling:

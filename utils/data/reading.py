@@ -96,10 +96,27 @@ def _read_folder(location: Path, reading: Reading) -> Photographs:
 def asked_labelling(
     photographs: Photographs, options: Options, attributes: tuple[str, ...] | None = None
 ) -> Labelling:
-    """The classes that are made of `attributes`, by default of all, under the limits that the options ask for."""
-    asked = competition.asked_limits(options) | reading_of(options).numbers
-    known = photographs.labelling.cut_at(**asked)
-    return known if attributes is None else known.only(attributes)
+    """The classes that are made of `attributes`, by default of all, under the limits that the options ask for.
+
+    Raises `InputError` for attributes that there are not or that are all there are, and for flags about ages where
+    none are told.
+    """
+    asked, limits = competition.asked_limits(photographs, options), reading_of(options).numbers
+    if asked.keys() & limits.keys():
+        raise InputError("--age-limits and --limits both say where ages are cut: leave --age-limits out")
+    known = photographs.labelling.cut_at(**asked, **limits)
+    if attributes is None:
+        return known
+    whole = ", ".join(known.attributes)
+    if len(known.attributes) == 1:
+        raise InputError(
+            f"--attributes {','.join(attributes)} trains a specialist of some of several attributes, and "
+            f"{photographs.folder} tells only one, {whole}: leave it out (finetune_age.py always asks for one)"
+        )
+    own = known.only(attributes, "--attributes")
+    if own == known:
+        raise InputError(f"--attributes: {whole} are all there are, and no specialist's: leave it out")
+    return own
 
 
 def training_folder(location: Path) -> Path:

@@ -11,8 +11,9 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
+from utils.data.labels import own_class
 from utils.ensembles.agreement import agreement, percent_table
-from utils.ensembles.combining import class_log_probs, own_class
+from utils.ensembles.combining import class_log_probs
 from utils.ensembles.selection import Library
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import exact_score
@@ -24,10 +25,13 @@ from utils.models.weights import is_foreign
 
 log = logging.getLogger(__name__)
 
+SINGLE, SOUP = "single", "soup"  # the kinds of candidates that tell all classes
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """One checkpoint that may be selected: `kind` is `single`, `soup` or `age`, `sweep` the `--name` it goes by."""
+    """One checkpoint that may be selected: `kind` is `single`, `soup` or what a specialist tells, `age`;
+    `sweep` is the `--name` it goes by."""
 
     checkpoint: Checkpoint
     kind: str
@@ -38,22 +42,26 @@ class Candidate:
         return self.checkpoint.name
 
     @property
+    def is_specialist(self) -> bool:
+        return self.kind not in (SINGLE, SOUP)
+
+    @property
     def flip(self) -> bool:
         return bool(self.checkpoint.preprocessing.get("flip"))
 
 
 def find_candidates(model_location: Path, name: str | None = None, flip: bool = False) -> list[Candidate]:
-    """The checkpoints of a folder that can predict together, sorted by name: ingredients and age specialists at the
+    """The checkpoints of a folder that can predict together, sorted by name: ingredients and specialists at the
     latest epoch of each, and soups, as the scripts name them; of one sweep, or of all. With `flip` each comes a second
     time, averaged over every photograph and its mirror image.
 
     Left out, with a line in the log, are a checkpoint without a record, since nobody knows whom it was trained on; of
-    a folded sweep one that was trained on everyone, and a soup whose members are gone; an age specialist of another
-    split or other age limits; and one with the weights of another. Raises `InputError` when no model of 18 classes
-    is left, or when they are of different splits or age limits.
+    a folded sweep one that was trained on everyone, and a soup whose members are gone; a specialist of another split
+    or of other classes; and one with the weights of another. Raises `InputError` when no model of all
+    classes is left, or when they are of different splits or classes.
     """
     found = [Candidate(one, kind, sweep) for path, kind, sweep in _files(model_location, name) if (one := _read(path))]
-    models, ages = ([one for one in found if (one.kind == "age") == age] for age in (False, True))
+    models, specialists = ([one for one in found if one.is_specialist == asked] for asked in (False, True))
     if not models:
         of_sweep = f" of {name}" if name else ""
         raise InputError(f"no models{of_sweep} with a record in {model_location}: run finetune.py, or give --name")
@@ -63,7 +71,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
             check_ensemble(first, one.checkpoint)
         except InputError as error:
             raise InputError(f"{error}; choose one sweep with --name, or move one away") from error
-    usable = models + [one for one in ages if _fits(first, one.checkpoint)]
+    usable = models + [one for one in specialists if _fits(first, one.checkpoint)]
     distinct = list({_weights_of(one.checkpoint): one for one in reversed(usable)}.values())[::-1]
     for one in usable:
         if one not in distinct:
@@ -74,7 +82,7 @@ def find_candidates(model_location: Path, name: str | None = None, flip: bool = 
 
 def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]]:
     """Path, kind and sweep of the checkpoints of one sweep, or of all, sorted: the latest epoch of each ingredient and
-    age specialist, across folds where they have folds, and soups.
+    specialist, across folds where they have folds, and soups.
     """
     found, places = [], defaultdict(list)
     for file in model_files(model_location):
@@ -84,9 +92,10 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
         if file.meta is None and is_foreign(file.path):
             log.warning("%s is left out: no record of its split", file.path)
         elif place is None:
-            found.append((file.path, "soup", sweep))
+            found.append((file.path, SOUP, sweep))
         else:
-            places["age" if file.is_specialist else "single", sweep].append(place)
+            kind = " and ".join(file.attributes) if file.is_specialist else SINGLE
+            places[kind, sweep].append(place)
     for (kind, sweep), some in places.items():
         found += [(one.path, kind, sweep) for one in latest_whole(some)]
     return sorted(found)
@@ -94,7 +103,7 @@ def _files(model_location: Path, name: str | None) -> list[tuple[Path, str, str]
 
 def _read(path: Path) -> Checkpoint | None:
     """The candidate at a path; None for one that nobody can score, which the log tells: without a record of the people
-    it was trained on, of other classes than the competition's or ages, or of a folded sweep and trained on everyone.
+    it was trained on, of classes that nothing tells the attributes of, or of a folded sweep and trained on everyone.
     """
     checkpoint = read_model(path)
     try:
@@ -116,18 +125,18 @@ def _weights_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(one.digest for one in checkpoint.parts)
 
 
-def _fits(model: Checkpoint, age: Checkpoint) -> bool:
+def _fits(model: Checkpoint, one: Checkpoint) -> bool:
     try:
-        check_specialist(model, age)
+        check_specialist(model, one)
     except InputError as error:
-        log.warning("%s is left out: %s", age.path, error)
+        log.warning("%s is left out: %s", one.path, error)
         return False
     return True
 
 
 def sweeps_of(candidates: list[Candidate]) -> list[str]:
     """The sweeps that predict all classes, sorted."""
-    return sorted({one.sweep for one in candidates if one.kind != "age"})
+    return sorted({one.sweep for one in candidates if not one.is_specialist})
 
 
 def ensemble_name(candidates: list[Candidate]) -> str:
@@ -142,15 +151,15 @@ def read_library(
 ) -> Library:
     """The candidates with their predictions on the held-out photographs, read from the logit cache or evaluated now.
 
-    `held_out_of` gives these photographs with the classes and the preprocessing of a checkpoint. `class_counts` (18,)
+    `held_out_of` gives these photographs with the classes and the preprocessing of a checkpoint. `class_counts` (C,)
     are the training photographs of each class.
     """
-    held_out = held_out_of(next(one.checkpoint for one in candidates if one.kind != "age"))
+    held_out = held_out_of(next(one.checkpoint for one in candidates if not one.is_specialist))
     log_probs = []
     for one in candidates:
         logits = held_out_of(one.checkpoint).logits(one.checkpoint)
         log_probs.append(class_log_probs(logits, held_out.labelling, one.checkpoint.labelling))
-    begins = np.array([one.kind != "age" for one in candidates])
+    begins = np.array([not one.is_specialist for one in candidates])
     names = tuple(one.name for one in candidates)
     return Library(names, np.stack(log_probs), begins, held_out.labels, held_out.persons, class_counts)
 

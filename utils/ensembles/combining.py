@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.data.labels import Labelling
+from utils.data.labels import Labelling, own_class
 from utils.evaluation.scores import log_softmax
 
 
@@ -32,14 +32,6 @@ def class_log_probs(logits: np.ndarray, whole: Labelling, own: Labelling) -> np.
     of its own attributes.
     """
     return log_softmax(logits)[:, own_class(whole, own)]
-
-
-def own_class(whole: Labelling, own: Labelling) -> np.ndarray:
-    """(C,) the class of `own` that each class of the `whole` falls under."""
-    if own.attributes == whole.attributes:
-        return np.arange(whole.num_classes)
-    values = whole.decode(np.arange(whole.num_classes))
-    return own.encode(**{name: values[name] for name in own.attributes})
 
 
 def weighted_mean(log_probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.ensembles import age_weight, combining, members, votes
+from utils.ensembles import combining, members, specialist_weight, votes
 from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint
+from utils.models.model_files import specialist_name
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A model beside the ensembles asked for: rows of scores, and the (N,) predicted classes by kind.
 
-    `tuned` is the weight of the age specialists and what it is worth, or None without any.
+    `tuned` is the weight of the specialists and what it is worth, or None without any.
     """
 
     rows: list[dict]
@@ -28,7 +29,7 @@ class Comparison:
 
 def compare(
     model: Checkpoint,
-    ages: list[Checkpoint],
+    specialists: list[Checkpoint],
     others: list[Checkpoint],
     view: Callable[[Checkpoint], HeldOut],
     rule: str,
@@ -48,11 +49,11 @@ def compare(
         log_probs = combining.soft_vote_log_probs(every, rule)
         preds["soft vote"] = log_probs.argmax(-1)
         rows.append(held_out.row("soft vote", members.soft_voting_name(model, others, rule), log_probs))
-    if ages:
-        each = [view(age).logits(age) for age in ages]
-        for age, age_logits in zip(ages, each, strict=True):
-            rows.append(view(age).row("age specialist", age.name, age_logits))
-        weighted, preds["weighted"], tuned = tune_weight(model, ages, each, held_out, metric)
+    if specialists:
+        each = [view(one).logits(one) for one in specialists]
+        for one, own_logits in zip(specialists, each, strict=True):
+            rows.append(view(one).row(specialist_name(one.labelling.attributes), one.name, own_logits))
+        weighted, preds["weighted"], tuned = tune_weight(model, specialists, each, held_out, metric)
         rows.append(weighted)
     if len(preds) == 3:
         voters = [kind for kind in preds if kind != "weighted" or tuned["weight"]]
@@ -63,17 +64,17 @@ def compare(
 
 
 def tune_weight(
-    model: Checkpoint, ages: list[Checkpoint], each: list[np.ndarray], held_out: HeldOut, metric: str
+    model: Checkpoint, specialists: list[Checkpoint], each: list[np.ndarray], held_out: HeldOut, metric: str
 ) -> tuple[dict, np.ndarray, dict]:
-    """The row and the (N,) predicted classes of the age-corrected model, each person's under a weight tuned on others;
-    and the weight tuned on everybody, with both scores. `each` are the logits of the age specialists.
+    """The row and the (N,) predicted classes of the corrected model, each person's under a weight tuned on others;
+    and the weight tuned on everybody, with both scores. `each` are the logits of the specialists.
     """
-    name, labels = members.weighted_name(model, ages), held_out.labels
-    whole, own = model.labelling, ages[0].labelling
-    logits, age_logits = held_out.logits(model), combining.soft_vote(each, "log")
-    weight = age_weight.tune_age_weight(logits, age_logits, labels, whole, own, metric)
-    scores = age_weight.cross_fitted_scores(logits, age_logits, labels, held_out.persons, whole, own, metric)
+    name, labels = members.weighted_name(model, specialists), held_out.labels
+    whole, own = model.labelling, specialists[0].labelling
+    logits, own_logits = held_out.logits(model), combining.soft_vote(each, "log")
+    weight = specialist_weight.tune_weight(logits, own_logits, labels, whole, own, metric)
+    scores = specialist_weight.cross_fitted_scores(logits, own_logits, labels, held_out.persons, whole, own, metric)
     row = held_out.row("weighted", name, scores)
-    tuned = combining.corrected(logits, age_logits, weight, whole, own)
+    tuned = combining.corrected(logits, own_logits, weight, whole, own)
     tuned_row = held_out.row("weighted, tuned on these people", name, tuned)
     return row, scores.argmax(-1), {"weight": weight, "cross_fitted": row, "tuned": tuned_row}

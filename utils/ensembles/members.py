@@ -1,6 +1,6 @@
 """What predicts together: asked for, read from the disk, checked to fit, and named.
 
-A model predicts by itself, with age specialists whose weight `validation.py` tuned, with other models that vote, or in
+A model predicts by itself, with specialists whose weight `validation.py` tuned, with other models that vote, or in
 the ensemble that `validation.py --ensemble auto` chose. Weights and ensembles lie in `logs/ensemble_*.json`.
 """
 
@@ -31,12 +31,12 @@ from utils.evaluation.manifest import (
     REFIT,
     SOFT_VOTE,
     SOUP,
-    WEIGHTED,
     Manifest,
+    with_specialist,
 )
 from utils.models.checkpoints import Checkpoint, check_members, flipped, versions
 from utils.models.folded import read_model, soup_across_folds
-from utils.models.model_files import sweep_of
+from utils.models.model_files import specialist_name, sweep_of
 from utils.models.sweeps import find_checkpoint, find_specialists, is_there
 
 log = logging.getLogger(__name__)
@@ -114,10 +114,10 @@ class AutoFile:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to predict: a model by itself, with age specialists or with other models; or an auto ensemble."""
+    """One way to predict: a model by itself, with specialists or with other models; or an auto ensemble."""
 
     model: str | None = None
-    ages: Sequence[str] = ()
+    specialists: Sequence[str] = ()
     others: Sequence[str] = ()
     auto: AutoFile | None = None
 
@@ -153,20 +153,22 @@ def read_ensembles(options: Options) -> dict[str, Ensemble]:
 
 def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
     """By themselves the best single model, the recommended soup, its refit on everyone and the greedy soup, where
-    there are such; the soup with the age specialist, and with the best single model; and the auto ensemble, where one
+    there are such; the soup with a specialist, and with the best single model; and the auto ensemble, where one
     was chosen.
     """
     best, soup = (str(model_location / name) for name in (sweep.best, sweep.soup))
-    ages = [str(one.path) for one in find_specialists(model_location, sweep.name)[:1]]
     ways = {BEST_SINGLE: Way(best), SOUP: Way(soup)}
     if sweep.refit:
         ways[REFIT] = Way(str(model_location / sweep.refit))
     if "greedy" in sweep.soups and sweep.soups["greedy"] != sweep.soup:
         ways[GREEDY] = Way(str(model_location / sweep.soups["greedy"]))
-    if ages:
-        ways[WEIGHTED] = Way(soup, ages=ages)
-    else:
-        log.info("the sweep %s has no age specialist: going on without one", sweep)
+    specialists = find_specialists(model_location, sweep.name)
+    for attributes, places in list(specialists.items())[:1]:
+        ways[with_specialist(attributes)] = Way(soup, specialists=[str(places[0].path)])
+    if not specialists:
+        log.info("the sweep %s has no specialist: going on without one", sweep)
+    for attributes in list(specialists)[1:]:
+        log.info("the sweep %s has a %s too, which --weighted-ensemble takes", sweep, specialist_name(attributes))
     ways[SOFT_VOTE] = Way(soup, others=[best])
     path = ensemble_file(f"{sweep}_auto")
     if path.is_file():
@@ -178,10 +180,10 @@ def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
 
 
 def way_to_validate(sweep: Manifest, model_location: Path) -> Way:
-    """The soup with all that a sweep puts beside it: its age specialist and its best single model."""
+    """The soup with all that a sweep puts beside it: its specialist and its best single model."""
     ways = ways_of_sweep(sweep, model_location)
-    ages = ways[WEIGHTED].ages if WEIGHTED in ways else ()
-    return replace(ways[SOFT_VOTE], ages=ages)
+    specialists = next((way.specialists for way in ways.values() if way.specialists), ())
+    return replace(ways[SOFT_VOTE], specialists=specialists)
 
 
 def read_auto_file(path: Path, model_location: Path) -> AutoFile:
@@ -199,7 +201,7 @@ def read_auto_file(path: Path, model_location: Path) -> AutoFile:
 
 
 def read_parts(way: Way, options: Options, by_folds: bool) -> tuple[Checkpoint, list[Checkpoint], list[Checkpoint]]:
-    """The model, the age specialists and the other models of a way, as `--mean`, `--std` and `--flip` say; of an auto
+    """The model, the specialists and the other models of a way, as `--mean`, `--std` and `--flip` say; of an auto
     ensemble the first member and all others. `by_folds` asks for soups with the models of their folds, too.
 
     Raises `InputError` for one that does not fit the model, and when the weights of an auto ensemble's member are
@@ -210,7 +212,7 @@ def read_parts(way: Way, options: Options, by_folds: bool) -> tuple[Checkpoint, 
         paths, flips = [options.model_location / one.file for one in chosen], [one.flip for one in chosen]
     else:
         chosen = ()
-        paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.ages, *way.others)]
+        paths = [find_checkpoint(name, options.model_location) for name in (way.model, *way.specialists, *way.others)]
         flips = [options.flip] * len(paths)
     models = [read_model(path, options.mean, options.std, tower=options.tower) for path in paths]
     models = list(map(soup_across_folds, models)) if by_folds else models
@@ -223,16 +225,16 @@ def read_parts(way: Way, options: Options, by_folds: bool) -> tuple[Checkpoint, 
     model, *rest = (flipped(one) if flip else one for one, flip in zip(models, flips, strict=True))
     if way.auto:
         return model, [], rest
-    ages, others = rest[: len(way.ages)], rest[len(way.ages) :]
-    check_members(model, ages, others)
-    return model, ages, others
+    specialists, others = rest[: len(way.specialists)], rest[len(way.specialists) :]
+    check_members(model, specialists, others)
+    return model, specialists, others
 
 
 def read_ensemble(way: Way, options: Options) -> Ensemble:
     """The models of a way and how they are put together."""
     by_folds = options.members == "folds"
-    model, ages, others = read_parts(way, options, by_folds)
-    ensemble = _put_together(way, model, ages, others, options)
+    model, specialists, others = read_parts(way, options, by_folds)
+    ensemble = _put_together(way, model, specialists, others, options)
     if not by_folds:
         return ensemble
     whole = next((one for one in ensemble.members if len(one.parts) == 1), None)
@@ -243,14 +245,14 @@ def read_ensemble(way: Way, options: Options) -> Ensemble:
 
 
 def _put_together(
-    way: Way, model: Checkpoint, ages: list[Checkpoint], others: list[Checkpoint], options: Options
+    way: Way, model: Checkpoint, specialists: list[Checkpoint], others: list[Checkpoint], options: Options
 ) -> Ensemble:
     if way.auto:
         return _auto_ensemble(way.auto, [model, *others], with_bias=not options.no_bias)
-    if ages:
-        weight = load_age_weight(model, ages)
-        combine = partial(corrected_mean, weight=weight, whole=model.labelling, own=ages[0].labelling)
-        return Ensemble(weighted_name(model, ages), [model, *ages], combine, how={"age weight": weight})
+    if specialists:
+        weight = load_weight(model, specialists)
+        combine = partial(corrected_mean, weight=weight, whole=model.labelling, own=specialists[0].labelling)
+        return Ensemble(weighted_name(model, specialists), [model, *specialists], combine, how={"age weight": weight})
     if others:
         rule = options.soft_voting_rule or "minmax"
         voted = partial(soft_vote, rule=rule)
@@ -292,8 +294,8 @@ def combine_readable(ensemble: Ensemble, logits: list[np.ndarray]) -> np.ndarray
     return scores
 
 
-def weighted_name(model: Checkpoint, ages: Sequence[Checkpoint]) -> str:
-    return _joined_names(f"{model.name}_WE_", ages)
+def weighted_name(model: Checkpoint, specialists: Sequence[Checkpoint]) -> str:
+    return _joined_names(f"{model.name}_WE_", specialists)
 
 
 def soft_voting_name(model: Checkpoint, others: Sequence[Checkpoint], rule: str = "minmax") -> str:
@@ -310,30 +312,30 @@ def _joined_names(before: str, checkpoints: Sequence[Checkpoint], behind: str = 
     return fitted(f"{before}{len(checkpoints)}models_{hashlib.sha256(names.encode()).hexdigest()[:8]}{behind}")
 
 
-def save_age_weight(model: Checkpoint, ages: Sequence[Checkpoint], record: dict) -> Path:
+def save_weight(model: Checkpoint, specialists: Sequence[Checkpoint], record: dict) -> Path:
     """Keep a tuned `weight` with the digests of all models; `record` also says how it was tuned and how it scores."""
-    content = {**_identities(model, ages), **record}
-    return write_text(ensemble_file(weighted_name(model, ages)), json.dumps(content, indent=2) + "\n")
+    content = {**_identities(model, specialists), **record}
+    return write_text(ensemble_file(weighted_name(model, specialists)), json.dumps(content, indent=2) + "\n")
 
 
-def load_age_weight(model: Checkpoint, ages: Sequence[Checkpoint]) -> float:
+def load_weight(model: Checkpoint, specialists: Sequence[Checkpoint]) -> float:
     """The weight that validation tuned for exactly these models; without one 1.0, and the log says so."""
-    path = ensemble_file(weighted_name(model, ages))
+    path = ensemble_file(weighted_name(model, specialists))
     if not path.is_file():
         log.warning("no weight tuned for these models (%s): 1.0 is taken; validation.py tunes it", path)
         return 1.0
-    asked = _identities(model, ages)
+    asked = _identities(model, specialists)
     tuned = read_record(path, TunedWeight, "tuned weight", "remove it, or run validation.py again").model_dump()
     tuned_for, weight = {key: tuned.get(key) for key in asked}, tuned["weight"]
     if tuned_for != asked:
         log.warning("%s was tuned for other weights of these names: 1.0 is taken; run validation.py again", path)
         return 1.0
-    log.debug("weight of the age specialist: %g (%s)", weight, path)
+    log.debug("weight of the specialist: %g (%s)", weight, path)
     return weight
 
 
-def _identities(model: Checkpoint, ages: Sequence[Checkpoint]) -> dict:
-    """By their places: `model`, `age`, and of several age specialists `age2` and so on."""
-    places = ["model", "age", *(f"age{k}" for k in range(2, len(ages) + 1))]
-    identities = [{"name": one.path.name, "digest": one.digest} for one in (model, *ages)]
+def _identities(model: Checkpoint, specialists: Sequence[Checkpoint]) -> dict:
+    """By their places: `model`, `age`, and of several specialists `age2` and so on, whatever they tell."""
+    places = ["model", "age", *(f"age{k}" for k in range(2, len(specialists) + 1))]
+    identities = [{"name": one.path.name, "digest": one.digest} for one in (model, *specialists)]
     return dict(zip(places, identities, strict=True))

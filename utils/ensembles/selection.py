@@ -25,7 +25,7 @@ HALVINGS = 10
 class Library:
     """The members that may be selected, with their log-probabilities and the true labels of the people to select on.
 
-    `begins` (M,) says which members may come first: an age specialist alone predicts no class. `class_counts` (C,) are
+    `begins` (M,) says which members may come first: a specialist alone predicts no class. `class_counts` (C,) are
     the photographs of each class that the members were trained on.
     """
 

@@ -6,7 +6,7 @@ from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
-from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, OVER_FOLDS, REFIT, SOUP, WEIGHTED, Manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, OVER_FOLDS, REFIT, SOUP, Manifest, is_weighted
 from utils.evaluation.results import latest_rows, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
@@ -76,9 +76,11 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
     return path, why
 
 
-def nothing_chosen(manifest: Manifest) -> tuple[str, ...]:
-    """The ways whose scores come from people who had no part in them; in a uniform soup nothing is chosen."""
-    return CROSS_FITTED if RECIPES[manifest.recommended].selects else (*CROSS_FITTED, SOUP, REFIT, WEIGHTED)
+def nothing_chosen(manifest: Manifest, way: str) -> bool:
+    """Whether the scores of a way come from people who had no part in it; in a uniform soup nothing is chosen."""
+    way = way.removesuffix(OVER_FOLDS)
+    chosen = RECIPES[manifest.recommended].selects
+    return way in CROSS_FITTED or (not chosen and (way in (SOUP, REFIT) or is_weighted(way)))
 
 
 def nested_row(manifest: Manifest) -> dict | None:
@@ -107,7 +109,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
-        scores = scores[::-1] if way.removesuffix(OVER_FOLDS) in nothing_chosen(manifest) else scores
+        scores = scores[::-1] if nothing_chosen(manifest, way) else scores
         if way == SOUP and (nested := nested_row(manifest)) and metric in nested:
             scores[1] = with_interval(nested, metric)
         if scored_on_new_people:

@@ -1,4 +1,4 @@
-"""What is kept of evaluation in `logs/`: rows of scores, the tuned weight of age specialists, the chosen ensemble."""
+"""What is kept of evaluation in `logs/`: rows of scores, the tuned weight of specialists, the chosen ensemble."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from utils.base.files import LOGS
 from utils.base.records import Count, Digest, FileName, Record, Share, read_record
 
 COLDEST, HOTTEST = 0.02, 50.0  # temperatures
-HEAVIEST_AGE = 2.0  # the largest weight of age specialists
+HEAVIEST = 2.0  # the largest weight of specialists
 FARTHEST = 100.0  # nats that a bias may have
 
 Interval = tuple[float, float]
@@ -59,13 +59,15 @@ class Weighed(Record):
 
 
 class TunedWeight(Record):
-    """The weight of age specialists, and the models that it was tuned for: `model`, `age`, `age2` and so on."""
+    """The weight of specialists, and the models that it was tuned for: `model`, and whatever the specialists tell,
+    `age`, `age2` and so on.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     model: Weighed
     age: Weighed
-    weight: Annotated[float, Field(ge=0, le=HEAVIEST_AGE)]
+    weight: Annotated[float, Field(ge=0, le=HEAVIEST)]
 
 
 class ChosenMember(Record):

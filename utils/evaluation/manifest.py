@@ -4,6 +4,7 @@ main.py writes it; inference.py and hard_voting.py add the submissions. Files ar
 folder, those of scores and submissions by their paths.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,12 +15,30 @@ from utils.base.files import LOGS, sha256_of, write_text
 from utils.base.metrics import METRICS
 from utils.base.options import ALL_FOLDS
 from utils.base.records import FileName, Record, read_record
+from utils.models.model_files import SPECIALIST, specialist_name
 
-BEST_SINGLE, SOUP, WEIGHTED, SOFT_VOTE = "best single", "soup", "soup + age specialist", "soft vote"
+BEST_SINGLE, SOUP, SOFT_VOTE = "best single", "soup", "soft vote"
 AUTO_ENSEMBLE, HARD_VOTE = "auto ensemble", "hard vote"
 GREEDY, REFIT = "greedy soup", "refit soup"  # the greedy one where another is recommended; trained on everyone
 OVER_FOLDS = ", folds"  # behind a way whose members are the models of the folds (inference.py --members folds)
-VOTERS = (SOUP, WEIGHTED, SOFT_VOTE)  # whose submissions hard_voting.py --sweep lets vote
+
+
+def with_specialist(attributes: Sequence[str]) -> str:
+    """The way to predict by the soup and a specialist of some attributes."""
+    return f"{SOUP} + {specialist_name(attributes)}"
+
+
+WEIGHTED = with_specialist(SPECIALIST)
+
+
+def is_weighted(way: str) -> bool:
+    """Whether it is that of a soup with a specialist."""
+    return way.startswith(f"{SOUP} + ")
+
+
+def is_voter(way: str) -> bool:
+    """Whether hard_voting.py --sweep lets a submission vote that was made in this way."""
+    return way in (SOUP, SOFT_VOTE) or (is_weighted(way) and not way.endswith(OVER_FOLDS))
 
 
 class Manifest(Record):

@@ -16,7 +16,7 @@ from utils.data import competition
 from utils.data.labels import Labelling, labelling_from_record
 from utils.data.preprocessing import checked_preprocessing
 from utils.models.clip import CLIPClassifier, build
-from utils.models.model_files import SPECIALIST, is_specialist
+from utils.models.model_files import SPECIALIST, is_specialist, specialist_name
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
 
@@ -203,13 +203,19 @@ def soup_meta(members: Sequence[Checkpoint], weights: Sequence, how: dict, score
         "model": members[0].config,
         "labelling": members[0].labelling.record(),
         "preprocessing": members[0].preprocessing,
-        "options": how,
+        "options": {**_attributes_asked(members[0]), **how},
         "split": recorded["split"],
         "family": recorded["family"],
         "scores": scores,
         "made_from": made_from,
         **{key: one.meta[key] for one in members if one.meta for key in ("reading",) if key in one.meta},
     }
+
+
+def _attributes_asked(checkpoint: Checkpoint) -> dict:
+    """What tells a specialist from a model of all, where its record says so."""
+    options = (checkpoint.meta or {}).get("options", {})
+    return {"attributes": options["attributes"]} if "attributes" in options else {}
 
 
 def _fold_of(checkpoint: Checkpoint) -> dict:
@@ -292,7 +298,8 @@ def check_specialist(model: Checkpoint, one: Checkpoint) -> None:
     own, whole = one.labelling.attributes, model.labelling.attributes
     if not set(own) < set(whole):
         raise InputError(
-            f"{one.path} is {_kind(one)}, not a specialist of some of {', '.join(whole)}: finetune_age.py trains one"
+            f"{one.path} is {_kind(one)}, not a specialist of some of {', '.join(whole)}: finetune.py --attributes "
+            "trains one"
         )
     check_same_labelling(model, one, model.labelling.only(own))
     check_same_people(model, one)
@@ -327,5 +334,5 @@ def _kind(checkpoint: Checkpoint) -> str:
     labelling = checkpoint.labelling
     if is_specialist(labelling.attributes, checkpoint.meta):
         article = "an" if labelling.attributes[0][0] in "aeiou" else "a"
-        return f"{article} {' and '.join(labelling.attributes)} specialist of {labelling.num_classes} classes"
+        return f"{article} {specialist_name(labelling.attributes)} of {labelling.num_classes} classes"
     return f"a model of {labelling.num_classes} {'' if labelling.attributes else 'other '}classes"

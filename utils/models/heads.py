@@ -18,7 +18,7 @@ from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import LOGS
 from utils.base.runtime import all_agree, from_main
-from utils.data.competition import prompts
+from utils.data import competition
 from utils.data.labels import Labelling
 from utils.models.weights import Weights, read_kept_archive, save_archive
 
@@ -39,13 +39,15 @@ def head_family(
     labels: np.ndarray,
     images_digest: str,
     folds: Sequence | None = None,
+    prompts: list[list[str]] | None = None,
 ) -> dict:
     """What a checkpoint records as its `family`: equal records mean one start.
 
     `labels` (N,) are the training class ids and `images_digest` stands for the photographs: a probe learns from both.
     Each fold has a head of its own, so that a probe has seen nobody who is held out; what they have in common is told
     by `folds`, the partition and everybody's labels, and their records have it as `folds`. Their probes have one
-    strength, `FOLD_STRENGTH`: whatever chose one for all folds would have seen everybody.
+    strength, `FOLD_STRENGTH`: whatever chose one for all folds would have seen everybody. `prompts`, the sentences of
+    each class, count for a zero-shot head, and only where they are other than the competition's own.
     Without `head_init` it is `zeroshot` when the anchor has a text tower, else `probe`. Raises `InputError` for
     `zeroshot` without one.
     """
@@ -56,12 +58,13 @@ def head_family(
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
     strength = [] if folds is None or head_init != "probe" else [FOLD_STRENGTH]
-    content += strength
+    told = [prompts] if head_init == "zeroshot" and prompts not in (None, competition.prompts(labelling)) else []
+    content += [*strength, *told]
     family = {"anchor": anchor_digest, "head_init": head_init, "inputs": digest_of(content)}
     if folds is None:
         return family
     start = (anchor.meta or {}).get("folds_of", anchor_digest)  # in a second round each fold starts from its own soup
-    common = [start, labelling.record(), head_init, *folds, images_digest, *strength]
+    common = [start, labelling.record(), head_init, *folds, images_digest, *strength, *told]
     return family | {"folds": digest_of(common)}
 
 
@@ -71,12 +74,17 @@ def head_file(family: dict) -> Path:
 
 
 def sweep_head(
-    accelerator: Accelerator, anchor: Weights, family: dict, labelling: Labelling, training_features: Callable
+    accelerator: Accelerator,
+    anchor: Weights,
+    family: dict,
+    labelling: Labelling,
+    training_features: Callable,
+    prompts: list[list[str]] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The head of this family as `classification_head.*` tensors: read from `logs/heads`, or made and kept there.
 
     `training_features()` gives the anchor's (features, labels, persons) of the training photographs; all processes
-    call it, one makes the head.
+    call it, one makes the head. `prompts` are the sentences of each class, for a zero-shot head.
     """
     num_classes, dim = labelling.num_classes, anchor.config["projection_dim"]
     head = read_head(family, num_classes, dim)
@@ -87,7 +95,7 @@ def sweep_head(
         def make() -> None:
             weight, bias = {
                 "random": lambda: random_head(num_classes, dim),
-                "zeroshot": lambda: zeroshot_head(anchor.text_source, labelling),
+                "zeroshot": lambda: zeroshot_head(anchor.text_source, prompts),
                 "probe": lambda: probe_head(features, labels, persons, labelling, strength),
             }[family["head_init"]]()
             save_archive(head_file(family), {"classification_head.weight": weight, "classification_head.bias": bias})
@@ -121,7 +129,7 @@ def random_head(num_classes: int, dim: int, seed: int = 0) -> tuple[torch.Tensor
     return CLIP_TEMPERATURE * normalize(rows, dim=-1), torch.zeros(num_classes)
 
 
-def zeroshot_head(source: str, labelling: Labelling) -> tuple[torch.Tensor, torch.Tensor]:
+def zeroshot_head(source: str, prompts: list[list[str]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Text features of each class's prompts, averaged over templates (Radford et al. 2021, section 3.1.4), times the
     source's logit scale. `source` is a hub id or folder with a text tower and a tokenizer.
     """
@@ -136,7 +144,7 @@ def zeroshot_head(source: str, labelling: Labelling) -> tuple[torch.Tensor, torc
         raise InputError(f"--head-init zeroshot: cannot load text tower and tokenizer of {source}: {error}") from error
     rows = []
     with torch.inference_mode():
-        for sentences in prompts(labelling):
+        for sentences in prompts:
             tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
             text = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
             rows.append(normalize(model.text_projection(text.pooler_output), dim=-1).mean(0))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base.errors import InputError
+from utils.base.files import LONGEST_PREFIX, fitted
 from utils.base.options import ALL_FOLDS
 
-AGE_PREFIX = "Age_"  # of an age specialist's file
-SPECIALIST = ("age",)  # what it tells apart
+SPECIALIST = ("age",)  # what the specialist of finetune_age.py tells apart
 DROPPED = ".dropped.json"  # what takes the place of ".pt" when `--keep-top` removes a checkpoint
 
 
@@ -44,18 +44,28 @@ class Ingredient:
 class ModelFile:
     """A checkpoint in the model folder, as its record `meta` tells of it.
 
-    A file without a record (the original's, or a damaged one, which fails when it is read) is known by its name only.
+    A file without a record (the original's, or a damaged one, which fails when it is read) is known by its name only;
+    so is one that was not read.
     """
 
     path: Path
     meta: dict | None
+    was_read: bool = True
 
     @property
     def is_specialist(self) -> bool:
-        """Whether it is a model of some attributes alone."""
+        """Whether it is a model of some attributes alone. One that was not read counts as such where its name may be a
+        specialist's, and what is said by names alone leaves it out.
+        """
         if self.meta is None:
-            return self.path.name.startswith(AGE_PREFIX)
-        return is_specialist(self.meta.get("labelling", {}).get("attributes") or (), self.meta)
+            name = self.path.name
+            return name.startswith(AGE_PREFIX) or (not self.was_read and "_" in name and not name[0].islower())
+        return is_specialist(self.attributes, self.meta)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What it tells apart; nothing without a record."""
+        return tuple((self.meta or {}).get("labelling", {}).get("attributes") or ())
 
     @property
     def recipe(self) -> str | None:
@@ -78,7 +88,7 @@ class ModelFile:
 
     @property
     def place(self) -> Ingredient | None:
-        """Its place in its sweep, of an age specialist too; None for a soup and for what has no place."""
+        """Its place in its sweep, of a specialist too; None for a soup and for what has no place."""
         if self.meta is None:
             return named_place(self.path)
         options, place = self.meta.get("options", {}), self.meta.get("ingredient")
@@ -94,9 +104,28 @@ class ModelFile:
 
 
 def is_specialist(attributes: Sequence[str], meta: dict | None) -> bool:
-    """Whether a model of these attributes, with this record, was trained for them alone, and there are more."""
-    asked = ((meta or {}).get("options") or {}).get("attributes")
-    return bool(asked) or tuple(attributes) == SPECIALIST
+    """Whether a model of these attributes, with this record, was trained for them alone, and there are more.
+
+    Older records do not tell, and only specialists of the competition were trained then.
+    """
+    options = (meta or {}).get("options") or {}
+    return bool(options["attributes"]) if "attributes" in options else tuple(attributes) == SPECIALIST
+
+
+def specialist_name(attributes: Sequence[str]) -> str:
+    """What a specialist of some attributes is called, `age specialist`."""
+    return f"{' and '.join(attributes)} specialist"
+
+
+def specialist_prefix(attributes: Sequence[str] | None) -> str:
+    """What the file names of a specialist of some attributes begin with, `Age_`; nothing for a model of all."""
+    if not attributes:
+        return ""
+    words = (re.sub(r"[\W_]+", "-", name).strip("-") for name in attributes)
+    return fitted("+".join(word[:1].upper() + word[1:] for word in words), "_", LONGEST_PREFIX)
+
+
+AGE_PREFIX = specialist_prefix(SPECIALIST)
 
 
 def named_place(path: Path) -> Ingredient | None:
@@ -133,7 +162,7 @@ def model_files(model_location: Path, by_name: bool = False) -> list[ModelFile]:
     paths = sorted(Path(model_location).glob("*.pt"))
     others = [path for path in paths if not path.name.startswith(".") and not is_release_file(path)]
     if by_name:
-        return [ModelFile(path, None) for path in others]
+        return [ModelFile(path, None, was_read=False) for path in others]
     from utils.models.weights import read_meta
 
     return [ModelFile(path, read_meta(path)) for path in others]

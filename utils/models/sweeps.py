@@ -25,12 +25,16 @@ class Several(InputError):
     """More checkpoints, or sweeps, fit than one."""
 
 
-def find_specialists(model_location: Path, name: str) -> list[Ingredient]:
-    """The age specialists of a sweep, sorted by (seed, index), the latest epoch of each; in a folded sweep those that
-    have all folds.
+def find_specialists(model_location: Path, name: str) -> dict[tuple[str, ...], list[Ingredient]]:
+    """The specialists of a sweep by their attributes, those of each sorted by (seed, index), the latest epoch of each
+    run; in a folded sweep those that have all folds.
     """
-    places = [file.place for file in model_files(model_location) if file.is_specialist and file.meta]
-    return latest_whole(one for one in places if one and one.name == name)
+    found = defaultdict(list)
+    for file in model_files(model_location):
+        if file.is_specialist and file.meta and (one := file.place) and one.name == name:
+            found[file.attributes].append(one)
+    whole = {attributes: latest_whole(places) for attributes, places in sorted(found.items())}
+    return {attributes: places for attributes, places in whole.items() if places}
 
 
 def latest_whole(ingredients: Iterable[Ingredient]) -> list[Ingredient]:
@@ -136,7 +140,7 @@ def find_sweep(
     """The ingredients in a folder that fit, sorted by (seed, index): the latest epoch of each, or `epoch`, which
     for an index that drew its own number of epochs is the number that its sweep was asked for.
 
-    Age specialists, soups and release files are none. `indices` are asked for by number and none is missed
+    Specialists, soups and release files are none. `indices` are asked for by number and none is missed
     silently but those that `--keep-top` removed. Raises `InputError` when nothing fits, when an
     asked index is missing, and when several sweeps fit. Of a folded sweep an ingredient is what all folds of its seed
     and index make up; models trained on everyone are none.
@@ -275,8 +279,8 @@ def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool 
     """The file that `--model-name` means: a path, or a name inside the model location, with or without `.pt`; or the
     folder of an exported soup. A model across folds goes by the name without the fold, and no file has it.
 
-    Without a name: the only greedy soup, else the only checkpoint of 18 classes; several are an error that lists them.
-    A soup of one fold is none of them, nor is a model of one fold or of `--fold all`.
+    Without a name: the only greedy soup, else the only checkpoint of all classes; several are an error that lists
+    them. A soup of one fold is none of them, nor is a model of one fold or of `--fold all`.
     """
     if model_name is not None:
         for candidate in (Path(model_name), model_location / model_name, model_location / f"{model_name}.pt"):

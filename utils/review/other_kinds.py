@@ -4,10 +4,9 @@ photograph under different labels or people.
 
 from collections.abc import Callable
 
-import imagehash
 import numpy as np
-from PIL import Image
 
+from utils.data.hashes import BLOCK, HASH_SIDE, SAME, bits_apart, difference_hashes
 from utils.data.relabel import REJECTED
 from utils.review.noise import judge_outliers
 from utils.review.predictions import Predictions, log_odds
@@ -15,10 +14,7 @@ from utils.review.suspects import DUPLICATE, GROUP, IMAGE, NO_CLASS, TWO_PEOPLE,
 
 LEAST = 0.2  # probability below which nobody need look
 TINY = 1e-12
-HASH_SIDE = 16  # squared, the bits of a picture's hash
 NEAR = 32  # bits in which near-duplicates differ at most
-SAME = 4  # bits in which two files of the same picture differ at most, after compressing or scaling it again
-BLOCK = 64  # photographs whose distances to all others are in memory at once
 
 
 def two_people_suspects(predictions: Predictions) -> list[Suspect]:
@@ -78,13 +74,15 @@ def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarra
     `squares_at` gives (B, S, S, 3) uint8 pixels. Distances are of difference hashes (imagehash). Between people a pair
     counts that is near, and much nearer than the nearest of a group usually is; in a group the same picture.
     """
-    hashes = _hashes(predictions, squares_at)
+    starts = range(0, len(predictions.rows), BLOCK)
+    blocks = (squares_at(np.arange(start, min(start + BLOCK, len(predictions.rows)))) for start in starts)
+    hashes = difference_hashes(square for block in blocks for square in block)
     groups, masks = predictions.groups, predictions.given["mask"]
     _, person_of = np.unique(predictions.persons, return_inverse=True)
     nearest, distances, found = np.zeros(len(hashes), int), np.zeros(len(hashes), int), []
     for start in range(0, len(hashes), BLOCK):
         some = np.arange(start, min(start + BLOCK, len(hashes)))
-        apart = _apart(hashes[some, None], hashes)  # (B, N)
+        apart = bits_apart(hashes[some, None], hashes)  # (B, N)
         own = person_of[some, None] == person_of
         for i, k in np.argwhere(own & (masks[some, None] != masks) & (apart <= SAME)):
             if some[i] < k:
@@ -98,21 +96,7 @@ def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarra
         pair = tuple(sorted(map(int, (row, nearest[row]))))
         pairs[pair] = max(sure, pairs.get(pair, 0))
     likely = [(pair, sure) for pair, sure in pairs.items() if sure >= LEAST]
-    return found + [_pair(predictions, *pair, _apart(*hashes[list(pair)]), sure) for pair, sure in likely]
-
-
-def _apart(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """In how many bits hashes (..., 4) differ."""
-    return np.bitwise_count(some ^ others).sum(-1, dtype=int)
-
-
-def _hashes(predictions: Predictions, squares_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """(N, 4) uint64 difference hashes."""
-    hashes = []
-    for start in range(0, len(predictions.rows), BLOCK):
-        for square in squares_at(np.arange(start, min(start + BLOCK, len(predictions.rows)))):
-            hashes.append(imagehash.dhash(Image.fromarray(square), HASH_SIDE).hash.ravel())
-    return np.packbits(hashes, axis=1).view(np.uint64)
+    return found + [_pair(predictions, *pair, bits_apart(*hashes[list(pair)]), sure) for pair, sure in likely]
 
 
 def _pair(predictions: Predictions, one: int, other: int, distance: int, confidence: float) -> Suspect:

@@ -7,8 +7,11 @@ import torch
 
 from utils.base.errors import InputError
 from utils.base.options import Options
+from utils.data import competition
 from utils.data.augmentation import LabelledSquares, pipeline, square_root_weights
+from utils.data.labels import Labelling
 from utils.data.mixing import Mixing
+from utils.data.photographs import Photographs
 from utils.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -32,22 +35,23 @@ def check_steps(train_set: LabelledSquares, per_step: int, parts: int) -> None:
 
 
 def train_set(task: Task, options: Options) -> LabelledSquares:
-    """The photographs to train on; with `--old-aug True` those of the oldest class once more, under `train2`."""
+    """The photographs to train on; those of each `--oversample`, and of the oldest with `--old-aug True`, once more
+    under `train2`.
+    """
     photographs, labelling, rows = task.photographs, task.labelling, task.rows
     labels = photographs.labels(labelling)
     passes = [rows]
-    if options.old_aug:
-        passes.append(rows[labelling.decode(labels[rows])["age"] == 2])
-        if not len(passes[1]):
-            raise InputError(f"--old-aug True: no training person is {labelling.limits['age'][-1]} or older")
+    oldest = [("--old-aug True", competition.oldest(task.whole))] if options.old_aug else []
+    for flag, told in (*oldest, *(("--oversample", told) for told in options.oversample or ())):
+        passes.append(_of_value(photographs, task.whole, rows, told, flag))
     all_rows = np.concatenate(passes)
-    which = np.repeat(np.arange(len(passes)), [len(part) for part in passes])
+    which = np.repeat(np.minimum(np.arange(len(passes)), 1), [len(part) for part in passes])
     pipelines = [pipeline(kind, options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
     mixing = None
     if options.mixup or options.half_cutmix:
         mixing = Mixing(
             labels=labels[all_rows],
-            alike=photographs.values["mask"][all_rows],
+            alike=_alike(task, options.half_cutmix_within)[all_rows],
             num_classes=labelling.num_classes,
             mixup=options.mixup,
             half_cutmix=options.half_cutmix,
@@ -60,8 +64,26 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
         which=which,
         seed=options.random_seed,
         mixing=mixing,
-        ages=photographs.values["age"][all_rows] if options.age_regression else None,
+        ages=competition.years(photographs)[all_rows] if options.age_regression else None,
     )
+
+
+def _of_value(photographs: Photographs, whole: Labelling, rows: np.ndarray, told: str, flag: str) -> np.ndarray:
+    """Those of the `rows` that have a value, told as `mask=incorrect`."""
+    name, value = whole.value(told, flag)
+    found = rows[photographs.labels(whole.only((name,)))[rows] == value]
+    if not len(found):
+        raise InputError(f"{flag}: no photograph to train on has the {name} {whole[name].values[value]}")
+    return found
+
+
+def _alike(task: Task, within: tuple[str, ...] | None) -> np.ndarray:
+    """(N,) what photographs must have in common whose halves are mixed: the attributes `within`, by default those in
+    which photographs of a group differ, and where there are none, as without groups, all.
+    """
+    photographs, whole = task.photographs, task.whole
+    own = within or tuple(name for name in whole.attributes if name not in photographs.shared) or whole.attributes
+    return photographs.labels(whole.only(own))
 
 
 def sampling_weights(train_set: LabelledSquares, options: Options) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import shutil
 from utils.base import flags, training_flags
 from utils.base.errors import InputError, run_script
 from utils.base.options import Options
-from utils.models.model_files import model_files
+from utils.models.model_files import model_files, specialist_prefix
 from utils.models.starts import find_pretrained
 from utils.training.index_options import options_of_run, saved_epochs
 
@@ -33,9 +33,9 @@ def check_name_is_free(options: Options) -> None:
     would begin beside the first, and be mixed with it where a script takes all of a name. Of each run the latest epoch
     counts; `--save-every` may have left earlier ones.
     """
-    latest = {}
+    latest, own = {}, f"{specialist_prefix(options.attributes)}{options.name}"
     for file in model_files(options.model_location, by_name=True):
-        if (place := file.place) is not None and place.name == options.name:
+        if (place := file.place) is not None and place.name in (options.name, own):
             run = file.is_specialist, place.run
             latest[run] = max(place, latest.get(run, place), key=lambda one: one.epoch)
     for place in latest.values():

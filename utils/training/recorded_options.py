@@ -11,6 +11,7 @@ NOT_TRAINING = {  # options that do not steer training: where things lie, how th
     "data_location", "model_location", "pretrained_location", "relabel", "workers",
     "save_every", "save_img", "overwrite", "report_to", "no_cache", "compile", "gradient_checkpointing", "resume",
     "checkpointing_steps", "keep_top", "push_to_hub", "fast_dev_run", "mixed_precision", "verbose", "runs",
+    "prompts",  # which the digest of the start tells
     "image_column", "label_columns", "group_column", "group_pattern", "split_column", "values", "limits",
 }  # fmt: skip
 
@@ -29,6 +30,8 @@ def differences(before: dict, now: dict) -> str:
     An option that only one of them has counts as its default in the other, so that an option that is new to the
     program makes no earlier record another one. What is no option (`start`, `epochs asked`) has no default.
     """
+    # specialists did not always record what they are of; the digest of their labels tells it in any case
+    before, now = ({"attributes": other.get("attributes"), **one} for one, other in ((before, now), (now, before)))
     recorded = before.keys() | now.keys()
     defaults = {name: value for name, value in _defaults().items() if name in recorded}
     return checkpoints.differences(defaults | before, defaults | now)

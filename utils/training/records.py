@@ -33,14 +33,13 @@ NO_SCORES = ("epoch", "step", "lr", "train_loss")  # of a row of the history
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run, by its options; `prefix` tells age specialists from ingredients."""
+    """The files of one run, by its options."""
 
     options: Options
-    prefix: str = ""
 
     @property
     def stem(self) -> str:
-        return run_stem(self.options, self.prefix)
+        return run_stem(self.options)
 
     def of_epoch(self, epoch: int) -> Path:
         return self.options.model_location / f"{self.stem}_epoch{epoch}.pt"
@@ -68,7 +67,7 @@ class RunFiles:
         """What to type when a sweep is done: ingredients go into a soup, a specialist goes beside one."""
         options = self.options
         words = ["accelerate", "launch", "main.py", "--greedy-soup", "--name", options.name]
-        if self.prefix:
+        if options.attributes:
             words = ["python", "validation.py", "--weighted-ensemble", self.final.name]
         return shlex.join([*words, *location_flags(options)])
 
@@ -97,7 +96,7 @@ class RunFiles:
         self.state.unlink(missing_ok=True)
         if options.push_to_hub:
             log.info("on the hub: %s", push_to_hub(options.push_to_hub, read_checkpoint(self.final)))
-        if options.keep_top and not self.prefix:
+        if options.keep_top and not options.attributes:
             for path in keep_top(options.model_location, options.name, options.keep_top, options.metric):
                 log.info("%s is not among the best %d: removed", path, options.keep_top)
 
@@ -159,13 +158,14 @@ def saved_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return as_saved(without_age_head(model.state_dict()))
 
 
-def fast_dev_run_options(options: Options, prefix: str) -> Options:
+def fast_dev_run_options(options: Options) -> Options:
     """With `--fast-dev-run` the options of a run that leaves no checkpoint; others as they are."""
     if not options.fast_dev_run:
         return options
     folder = tempfile.mkdtemp(prefix="fast_dev_run.")
-    for made in (folder, PICTURES / f"{prefix}fast_dev_run_seed{options.random_seed}_i{options.i}_epoch1"):
-        atexit.register(shutil.rmtree, made, ignore_errors=True)
     kept = {"pretrained_location": options.pretrained_location or options.model_location, "report_to": "none"}
     kept |= {"save_every": None, "keep_top": None, "push_to_hub": None, "resume": False}
-    return options.replace(name="fast_dev_run", epochs=1, model_location=Path(folder), **kept)
+    options = options.replace(name="fast_dev_run", epochs=1, model_location=Path(folder), **kept)
+    for made in (folder, PICTURES / RunFiles(options).final.stem):
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return options

@@ -15,7 +15,7 @@ from utils.data.augmentation import EpochSampler
 from utils.data.loading import EpochLoader
 from utils.evaluation.prediction import predict
 from utils.models.clip import CLIPClassifier
-from utils.training import dataset
+from utils.training import dataset, grid
 from utils.training.job import Job
 from utils.training.losses import make_loss
 from utils.training.parameters import averaged, parameter_groups, trainable
@@ -48,6 +48,9 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
 
     # Photographs
     train_set = dataset.train_set(task, options)
+    if accelerator.is_main_process and grid.is_first(options):
+        for line in task.oddities():
+            log.warning(line)
     train_count, held_out_count = len(train_set), len(task.held_out.rows)
     log.info("%d photographs to train on, %d held out (split %s)", train_count, held_out_count, task.split.digest)
     if options.save_img:

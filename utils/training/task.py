@@ -11,9 +11,12 @@ from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.flags import EVALUATION_BATCH
 from utils.base.options import Options
+from utils.data import competition
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
+from utils.data.prompts import default_prompts, read_prompts
 from utils.data.reading import Reading, asked_labelling, read_photographs, reading_of
+from utils.data.sanity import check_classes, small_classes, told_copies
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
@@ -36,10 +39,12 @@ class Task:
     photographs: Photographs
     split: Split
     rows: np.ndarray  # sorted positions of the photographs to train on
+    whole: Labelling  # all attributes, of which a specialist learns some
     held_out: HeldOut
     family: dict
     record: dict
     reading: Reading
+    prompts: list[list[str]]  # of each class
 
     @property
     def labelling(self) -> Labelling:
@@ -62,7 +67,16 @@ class Task:
             features = self.held_out.predict(frozen, "probe", rows, output="embed")
             return features, self.photographs.labels(self.labelling)[rows], self.photographs.persons[rows]
 
-        return sweep_head(accelerator, anchor, self.family, self.labelling, training_features)
+        return sweep_head(accelerator, anchor, self.family, self.labelling, training_features, self.prompts)
+
+    def oddities(self) -> list[str]:
+        """What is to be warned of before training, a line each."""
+        squares, held_out = self.held_out.squares, self.held_out.rows
+        lines = (
+            small_classes(self.photographs, self.labelling),
+            told_copies(self.photographs, squares, held_out, self.rows),
+        )
+        return [line for line in lines if line]
 
     def record_of(self, accelerator: Accelerator) -> dict:
         """What a state on disk must agree with."""
@@ -86,10 +100,8 @@ class Task:
         }
 
 
-def read_task(
-    accelerator: Accelerator, options: Options, epochs_asked: int, attributes: tuple[str, ...] | None = None
-) -> Task:
-    """Read weights and photographs; the classes are made of `attributes`, by default of all.
+def read_task(accelerator: Accelerator, options: Options, epochs_asked: int) -> Task:
+    """Read weights and photographs; the classes are made of all attributes, or of those of a specialist.
 
     Raises `InputError` for what does not fit together, such as a start that has seen people who are held out here.
     """
@@ -97,7 +109,11 @@ def read_task(
     check_tower(start.config, options)
     reading = reading_of(options)
     photographs = read_photographs(options.data_location, options.relabel, reading)
-    labelling = asked_labelling(photographs, options, attributes)
+    whole = asked_labelling(photographs, options)
+    labelling = whole if options.attributes is None else asked_labelling(photographs, options, options.attributes)
+    _check_names(whole, options)
+    check_classes(photographs, labelling)
+    prompts = read_prompts(options.prompts, labelling, whole) if options.prompts else default_prompts(labelling)
     split = split_of(photographs, options)
     for weights in (start, anchor):
         if weights.meta is not None:
@@ -113,7 +129,7 @@ def read_task(
     held_out = HeldOut(accelerator, photographs, held_out_rows, labelling, how, evaluation, decode_all=True)
     labels, fingerprint = photographs.labels(labelling)[rows], held_out.squares.fingerprint()
     folds = split.folded and [split.folded.partition, digest_of(photographs.labels(labelling))]
-    family = head_family(anchor, labelling, options.head_init, split.digest, labels, fingerprint, folds)
+    family = head_family(anchor, labelling, options.head_init, split.digest, labels, fingerprint, folds, prompts)
     record = {
         **steering(options),
         "epochs asked": epochs_asked,
@@ -121,7 +137,15 @@ def read_task(
         "start": start.backbone_digest,
         "anchor, head, labels and photographs": family["inputs"],
     }
-    return Task(start, anchor, photographs, split, rows, held_out, family, record, reading)
+    return Task(start, anchor, photographs, split, rows, whole, held_out, family, record, reading, prompts)
+
+
+def _check_names(whole: Labelling, options: Options) -> None:
+    """Raise `InputError` for an attribute or a value that there is not, before anything is decoded."""
+    for told in options.oversample or ():
+        whole.value(told, "--oversample")
+    if options.half_cutmix_within:
+        whole.only(options.half_cutmix_within, "--half-cutmix-within")
 
 
 def _without_ages(photographs: Photographs, rows: np.ndarray, drop_ages: tuple[int, int] | None) -> np.ndarray:
@@ -129,7 +153,7 @@ def _without_ages(photographs: Photographs, rows: np.ndarray, drop_ages: tuple[i
     if drop_ages is None:
         return rows
     first, last = drop_ages
-    ages = photographs.values["age"][rows]
+    ages = competition.years(photographs)[rows]
     kept = rows[(ages < first) | (ages > last)]
     if not len(kept):
         raise InputError(f"--drop-ages {first}-{last} leaves nobody to train on")
