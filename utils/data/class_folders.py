@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
-from utils.data.decoding import SUFFIXES, hidden
+from utils.data.image_names import SUFFIXES, hidden
 from utils.data.photographs import HELD_OUT, TRAIN, Photographs, from_columns
 
 if TYPE_CHECKING:

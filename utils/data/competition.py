@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.data.decoding import SUFFIXES, hidden
+from utils.data.image_names import SUFFIXES, hidden
 from utils.data.labels import Attribute, Labelling, number
 from utils.data.photographs import Photographs
 
@@ -25,6 +25,7 @@ MASKS = ("worn", "incorrect", "not_worn")
 GENDERS = ("male", "female")
 AGE_LIMITS = (30, 60)
 OLDEST = 150  # years
+FALLBACK = 4  # the most frequent class of the training set: worn, female, 30 to 59
 SPECIALIST = ("age",)  # the attributes of the specialist that finetune_age.py trains
 GROUP_ATTRIBUTES = ("gender", "age")  # that all photographs of a person share
 STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
@@ -36,6 +37,14 @@ def labelling(attributes: tuple[str, ...] | None = None, age_limits: tuple[int, 
     parts = Attribute("mask", MASKS), Attribute("gender", GENDERS), number("age", age_limits, "years", OLDEST)
     every = Labelling(parts)
     return every if attributes is None else every.only(attributes)
+
+
+def is_its(known: Labelling) -> bool:
+    """Whether classes are made of these attributes, or some of them, whatever the limits of ages."""
+    own = {part.name: part for part in labelling().parts}
+    return bool(known.parts) and all(
+        part.name in own and (part.limits is not None or part.values == own[part.name].values) for part in known.parts
+    )
 
 
 def asked_limits(options: Options) -> dict[str, tuple[int, int]]:

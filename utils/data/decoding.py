@@ -15,12 +15,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.base.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # whatever the suffix; Pillow opens no others here
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # how a JPEG and a PNG begin and end
 LARGEST = 2**30  # bytes of a file
 GREY = (128, 128, 128)  # around an image in a cell of other proportions
-LEFT_BY_SYSTEMS = ("__MACOSX", "@eaDir")  # folders that macOS and Synology put beside the photographs
 
 KINDS = {  # what begins so is no photograph that can be read
     rb"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces by the photograph",
@@ -33,11 +31,6 @@ KINDS = {  # what begins so is no photograph that can be read
     rb"PK\x03\x04|\x1f\x8b": "a packed archive",
     rb"[\t\n\r -~\x80-\xff]*\Z": "text",
 }
-
-
-def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's: a dot file, or what the system left."""
-    return name.startswith(".") or name in LEFT_BY_SYSTEMS
 
 
 def check_complete(path: Path) -> None:

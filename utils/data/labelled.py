@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
-from utils.data.decoding import SUFFIXES, hidden
+from utils.data.image_names import SUFFIXES, hidden
 from utils.data.labels import Labelling, plain
 
 NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"0*(\d+)(\.0*)?")

@@ -105,6 +105,8 @@ def from_columns(
     rows = np.argsort(ids, kind="stable")
     if sides is not None:
         rows = rows[np.array(sides)[rows] != TEST]
+        if len(rows) < len(sides) and all(sides[k] == TRAIN for k in rows):  # nobody is told to be held out
+            sides = None
     if not len(rows):
         raise InputError(f"no photographs to train on in {folder}: all are on the side {TEST}")
     parts, values = [], {}

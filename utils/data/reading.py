@@ -8,14 +8,14 @@ from utils.base.data_flags import by_name
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.base.tables import FORMATS
-from utils.data import class_folders, competition, tables
+from utils.data import class_folders, competition, hub_sets, tables
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.relabel import apply_relabel, relabel_file
 
 KINDS = (
-    f"the competition's folders ({competition.LAYOUT}), a folder per class (rose/1.jpg), or a CSV or Parquet file "
-    "with the columns file,label"
+    f"the competition's folders ({competition.LAYOUT}), a folder per class (rose/1.jpg), a CSV or Parquet file with "
+    "the columns file,label, or what datasets keeps (a saved folder, a Parquet file with images, a hub id)"
 )
 
 
@@ -74,7 +74,9 @@ def read_photographs(
     `InputError` for a location that is not there and what its reader cannot read.
     """
     location = Path(data_location)
-    if location.is_file() and location.suffix in FORMATS:
+    if unpacked := hub_sets.unpacked(location, reading):
+        photographs = tables.read_table(unpacked.table, unpacked.reading, unpacked.order)
+    elif location.is_file() and location.suffix in FORMATS:
         photographs = tables.read_table(location, reading)
     elif location.is_dir():
         photographs = _read_folder(location, reading)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
-from utils.data.decoding import SUFFIXES
-from utils.data.photographs import Photographs, from_columns
+from utils.data.image_names import SUFFIXES
+from utils.data.photographs import TEST, Photographs, from_columns
 
 if TYPE_CHECKING:
     from utils.data.reading import Reading
@@ -19,27 +19,29 @@ FILES = ("file", "image", "path", "file_name", "filename")
 GROUPS = ("group", "person")
 
 
-def read_table(path: Path, reading: Reading) -> Photographs:
+def read_table(path: Path, reading: Reading, order: dict[str, tuple[str, ...]] | None = None) -> Photographs:
     """The photographs of a table, in the order of their ids; files are relative to the table's folder.
+    `order` has the values of label columns in the order of class numbers, unless `reading` tells another.
 
     Raises `InputError` that names the line for what is missing, blank or listed twice, and for an image that is not
     there.
     """
     columns, lines = read_dicts(path)
-    file = _column(path, columns, reading.image_column, FILES, "--image-column")
+    file = column(path, columns, reading.image_column, FILES, "--image-column")
     labels = reading.label_columns or ("label",)
     for name in labels:
-        _column(path, columns, name if reading.label_columns else None, (name,), "--label-columns")
+        column(path, columns, name if reading.label_columns else None, (name,), "--label-columns")
     group, split = reading.group_column, reading.split_column
     for name, flag in ((group, "--group-column"), (split, "--split-column")):
         if name:
-            _column(path, columns, name, (), flag)
+            column(path, columns, name, (), flag)
     group = group or next((name for name in GROUPS if name in columns and name not in labels), None)
     if not lines:
         raise InputError(f"{path} lists no images")
     numbers, rows = zip(*lines, strict=True)
     for number, row in lines:
-        for name in filter(None, (file, *labels, group, split)):
+        told = labels if not split or row[split].strip() != TEST else ()  # nobody knows those of a test
+        for name in filter(None, (file, *told, group, split)):
             if not row[name].strip():
                 raise InputError(f"{path} line {number}: the column {name} is blank: fill it in")
     names = [os.path.normpath(row[file].strip()) for row in rows]
@@ -57,13 +59,13 @@ def read_table(path: Path, reading: Reading) -> Photographs:
         groups=[row[group].strip() for row in rows] if group else None,
         told={name: [row[name].strip() for row in rows] for name in labels},
         where=[f"{path} line {number}" for number in numbers],
-        order=reading.order,
+        order=(order or {}) | reading.order,
         limits=reading.numbers,
         sides=[row[split].strip() for row in rows] if split else None,
     )
 
 
-def _column(path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...], flag: str) -> str:
+def column(path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...], flag: str) -> str:
     """The column that is asked for, or the first of the usual ones."""
     found = [asked] if asked else list(usual)
     for name in found:
