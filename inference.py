@@ -31,6 +31,7 @@ from utils.evaluation.manifest import OVER_FOLDS, read_manifest
 if TYPE_CHECKING:
     from utils.ensembles.members import Ensemble
 
+USUAL = "usual"  # what --skip-bad asks for that names no class
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
 
@@ -70,7 +71,7 @@ def parser() -> Parser:
     saving.add_argument("--format", choices=("csv", "parquet"), default="csv", help="format of the files written")
     data = parser.group("data")
     data.add_argument(
-        "--skip-bad", nargs="?", const="", metavar="CLASS",
+        "--skip-bad", nargs="?", const=USUAL, metavar="CLASS",
         help="answer images that cannot be read with this class, a name or an id, and list them in a file; of the "
         "competition's classes 4 (worn, female, 30 to 59) if none is named; without it the first is an error",
     )  # fmt: skip
@@ -167,11 +168,11 @@ def class_of_bad(asked: str | None, ensembles: Iterable[Ensemble]) -> int | None
     found = None
     for one in ensembles if asked is not None else ():
         known = one.labelling
-        if not asked and not competition.is_its(known):
+        if asked == USUAL and not competition.is_its(known):
             raise InputError(
                 f"--skip-bad names none of the classes of {one.name}: name one, such as {known.classes[0]}"
             )
-        text, last = asked or str(competition.FALLBACK), known.num_classes - 1
+        text, last = str(competition.FALLBACK) if asked == USUAL else asked, known.num_classes - 1
         ids = {str(class_id): class_id for class_id in range(known.num_classes)}
         found = (ids | {name: class_id for class_id, name in enumerate(known.classes)}).get(text)
         if found is None:

@@ -23,7 +23,7 @@ class Photographs:
     names of its values, or of a number the number itself. `shared` are the attributes that all of a group have in
     common. `strata` numbers the classes as they were read, before any correction and with the reader's own limits, so
     that nothing moves anybody across the split. `relabelled` are those with a corrected label. `sides` says who is
-    held out, or in which fold, where the photographs themselves tell.
+    held out, or in which fold, where the photographs themselves tell. `whose` is what groups are called.
     """
 
     folder: Path
@@ -37,6 +37,7 @@ class Photographs:
     strata: np.ndarray  # (N,) int
     relabelled: np.ndarray = field(repr=False)  # (N,) bool
     sides: np.ndarray | None = None  # (N,) str
+    whose: str = "people"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -92,6 +93,7 @@ def from_columns(
     order: dict[str, tuple[str, ...]],
     limits: dict[str, tuple[int, ...]],
     sides: Sequence[str] | None = None,
+    whose: str = "groups",
 ) -> Photographs:
     """A set of photographs by columns of text: `told` has one for each attribute, and `where` names each photograph in
     errors. `order` has the values of attributes in the order of class numbers (by default they are sorted, numbers by
@@ -131,6 +133,7 @@ def from_columns(
         strata=strata,
         relabelled=np.zeros(len(rows), bool),
         sides=None if sides is None else np.array(sides)[rows],
+        whose="images" if groups is None else whose,
     )
 
 

@@ -62,6 +62,7 @@ def read_table(path: Path, reading: Reading, order: dict[str, tuple[str, ...]] |
         order=(order or {}) | reading.order,
         limits=reading.numbers,
         sides=[row[split].strip() for row in rows] if split else None,
+        whose="people" if group == "person" else "groups",
     )
 
 

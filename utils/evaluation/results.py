@@ -95,8 +95,9 @@ def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
     """Rows as a table for people, with a heading that says who was scored."""
     first = rows[0]
     changed = f", {first['relabelled']} of them relabelled" if first.get("relabelled") else ""
-    people = f"{first['people']}: {first['persons']} people, {first['images']} images{changed}"
-    people += "; in brackets 95 % over people"
+    whose = next((word for word in ("groups", "images") if word in first["people"]), "people")
+    counted = f"{first['persons']} {whose}, " if whose != "images" else ""
+    people = f"{first['people']}: {counted}{first['images']} images{changed}; in brackets 95 % over {whose}"
     return "\n".join([people, *(row_line(row, metric) for row in rows)])
 
 
