@@ -27,17 +27,18 @@ FLAGS = {
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
         split-by=person split-seed=42 tf32=False tower=None val-ratio=0.2 verbose=False warmup-length=500 wd=0.1
-        workers=None""",
+        workers=None group-column=None group-pattern=None image-column=None label-columns=None limits=None split-column=None
+        values=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None memory=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False
         no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None save-folds=False
         score-on=None split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False
         val-ratio=recorded verbose=False workers=None""",
-    inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
-        members=soup model-location=model model-name=None no-bias=False output-dir=output save-probs=False
-        skip-bad=None soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
-        weighted-ensemble=None workers=None""",
+    inference: """answer=None batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv
+        image-column=None mean=None members=soup model-location=model model-name=None no-bias=False output-dir=output
+        save-probs=False skip-bad=None soft-voting=None soft-voting-rule=None split=None split-column=None std=None
+        sweep=None tower=None verbose=False weighted-ensemble=None workers=None""",
     validation: """accept-above=None batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None
         mean=None metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None
         relabel=None report=False review=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None
@@ -51,8 +52,10 @@ FLAGS = {
         n-trials=30 no-cache=False old-aug=False patience=None pretrained-location=None relabel=None report-to=wandb
         sampler=shuffle split-by=person split-seed=42 storage=None study-name=search tf32=False tower=None
         val-ratio=0.2
-        verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
-    hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
+        verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None
+        group-column=None group-pattern=None image-column=None label-columns=None limits=None split-column=None
+        values=None""",
+    hard_voting: """csv=[] data-location=data mode=None output=None show-disagreements=False sweep=None
         weights=None""",
     summary: "csv=[] name=None truth=None verbose=False",
 }

@@ -75,7 +75,7 @@ def read_photographs(
     """
     location = Path(data_location)
     if unpacked := hub_sets.unpacked(location, reading):
-        photographs = tables.read_table(unpacked.table, unpacked.reading, unpacked.order)
+        photographs = tables.read_table(unpacked.table, unpacked.reading, unpacked.order, location)
     elif location.is_file() and location.suffix in FORMATS:
         photographs = tables.read_table(location, reading)
     elif location.is_dir():
