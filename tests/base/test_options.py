@@ -27,8 +27,8 @@ FLAGS = {
         old-aug=False overwrite=False patience=None pretrained-location=None push-to-hub=None random-seed=42
         relabel=None report-to=wandb resume=False runs=None sampler=shuffle save-every=None save-img=False
         split-by=person split-seed=42 tf32=False tower=None val-ratio=0.2 verbose=False warmup-length=500 wd=0.1
-        workers=None group-column=None group-pattern=None image-column=None label-columns=None limits=None split-column=None
-        values=None""",
+        workers=None group-column=None group-pattern=None image-column=None label-columns=None limits=None
+        split-column=None values=None""",
     main: """batch-size=64 budget=10 data-location=data download-models=False epoch=None
         eval-individual-models=False export=None export-onnx=None greedy-soup=False indices=None ingredients=None
         mean=None memory=None metric=accuracy model-location=model model-num=None model-url=None name=None nested=False

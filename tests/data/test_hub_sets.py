@@ -153,12 +153,12 @@ def test_an_array_becomes_a_png(tmp_path):
 NO_IMAGE = {**rows(2), "image": [rows(1)["image"][0], None]}
 TWO = datasets.Features({**FEATURES, "other": datasets.Image()})
 BAD = {
-    "no image in a row": (of(NO_IMAGE), Reading(), r"kept, row 1 of train, column image: there is no image: remove"),
+    "no image in a row": (of(NO_IMAGE), Reading(), "row 1 of train, column image: there is no image: remove"),
     "no column of images": (of(rows(2)).remove_columns("image"), Reading(), "no column of images, only label, vase"),
     "several": (of(rows(2) | {"other": rows(2)["image"]}, TWO), Reading(), "of images image, other: name one with --im"),
     "unknown column": (of(rows(2)), Reading(image_column="photo"), "and no photo: name one with --image-column"),
     "unknown label": (of(rows(2)), Reading(label_columns=("kind",)), "no kind: name one with --label-columns"),
-    "unknown label in train": (of(rows(2) | {"label": [0, -1]}), Reading(), r"kept \(.*\) line 3: the column label is bl"),
+    "unknown label in train": (of(rows(2) | {"label": [0, -1]}), Reading(), r"kept \(.* line 3: the column label"),
 }  # fmt: skip
 
 
@@ -169,10 +169,10 @@ def test_a_bad_set_is_one_error_that_says_where(kept, reading, message, tmp_path
     assert not list(Path("cache/images").glob(".*"))
 
 
-def test_a_set_without_rows_is_named(tmp_path):
-    of(rows(2)).select([]).to_parquet(str(tmp_path / "empty.parquet"))
-    with pytest.raises(InputError, match="empty.parquet has no rows"):
-        read_photographs(tmp_path / "empty.parquet")
+def test_a_set_without_rows_is_named(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: of(rows(2)).select([]))
+    with pytest.raises(InputError, match="anna/flowers has no rows"):
+        read_photographs(Path("anna/flowers"))
 
 
 def test_a_damaged_folder_is_named(tmp_path):
