@@ -155,7 +155,7 @@ TWO = datasets.Features({**FEATURES, "other": datasets.Image()})
 BAD = {
     "no image in a row": (of(NO_IMAGE), Reading(), "row 1 of train, column image: there is no image: remove"),
     "no column of images": (of(rows(2)).remove_columns("image"), Reading(), "no column of images, only label, vase"),
-    "several": (of(rows(2) | {"other": rows(2)["image"]}, TWO), Reading(), "of images image, other: name one with --im"),
+    "several": (of(rows(2) | {"other": rows(2)["image"]}, TWO), Reading(), "image, other: name one with --image"),
     "unknown column": (of(rows(2)), Reading(image_column="photo"), "and no photo: name one with --image-column"),
     "unknown label": (of(rows(2)), Reading(label_columns=("kind",)), "no kind: name one with --label-columns"),
     "unknown label in train": (of(rows(2) | {"label": [0, -1]}), Reading(), r"kept \(.* line 3: the column label"),

@@ -40,12 +40,13 @@ VERSION = 1  # of what is unpacked
 @dataclass(frozen=True)
 class Unpacked:
     """A table of images with the `reading` that it asks for, the columns of images, labels and splits, and the `order`
-    of the values of labels, where the set tells it.
+    of the values of labels, where the set tells it. `kept_in` is where the set is, of one of the hub its name.
     """
 
     table: Path
     reading: Reading
     order: dict[str, tuple[str, ...]]
+    kept_in: Path
 
 
 def is_saved(location: Path) -> bool:
@@ -97,7 +98,7 @@ def unpacked(location: Path, reading: Reading) -> Unpacked | None:
     order = {name: tuple(names) for name, names in facts["classes"].items() if name in (labels or (LABEL,))}
     split = reading.split_column or (SPLIT if len(parts) > 1 else None)
     wanted = replace(reading, image_column=column, label_columns=labels, split_column=split)
-    return Unpacked(folder / TABLE, wanted, order)
+    return Unpacked(folder / TABLE, wanted, order, location if location.exists() else Path(location.name))
 
 
 def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:

@@ -55,14 +55,9 @@ class Claim:
         return "/" in self.decision.id
 
 
-def relabel_file(folder: Path, relabel: Path | None) -> Path | None:
-    """The corrections of photographs in `folder`: the file that was named, else `relabel.csv` beside it, if any."""
-    default = default_file(folder)
-    return relabel or (default if os.path.lexists(default) else None)
-
-
-def default_file(folder: Path) -> Path:
-    return folder.parent / "relabel.csv"
+def relabel_file(photographs: Photographs, relabel: Path | None) -> Path | None:
+    """The corrections of photographs: the file that was named, else the usual one, if it is there."""
+    return relabel or (photographs.corrections if os.path.lexists(photographs.corrections) else None)
 
 
 def read_claims(photographs: Photographs, path: Path) -> list[Claim]:
@@ -138,12 +133,13 @@ def write_decisions(path: Path, decisions: Iterable[Decision]) -> Path:
 def _rows_by_name(photographs: Photographs, zeros: bool) -> dict[str, list[int]]:
     """The photographs that each name of a person, and of a photograph, means; spreadsheets lose leading `zeros`."""
     rows_of = defaultdict(list)
-    for row, identifier in enumerate(photographs.ids.tolist()):
-        folder, _, stem = identifier.partition("/")
-        for name in (folder, folder.partition("_")[0]):
+    for row, (identifier, group) in enumerate(zip(photographs.ids.tolist(), photographs.names.tolist(), strict=True)):
+        stem, named = identifier.partition("/")[2], {identifier}
+        for name in (group, group.partition("_")[0]):
             short = name if zeros else name.lstrip("0") or "0"
-            rows_of[short].append(row)
-            rows_of[f"{short}/{stem}"].append(row)
+            named |= {short, f"{short}/{stem}"}
+        for name in named:
+            rows_of[name].append(row)
     return dict(rows_of)
 
 

@@ -67,6 +67,7 @@ def read_table(
         limits=reading.numbers,
         sides=[row[split].strip() for row in rows] if split else None,
         whose="people" if group == "person" else "groups",
+        listed_in=kept_in or path,
     )
 
 
