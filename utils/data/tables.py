@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,10 @@ def read_table(
     path: Path, reading: Reading, order: dict[str, tuple[str, ...]] | None = None, kept_in: Path | None = None
 ) -> Photographs:
     """The photographs of a table, in the order of their ids; files are relative to the table's folder.
-    `order` has the values of label columns in the order of class numbers, unless `reading` tells another;
-    `kept_in` is the set that the table was unpacked from.
 
-    Raises `InputError` that names the line for what is missing, blank or listed twice, and for an image that is not
-    there.
+    `order` has the values of label columns in the order of class numbers, unless `reading` tells another; `kept_in` is
+    the set that the table was unpacked from. Raises `InputError` that names the line for what is missing, blank or
+    listed twice, and for an image that is not there.
     """
     columns, lines = read_dicts(path)
     shown = f"{kept_in} (unpacked into {path})" if kept_in else path
@@ -49,14 +49,7 @@ def read_table(
             if not row[name].strip():
                 raise InputError(f"{shown} line {number}: the column {name} is blank: fill it in")
     names = [os.path.normpath(row[file].strip()) for row in rows]
-    doubled = [name for name, count in Counter(names).items() if count > 1]
-    if doubled:
-        raise InputError(f"{shown} lists {len(doubled)} images twice, the first: {doubled[0]}")
-    for number, name in zip(numbers, names, strict=True):
-        if Path(name).suffix.lower() not in SUFFIXES:
-            raise InputError(f"{shown} line {number}: {name} is none of {', '.join(SUFFIXES)}")
-        if not (path.parent / name).is_file():
-            raise InputError(f"{shown} line {number}: {path.parent / name} is not there")
+    check_images(shown, path.parent, names, numbers)
     return from_columns(
         folder=path.parent,
         files=names,
@@ -69,6 +62,20 @@ def read_table(
         whose="people" if group == "person" else "groups",
         listed_in=kept_in or path,
     )
+
+
+def check_images(shown: Path | str, folder: Path, names: Sequence[str], numbers: Sequence[int]) -> None:
+    """Raise `InputError` for an image that the lines with these `numbers` list twice, that is none by its name, or
+    that is not in `folder`.
+    """
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise InputError(f"{shown} lists {len(doubled)} images twice, the first: {doubled[0]}")
+    for number, name in zip(numbers, names, strict=True):
+        if Path(name).suffix.lower() not in SUFFIXES:
+            raise InputError(f"{shown} line {number}: {name} is none of {', '.join(SUFFIXES)}")
+        if not (folder / name).is_file():
+            raise InputError(f"{shown} line {number}: {folder / name} is not there")
 
 
 def column(path: Path | str, columns: list[str], asked: str | None, usual: tuple[str, ...], flag: str) -> str:
