@@ -39,6 +39,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 import inference
 from utils.base.errors import InputError
 from utils.data import competition
+from utils.data.labels import Attribute, Labelling
 from utils.ensembles.candidates import find_candidates
 from utils.reports import demo_page
 

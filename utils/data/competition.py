@@ -174,8 +174,8 @@ def _photograph_names(folder: Path, skipped: dict[str, list[str]]) -> list[str]:
 
 ABOUT = (
     "Mask, gender and age",
-    "A guess from one frontal photograph of a face, by a model trained for a competition. It is no instrument to judge "
-    "people by.",
+    "A guess from one frontal photograph of a face, by a model trained for a competition. It is no instrument to "
+    "judge people by.",
 )  # title and words of a page that anybody may see
 MANY_OF_THREE, MANY_MASKED = 10, 50  # rows: of the task's photographs a third are of class 0 to 2, a seventh unmasked
 
