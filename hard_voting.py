@@ -2,8 +2,9 @@
 
     python hard_voting.py output/output_a.csv output/output_b.csv output/output_c.csv
 
-Reads CSV files with the columns ImageID and ans, by default every `output/output_*.csv` but the `_probs.csv` if they
-are of one sweep; rows are matched by ImageID. Ties go to the value with more weight, then to the first file given.
+Reads CSV files with the columns ImageID and ans, names of classes or ids as the records beside them say, by default
+every `output/output_*.csv` but the `_probs.csv` if they are of one sweep; rows are matched by ImageID. Ties go
+to the value with more weight, then to the first file given.
 Prints what went into the vote and how often each two files agree. Writes `output/hard_voting.csv`, of a sweep
 `output/hard_voting_NAME.csv`, with the first file's columns and order and, with `--show-disagreements`, the
 photographs on which the files agree least and the agreement of each two files, to `disagreements.png` and
@@ -31,8 +32,7 @@ def parser() -> Parser:
     what.add_argument(
         "--mode",
         choices=("attribute", "class"),
-        default="attribute",
-        help="vote on mask, gender and age apart, or on the class",
+        help="vote on each attribute apart, or on the class (default: attribute, where a class is made of several)",
     )
     what.add_argument(
         "--weights",
@@ -100,15 +100,18 @@ def find_voters(sweep: Manifest) -> list[Path]:
 def run(options: Options) -> Path:
     """Write the voted submission; returns its path."""
     from utils.data import submissions
-    from utils.data.origins import vote_file
+    from utils.data.origins import told_classes, vote_file
     from utils.ensembles import agreement, votes
 
     # Data
     output = options.output or vote_file(options.sweep and options.sweep.name)
     paths = find_inputs(options, output)
-    class_ids = submissions.ANY_CLASS_IDS if options.mode == "class" else submissions.CLASS_IDS
-    given = [submissions.read_submission(path, class_ids=class_ids) for path in paths]
-    classes = votes.classes_of_vote(given, options.mode)
+    known, _ = told_classes(paths) or (None, None)
+    mode = options.mode or ("class" if known and len(known.attributes) < 2 else "attribute")
+    if mode == "class" and not known:
+        known = submissions.ANY_CLASSES
+    given = [submissions.read_submission(path, known=known) for path in paths]
+    classes = votes.classes_of_vote(given, mode)
     answers = submissions.align(given)  # (F, N)
     if not (options.csv or options.weights):  # files that one names count as often as they are named
         for k, first in sorted(votes.repeated(given, answers).items(), reverse=True):
@@ -122,13 +125,13 @@ def run(options: Options) -> Path:
     by_mode = {"class": votes.class_votes(answers, weights)}
     if classes.attributes:
         by_mode["attribute"] = votes.attribute_votes(answers, weights, classes)
-    preds = by_mode[options.mode]
+    preds = by_mode[mode]
 
     # Result
-    names, same = list(map(str, paths)), agreement.agreement(answers)
-    say(f"{options.mode} vote of {len(paths)} files on {len(preds)} rows")
-    say("\n".join(agreement.file_lines(names, asked, answers, preds, classes)))
-    if classes.attributes:
+    files, same = list(map(str, paths)), agreement.agreement(answers)
+    say(f"{mode} vote of {len(paths)} files on {len(preds)} rows")
+    say("\n".join(agreement.file_lines(files, asked, answers, preds, classes)))
+    if len(classes.attributes) > 1:
         say(f"class and attribute voting differ in {(by_mode['class'] != by_mode['attribute']).sum()} rows")
     if len(paths) > 1:
         say("\n".join(agreement.comparison_lines(same, len(preds))))
@@ -142,16 +145,34 @@ def run(options: Options) -> Path:
         if len(paths) > 1:
             from utils.base.pictures import save_agreement
 
-            say(f"saved {save_agreement(MATRIX, same, len(preds), names)}")
+            say(f"saved {save_agreement(MATRIX, same, len(preds), files)}")
     earlier = ", in place of an earlier file" if output.exists() else ""
-    submissions.write_submission(output, given[0].columns, given[0].rows, preds)
+    names = classes.classes if given[0].named else None
+    submissions.write_submission(output, given[0].columns, given[0].rows, preds, names)
+    write_vote_record(output, given, mode, asked, options.sweep)
     say(f"saved {output}{earlier}")
     if options.sweep:
         options.sweep.submissions.pop(HARD_VOTE, None)
-        if options.mode == "attribute":  # the vote that validation.py scores
+        if mode == "attribute" or len(classes.attributes) < 2:  # the vote that validation.py scores
             options.sweep.add(HARD_VOTE, output)
         options.sweep.write()
     return output
+
+
+def write_vote_record(output: Path, given: list, mode: str, weights: list[float], sweep: Manifest | None) -> None:
+    """Tell beside the vote who voted, and what its answers mean, where that is known."""
+    from utils.base.files import sha256_of
+    from utils.data import submissions
+    from utils.data.origins import told_classes, write_record
+
+    voters = [
+        {"file": str(one.path), "sha256": sha256_of(one.path), "weight": weight}
+        for one, weight in zip(given, weights, strict=True)
+    ]
+    record = {"sweep": sweep and sweep.name, "how": {"vote": mode, "of": voters}}
+    if told := told_classes([one.path for one in given]):
+        record |= {"answer": submissions.NAMES if given[0].named else submissions.IDS, **told[0].record()}
+    write_record(output, record)
 
 
 def draw(data_location: Path, images: list[str], answers, preds, names: tuple[str, ...]) -> Path:

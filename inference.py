@@ -2,8 +2,9 @@
 
     accelerate launch inference.py --model-name model/finetune_cp_seed42_epoch20_greedysoup_num8.pt
 
-Reads `eval/info.csv` (or `.parquet`) and `eval/images/` (or any folder of images); writes
-`output/output_{model}.csv` and, with `--save-probs`, the probabilities beside it. Without `--model-name` it takes the
+Reads `eval/info.csv` (or `.parquet`) and `eval/images/`; or any folder of images, a table with a column of files, or a
+set of `datasets`, of which it takes the part `test` if there is one. Writes `output/output_{model}.csv` with the names
+of classes, or their ids, and with `--save-probs` the probabilities beside it. Without `--model-name` it takes the
 only greedy soup in `model/`; with `--ensemble logs/ensemble_NAME.json` it predicts with the members, weights,
 temperature and bias of that file. Of a folded sweep `--members folds` predicts with the models of all folds, into a
 file `output_..._folds.csv` of its own.
@@ -16,21 +17,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.base import files, flags
+from utils.base import data_flags, files, flags
 from utils.base.errors import InputError, run_script
-from utils.base.options import Options, Parser, number
+from utils.base.options import Options, Parser
 from utils.evaluation.manifest import OVER_FOLDS, read_manifest
 
 if TYPE_CHECKING:
     from utils.ensembles.members import Ensemble
     from utils.ensembles.predictor import Predictor
 
-FALLBACK = 4  # the most frequent class of the competition's training set
+USUAL = "usual"  # what --skip-bad asks for that names no class
 log = logging.getLogger("utils.inference")  # under the project's own logger, whose level the runtime sets
 
 
@@ -56,12 +58,29 @@ def parser() -> Parser:
     flags.add_demo(parser)
     flags.add_locations(parser)
     saving.add_argument("--output-dir", type=Path, default=files.OUTPUT, help="folder of the submission")
-    saving.add_argument("--save-probs", action="store_true", help="also write the probabilities, ImageID,p0,p1...")
+    saving.add_argument(
+        "--answer",
+        choices=("names", "ids"),
+        help="what stands in the column ans: names of classes or their ids (default: names, but ids of the "
+        "competition's classes)",
+    )
+    saving.add_argument(
+        "--save-probs",
+        action="store_true",
+        help="also write the probabilities, in columns named by class, of the competition's p0,p1...",
+    )
     saving.add_argument("--format", choices=("csv", "parquet"), default="csv", help="format of the files written")
-    parser.group("data").add_argument(
-        "--skip-bad", type=number(int, 0), nargs="?", const=FALLBACK, metavar="CLASS",
-        help=f"answer images that cannot be read with this class, {FALLBACK} (worn, female, 30 to 59) if none is "
-        "named, and list them in a file; without it the first is an error",
+    data = parser.group("data")
+    data.add_argument(
+        "--skip-bad", nargs="?", const=USUAL, metavar="CLASS",
+        help="answer images that cannot be read with this class, a name or an id, and list them in a file; of the "
+        "competition's classes 4 (worn, female, 30 to 59) if none is named; without it the first is an error",
+    )  # fmt: skip
+    data_flags.add_columns(parser)
+    data.add_argument(
+        "--split", metavar="NAME",
+        help="the part to predict, of a table with a column of splits, of folders train, val, test or of datasets "
+        "(default: test where there is one, else all)",
     )  # fmt: skip
     flags.add_loader(parser, "images per step and process")
     flags.add_preprocessing(parser)
@@ -97,7 +116,8 @@ def run(options: Options) -> Path | dict[str, Path]:
     # torch and what builds on it take seconds to import, and a mistake should not wait for them
     from utils.base import runtime
     from utils.base.files import CACHE, require_writable
-    from utils.data import unlabelled
+    from utils.data import answers, unlabelled
+    from utils.data.reading import recorded_reading
     from utils.ensembles.members import read_ensembles
     from utils.evaluation import shards
 
@@ -107,10 +127,13 @@ def run(options: Options) -> Path | dict[str, Path]:
 
     # Models
     ensembles = read_ensembles(options)
-    check_skip_bad(options.skip_bad, ensembles.values())
+    answer_bad = class_of_bad(options.skip_bad, ensembles.values())
 
     # Data
-    test = unlabelled.read_test_images(options.data_location, options.skip_bad, accelerator.is_main_process)
+    asked = {name: given for name in ("image_column", "split_column") if (given := getattr(options, name))}
+    reading = replace(recorded_reading(one for ensemble in ensembles.values() for one in ensemble.members), **asked)
+    is_main = accelerator.is_main_process
+    test = unlabelled.read_test_images(options.data_location, answer_bad, is_main, reading, options.split)
     log.info("%d images of %s", test.count, test.folder)
 
     # Loop
@@ -125,9 +148,9 @@ def run(options: Options) -> Path | dict[str, Path]:
         if accelerator.is_main_process:
             scores = partial(ensemble.scores, kept, range(len(test.shard_sizes)))
             to_probs = ensemble.to_probs if options.save_probs else None
-            unlabelled.write_answers(
-                written[way], test, scores, ensemble.record | {"options": options.plain}, to_probs
-            )
+            record, known = ensemble.record | {"options": options.plain}, ensemble.labelling
+            answer = options.answer or answers.usual_answer(known)
+            answers.write_answers(written[way], test, scores, record, known, answer, to_probs)
         log.info("saved %s (%d rows)", written[way], test.count)
     if options.sweep and accelerator.is_main_process:
         sweep, by_folds = options.sweep, options.members == "folds"
@@ -149,14 +172,23 @@ def load(source: str | Path) -> Predictor:
     return Predictor(source)
 
 
-def check_skip_bad(class_id: int | None, ensembles: Iterable[Ensemble]) -> None:
-    """Raise `InputError` for a class that one of these does not have."""
-    for one in ensembles:
-        if class_id is not None and class_id >= one.labelling.num_classes:
-            last = one.labelling.num_classes - 1
+def class_of_bad(asked: str | None, ensembles: Iterable[Ensemble]) -> int | None:
+    """The class id of what `--skip-bad` asks for; raises `InputError` for a class that one of these does not have."""
+    from utils.data import competition
+
+    found = None
+    for one in ensembles if asked is not None else ():
+        known = one.labelling
+        if asked == USUAL and not competition.is_its(known):
             raise InputError(
-                f"--skip-bad {class_id} is no class of {one.name}, which has 0 to {last}: name one of them"
+                f"--skip-bad names none of the classes of {one.name}: name one, such as {known.classes[0]}"
             )
+        text, last = str(competition.FALLBACK) if asked == USUAL else asked, known.num_classes - 1
+        ids = {str(class_id): class_id for class_id in range(known.num_classes)}
+        found = (ids | {name: class_id for class_id, name in enumerate(known.classes)}).get(text)
+        if found is None:
+            raise InputError(f"--skip-bad {text} is no class of {one.name}, which has 0 to {last}: name one of them")
+    return found
 
 
 def show(options: Options) -> None:

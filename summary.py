@@ -4,8 +4,9 @@
     python summary.py --name finetune_cp --truth truth.csv
 
 Reads the scores that main.py and validation.py left in `logs/`, and the submissions that inference.py wrote. With
-`--truth`, a CSV of the columns `ImageID,ans,person`, the submissions are scored on people that no choice was made on,
-too. `--verbose` prints the rows of every ingredient, soup, ensemble and vote, which the log file has in any case.
+`--truth`, a CSV of the columns `ImageID,ans,person` with names or ids of classes, the submissions are scored on
+people that no choice was made on, too. `--verbose` prints the rows of every ingredient, soup, ensemble and vote, which
+the log file has in any case.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def parser() -> Parser:
         "--truth",
         type=Path,
         metavar="FILE",
-        help="CSV of the right answers: ImageID,ans,person (default: none, only the scores of --name)",
+        help="CSV of the right answers: ImageID,ans,person; without person each image counts for itself (default: "
+        "none, only the scores of --name)",
     )
     flags.add_verbose(parser)
     return parser

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from utils.base.metrics import METRICS
 from utils.data import competition
-from utils.data.submissions import CLASS_IDS, match, read_submission
+from utils.data.submissions import match, read_submission
 from utils.evaluation.manifest import (
     AUTO_ENSEMBLE,
     BEST_SINGLE,
@@ -43,7 +43,7 @@ def gains_over_first(files: list[Path]) -> list[dict[str, Gain]]:
     persons = np.array([row[truth.columns.index("person")] for row in truth.rows])
     given = [read_submission(file) for file in files]
     preds = [one.answers[match(one, truth.ids, TRUTH)] for one in given]
-    return [paired_gain(truth.answers, one, preds[0], persons, len(CLASS_IDS)) for one in preds]
+    return [paired_gain(truth.answers, one, preds[0], persons, competition.labelling().num_classes) for one in preds]
 
 
 def draw_faces(axes, voted: Path) -> None:

@@ -40,10 +40,10 @@ FLAGS = {
         no-cache=False plot=False push-to-hub=None random-seed=None recipe=None relabel=None save-folds=False
         score-on=None split-by=None split-seed=None start-from=None std=None tower=None uniform-soup=False
         val-ratio=recorded verbose=False workers=None""",
-    inference: """batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv mean=None
-        members=soup model-location=model model-name=None no-bias=False output-dir=output save-probs=False
-        skip-bad=None soft-voting=None soft-voting-rule=None std=None sweep=None tower=None verbose=False
-        weighted-ensemble=None workers=None""",
+    inference: """answer=None batch-size=64 data-location=data demo=None ensemble=None flip=False format=csv
+        image-column=None mean=None members=soup model-location=model model-name=None no-bias=False output-dir=output
+        save-probs=False skip-bad=None soft-voting=None soft-voting-rule=None split=None split-column=None std=None
+        sweep=None tower=None verbose=False weighted-ensemble=None workers=None""",
     validation: """accept-above=None batch-size=64 compare-with=None data-location=data ensemble=None flip=False i=None
         mean=None metric=macro_f1 model-location=model model-name=None name=None no-cache=False random-seed=None
         relabel=None report=False review=False soft-voting=None soft-voting-rule=None split-by=None split-seed=None
@@ -61,7 +61,7 @@ FLAGS = {
         tower=None
         val-ratio=0.2 values=None
         verbose=False warmup-length=500 wd-limits=(0.0, 0.3) workers=None""",
-    hard_voting: """csv=[] data-location=data mode=attribute output=None show-disagreements=False sweep=None
+    hard_voting: """csv=[] data-location=data mode=None output=None show-disagreements=False sweep=None
         weights=None""",
     summary: "csv=[] name=None truth=None verbose=False",
 }

@@ -72,7 +72,7 @@ def test_skipped_names_are_in_the_log(small, caplog):
 
 
 def test_training_photographs_are_not_predicted_by_mistake(small):
-    with pytest.raises(InputError, match="no folder eval: name those to predict"):
+    with pytest.raises(InputError, match="no folder eval or test: name those to predict"):
         read_test_images(small)
     assert read_test_images(small / "train" / "images").count == 42  # asked for by name
 

@@ -21,13 +21,14 @@ def test_errors_of_ages_by_hand():
     held_out = held_out_of([1, 1, 2, 2, 0, 13], ["a", "a", "b", "b", "c", "d"])
     ages = np.array([57, 57, 62, 62, 20, 63])
     preds = np.array([1, 2, 2, 5, 6, 13])  # right; too old; right; wrong gender; wrong mask; right
+    ages = analysis.Number("age", "years", ages, (30, 60))
     near = analysis.errors_near_borders(held_out, ages, preds)
-    assert [(one.ages, one.people, one.photographs, one.wrong, one.wrong_age) for one in near] == [
+    assert [(one.span, one.groups, one.photographs, one.wrong, one.wrong_value) for one in near] == [
         ("27 to 32", 0, 0, 0, 0),
         ("57 to 62", 2, 4, 2, 1),
-        ("all other ages", 2, 2, 1, 0),
+        ("all others", 2, 2, 1, 0),
     ]
-    by_age = analysis.errors_by_age(held_out, ages, preds)
+    by_age = analysis.errors_by_number(held_out, ages, preds)
     assert {age: (one.wrong, one.photographs) for age, one in by_age.items()} == {
         20: (1, 1),
         57: (1, 2),

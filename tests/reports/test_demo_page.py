@@ -39,6 +39,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 import inference
 from utils.base.errors import InputError
 from utils.data import competition
+from utils.data.labels import Attribute, Labelling
 from utils.ensembles.candidates import find_candidates
 from utils.reports import demo_page
 
@@ -364,3 +365,12 @@ def test_ctrl_c_ends_it_quietly(trained, photographs, tmp_path):
         assert shown.process.wait(30) == 0
         assert shown.said() == before + "the page is closed\n"
         assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_other_classes_have_their_own_words_and_of_many_values_the_likeliest_are_shown():
+    labelling = Labelling((Attribute("breed", tuple(f"b{k}" for k in range(30))),))
+    assert demo_page.words_about(labelling) == ("Breed", "A guess from one photograph, by a model.")
+    assert demo_page.words_about(competition.labelling())[0] == "Mask, gender and age"
+    probs = np.roll(np.arange(30) / 435, 5)  # the largest is that of value 4
+    answer = demo_page.Answer(class_id=4, probs=probs, labelling=labelling, members=[])
+    assert answer.shown("breed") == [4, 3, 2, 1, 0, *range(29, 24, -1)]

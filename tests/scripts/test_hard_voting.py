@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from utils.base import pictures
 from utils.base.errors import InputError
 from utils.data.decoding import decode
 from utils.data.origins import write_record
+from utils.data.submissions import read_submission
 from utils.ensembles.votes import class_votes
 from utils.evaluation.manifest import HARD_VOTE, SOFT_VOTE, SOUP, WEIGHTED, Manifest, read_manifest
 
@@ -137,8 +139,8 @@ def test_the_record_tells_of_which_classes_a_file_is(tmp_path):
     record(two, "b", **ten)
     record(whole, "c")
     with pytest.raises(InputError, match=r"one.csv is of 10 classes that are made of no attributes: .*--mode class"):
-        hard_voting.main([one, two])
-    hard_voting.main([one, two, "--mode", "class"])
+        hard_voting.main([one, two, "--mode", "attribute"])
+    hard_voting.main([one, two])
     for mode in ("class", "attribute"):
         with pytest.raises(InputError, match=r"one.csv and .*whole.csv are of different classes"):
             hard_voting.main([one, whole, "--mode", mode])
@@ -147,11 +149,37 @@ def test_the_record_tells_of_which_classes_a_file_is(tmp_path):
         hard_voting.main([one, two, "--mode", "class"])
     save(Path(two), [0, 9, 6])  # edited since, so the record is of another file
     hard_voting.main([one, two, "--mode", "class"])
-    with pytest.raises(InputError, match=r"answers up to 17, and .*one.csv is of 10 classes"):
+    with pytest.raises(InputError, match=r"more.csv, line 4: ans '17' is no whole number from 0 to 9"):
         hard_voting.main([one, save(tmp_path / "more.csv", [0, 9, 17]), "--mode", "class"])
     Path(f"{two}.json").write_text("[]")
     with pytest.raises(InputError, match=r"two.csv.json is no record of a submission"):
         hard_voting.main([one, two])
+
+
+SHAPES = {"attributes": ["colour", "size"], "classes": ["red, big", "red, small", "blue, big", "blue, small"]}
+
+
+def test_answers_in_names_vote_by_attribute_and_the_vote_is_read_as_they_are(tmp_path, capsys):
+    """Of each row's files two say red and two say big, and none says both."""
+    names = ["red, small", "blue, big", "red, big"]
+    files = [save(tmp_path / f"{name}.csv", [f'"{name}"', '"blue, small"']) for name in names]
+    for file in files[:2]:
+        record(file, file, answer="names", **SHAPES)
+    hard_voting.main([*files[:2], save(tmp_path / "ids.csv", [0, 3]), "--output", "vote.csv"])
+    assert "attribute vote of 3 files on 2 rows" in capsys.readouterr().out
+    assert Path("vote.csv").read_text() == 'ImageID,ans\n0.jpg,"red, big"\n1.jpg,"blue, small"\n'
+    voted = read_submission(Path("vote.csv"))
+    assert (voted.answers.tolist(), voted.named) == ([0, 3], True)
+    assert json.loads(Path("vote.csv.json").read_text())["how"]["of"][0]["file"] == files[0]
+    hard_voting.main([*files[:2], "--mode", "class", "--output", "vote.csv"])
+    assert 'ans\n0.jpg,"red, small"' in Path("vote.csv").read_text()
+
+
+def test_an_answer_that_is_no_name_is_named_with_what_there_is(tmp_path):
+    file = save(tmp_path / "a.csv", ["green"])
+    record(file, "a", answer="names", classes=["red", "blue"])
+    with pytest.raises(InputError, match=r"a.csv, line 2: ans 'green' is none of the classes red, blue"):
+        hard_voting.main([file])
 
 
 def sweep_of_three(corrected, weight):

@@ -120,7 +120,7 @@ def test_files_that_do_not_belong_together_are_one_clear_error(zoo):
         ("name,label\n", "the columns are name,label, expected file,label"),
         ("file,label\n", "lists no images"),
         ("file,label\nimages/cat/0.png,cat\nimages/cat/0.png,cat\n", "lists 1 images twice"),
-        ("file,label\nimages/cat/99.png,cat\n", "lists images/cat/99.png, which is not there"),
+        ("file,label\nimages/cat/99.png,cat\n", "line 2: images/cat/99.png is not there"),
         (
             "file,label,person\nimages/cat/0.png,cat,a\nimages/emu/0.png,emu, \n",
             "line 3: images/emu/0.png has no person",
@@ -270,19 +270,22 @@ def test_a_soup_of_other_classes_answers_with_its_own(zoo, faces):
     soup(Path("nowhere"), *zoo, "--uniform-soup", "--name", "zoo")
     shutil.copy("model/zoo_uniformsoup_num3.pt", "model/again.pt")
     asked = ("--model-name", "zoo_uniformsoup_num3.pt")
-    path = infer(faces, *asked, "--save-probs")
+    path = infer(faces, *asked, "--save-probs", "--answer", "ids")
+    named = infer(faces, *asked, "--output-dir", "named")
     assert set(answers(path).values()) <= {0, 1, 2}
+    with open(named) as file:
+        assert {row["ImageID"]: CLASSES.index(row["ans"]) for row in csv.DictReader(file)} == answers(path)
     with open(path.with_name(f"{path.stem}_probs.csv")) as file:
         header, *rows = csv.reader(file)
-    assert header == ["ImageID", "p0", "p1", "p2"]
+    assert header == ["ImageID", *CLASSES]
     for image, *probs in rows:
         assert sum(map(float, probs)) == pytest.approx(1)
         assert answers(path)[image] == max(range(3), key=lambda k: float(probs[k]))
     assert json.loads(path.with_name(f"{path.name}.json").read_text())["classes"] == list(CLASSES)
-    assert answers(infer(faces, *asked, "--soft-voting", "again.pt")) == answers(path)
+    assert answers(infer(faces, *asked, "--soft-voting", "again.pt", "--answer", "ids")) == answers(path)
     for extra, message in (
-        (("--skip-bad",), "--skip-bad 4 is no class of zoo_uniformsoup_num3, which has 0 to 2: name one"),
-        (("--weighted-ensemble", "again.pt"), "is a model of 3 other classes: --weighted-ensemble corrects some of"),
+        (("--skip-bad",), "--skip-bad names none of the classes of zoo_uniformsoup_num3: name one, such as cat"),
+        (("--weighted-ensemble", "again.pt"), "is a model of 3 other classes: --weighted-ensemble corrects"),
     ):
         with pytest.raises(InputError, match=message):
             infer(faces, *asked, *extra)
@@ -291,12 +294,12 @@ def test_a_soup_of_other_classes_answers_with_its_own(zoo, faces):
 def test_what_a_soup_of_other_classes_cannot_do_is_one_line(zoo, faces, monkeypatch):
     soup(Path("nowhere"), *zoo, "--uniform-soup", "--name", "zoo")
     path, elsewhere = "model/zoo_uniformsoup_num3.pt", "main.py --score-on FOLDER scores it .*, inference.py predicts"
-    with pytest.raises(InputError, match=rf"has the classes .*, and the model has 3 others: {elsewhere}"):
+    with pytest.raises(InputError, match=rf"has the classes mask x gender x age, and the model has 3 .*: {elsewhere}"):
         validate(faces, "--model-name", path)
-    with pytest.raises(InputError, match=rf"has the classes .*, and the model has 3 others: {elsewhere}"):
+    with pytest.raises(InputError, match=f"and the model has 3 others: {elsewhere}"):
         soup(faces, "--ingredients", path, "--eval-individual-models")
     with pytest.raises(InputError, match="no models with a record in model"):
         validate(faces, "--ensemble", "auto")
     monkeypatch.setattr("utils.reports.demo_page.check_ready", lambda accelerator: None)
-    with pytest.raises(InputError, match="--demo shows mask, gender and age, and zoo_uniformsoup_num3 tells other"):
+    with pytest.raises(InputError, match="--demo shows attributes, and zoo_uniformsoup_num3 tells names"):
         inference.show(inference.parser().parse(["--demo", "--model-name", path]))

@@ -5,18 +5,35 @@ Scripts that train declare them; all others find them in the records of checkpoi
 
 import argparse
 import re
+from pathlib import Path
 
 from utils.base.options import Parser
 
 NAMES = r"[^=,]+"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def add_reading(parser: Parser) -> None:
+def is_hub_id(location: Path) -> bool:
+    """Whether a location names a set of the hub: `user/name`, where this disk has no folder `user`."""
+    return bool(HUB_ID.fullmatch(str(location))) and not location.parent.exists()
+
+
+def add_columns(parser: Parser) -> None:
+    """Where a table has the files of images, and their split."""
     data = parser.group("data")
     data.add_argument(
         "--image-column", metavar="NAME",
         help="column of the image files, of a table or datasets (default: file, image or path, whichever is there)",
     )  # fmt: skip
+    data.add_argument(
+        "--split-column", metavar="NAME",
+        help="column that says who is held out (train, val, test) or in which fold (0, 1, ...)",
+    )  # fmt: skip
+
+
+def add_reading(parser: Parser) -> None:
+    add_columns(parser)
+    data = parser.group("data")
     data.add_argument(
         "--label-columns", type=names, metavar="A,B",
         help="columns that make up the class, of a table or datasets (default: label)",
@@ -29,10 +46,6 @@ def add_reading(parser: Parser) -> None:
     data.add_argument(
         "--group-pattern", type=pattern, metavar="REGEX",
         help="the same for folders of classes: what its first group matches in a file's name (default: no groups)",
-    )  # fmt: skip
-    data.add_argument(
-        "--split-column", metavar="NAME",
-        help="column that says who is held out (train, val, test) or in which fold (0, 1, ...) (default: --val-ratio)",
     )  # fmt: skip
     data.add_argument(
         "--values", type=values, nargs="+", metavar="NAME=A,B",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from utils.base.data_flags import is_hub_id
 from utils.base.errors import InputError
 from utils.base.options import (
     ALL_FOLDS,
@@ -67,13 +68,17 @@ def add_locations(parser: Parser) -> None:
 
 def add_data_location(parser: Parser) -> None:
     parser.group("data").add_argument(
-        "--data-location", type=Path, metavar="DIR", default=Path("data"), help="folder of the photographs"
+        "--data-location",
+        type=Path,
+        metavar="PATH",
+        default=Path("data"),
+        help="the photographs: a folder, a table, or a set of datasets (a folder it saved, a Parquet file, a hub id)",
     )
 
 
 def check_files(options: Options) -> None:
     """Raise `InputError` for photographs or corrections that are not there, before anything heavy is imported."""
-    if not options.data_location.exists():
+    if not options.data_location.exists() and not is_hub_id(options.data_location):
         raise InputError(f"data folder {options.data_location} does not exist: give --data-location")
     for name in ("relabel", "prompts"):
         path = getattr(options, name, None)

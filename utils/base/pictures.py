@@ -92,9 +92,13 @@ def save_sheet(
     return path
 
 
-def save_confusion(path: Path, confusion: np.ndarray, names: list[str], title: str) -> Path:
-    """Draw a (C, C) confusion matrix: counts as text, the share of each true class as shade."""
-    totals = confusion.sum(1, keepdims=True)
+def save_confusion(
+    path: Path, confusion: np.ndarray, names: list[str], title: str, totals: np.ndarray | None = None
+) -> Path:
+    """Draw a (C, C) confusion matrix: counts as text, the share of each true class as shade; of a part of a matrix
+    `totals` (C,) are those of the whole.
+    """
+    totals = (confusion.sum(1) if totals is None else totals)[:, None]
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
     side = 2.6 + 0.46 * len(names)
     with saved_figure(path, figsize=(side + 1, side)) as (_, axis):

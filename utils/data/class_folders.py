@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
-from utils.data.image_files import SUFFIXES, hidden
+from utils.data.image_names import SUFFIXES, hidden
 from utils.data.photographs import HELD_OUT, TRAIN, Photographs, from_columns
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def looks_like_it(folder: Path) -> bool:
     """Whether there is an image in a sub-folder."""
-    return any(True for _ in _images(folder))
+    return any(True for _ in images(folder))
 
 
 def read_class_folders(folder: Path, reading: Reading) -> Photographs:
@@ -27,7 +28,7 @@ def read_class_folders(folder: Path, reading: Reading) -> Photographs:
     `--group-pattern` finds nothing.
     """
     parts = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name in (TRAIN, *HELD_OUT)}
-    files = list(_images(folder)) if TRAIN not in parts else [one for path in parts.values() for one in _images(path)]
+    files = list(images(folder)) if TRAIN not in parts else [one for path in parts.values() for one in images(path)]
     files = [path.relative_to(folder) for path in files]
     sides = [path.parts[0] for path in files] if TRAIN in parts else None
     if sides and set(sides) == {TRAIN}:
@@ -55,7 +56,7 @@ def read_class_folders(folder: Path, reading: Reading) -> Photographs:
     )
 
 
-def _images(folder: Path):
+def images(folder: Path) -> Iterator[Path]:
     """The images below a folder, but not those beside the sub-folders of a folder with such; hidden ones left out."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts

@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.data.image_files import SUFFIXES, hidden
+from utils.data.image_names import SUFFIXES, hidden
 from utils.data.labels import Attribute, Labelling, number
 from utils.data.photographs import Photographs, told
 
@@ -25,6 +25,7 @@ MASKS = ("worn", "incorrect", "not_worn")
 GENDERS = ("male", "female")
 AGE_LIMITS = (30, 60)
 OLDEST = 150  # years
+FALLBACK = 4  # the most frequent class of the training set: worn, female, 30 to 59
 GROUP_ATTRIBUTES = ("gender", "age")  # that all photographs of a person share
 STEM_MASKS = {**{f"mask{k}": 0 for k in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 LAYOUT = "id_gender_race_age/mask1.jpg and so on"
@@ -35,6 +36,14 @@ def labelling(attributes: tuple[str, ...] | None = None, age_limits: tuple[int, 
     parts = Attribute("mask", MASKS), Attribute("gender", GENDERS), number("age", age_limits, "years", OLDEST)
     every = Labelling(parts)
     return every if attributes is None else every.only(attributes)
+
+
+def is_its(known: Labelling) -> bool:
+    """Whether classes are made of these attributes, or some of them, whatever the limits of ages."""
+    own = {part.name: part for part in labelling().parts}
+    return bool(known.parts) and all(
+        part.name in own and (part.limits is not None or part.values == own[part.name].values) for part in known.parts
+    )
 
 
 def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[int, int]]:
@@ -187,6 +196,11 @@ def _photograph_names(folder: Path, skipped: dict[str, list[str]]) -> list[str]:
     return [names[stem] for stem in sorted(names)]
 
 
+ABOUT = (
+    "Mask, gender and age",
+    "A guess from one frontal photograph of a face, by a model trained for a competition. It is no instrument to "
+    "judge people by.",
+)  # title and words of a page that anybody may see
 MANY_OF_THREE, MANY_MASKED = 10, 50  # rows: of the task's photographs a third are of class 0 to 2, a seventh unmasked
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import numpy as np
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
-from utils.data.image_files import SUFFIXES, hidden
+from utils.data import class_folders
+from utils.data.image_names import hidden
 from utils.data.labels import Labelling, plain
+from utils.data.tables import check_images
 
 NUMBER, CLASS_ID = re.compile(r"[-+]?\d+(\.\d*)?"), re.compile(r"0*(\d+)(\.0*)?")
 
@@ -89,14 +90,6 @@ def read_labelled_images(location: Path) -> LabelledImages:
         folder, (rows, names) = location.parent, _csv_rows(location)
     else:
         raise InputError(f"--score-on {location} is neither a folder with one sub-folder per class nor a CSV")
-    doubled = [name for name, count in Counter(name for name, _, _ in rows).items() if count > 1]
-    if doubled:
-        raise InputError(f"{location} lists {len(doubled)} images twice, the first: {doubled[0]}")
-    for name, _, _ in rows:
-        if Path(name).suffix.lower() not in SUFFIXES:
-            raise InputError(f"{location} lists {name}, and only {', '.join(SUFFIXES)} are read")
-        if not (folder / name).is_file():
-            raise InputError(f"{location} lists {name}, which is not there")
     files, targets, persons = (np.array(column) for column in zip(*rows, strict=True))
     return LabelledImages(folder, files, files, persons, targets, names)
 
@@ -109,11 +102,8 @@ def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str,
             f"the sub-folders of {folder} ({', '.join(classes[:3])} ...) could be class numbers or names in sorted "
             "order: give a CSV file,label"
         )
-    rows = []
-    for target, name in enumerate(classes):
-        images = (path.relative_to(folder) for path in sorted((folder / name).rglob("*")))
-        shown = (one for one in images if not any(map(hidden, one.parts)))
-        rows += [(str(one), target, str(one)) for one in shown if one.suffix.lower() in SUFFIXES]
+    files = [path.relative_to(folder) for path in class_folders.images(folder)]
+    rows = [(str(file), classes.index(file.parts[0]), str(file)) for file in files]
     if not rows:
         raise InputError(f"no images in the sub-folders of {folder}: expected one sub-folder per class")
     return rows, tuple(classes)
@@ -128,6 +118,7 @@ def _csv_rows(path: Path) -> tuple[list[tuple[str, int, str]], tuple[str, ...] |
         raise InputError(f"{path} lists no images")
     rows, lines = zip(*numbered, strict=True)
     files = [os.path.normpath(line["file"].rstrip(" \t")) for line in lines]
+    check_images(path, path.parent, files, rows)
     persons = [line.get("person", file).strip() for line, file in zip(lines, files, strict=True)]
     for row, file, person in zip(rows, files, persons, strict=True):
         if not person:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -32,15 +32,19 @@ class SubmissionRecord(Record):
     sha256: str | None = None
     classes: list[str] | None = None  # without them they are the competition's
     attributes: list[str] | None = None
+    answer: Literal["names", "ids"] = "ids"
     members: list[Member] = Field([])
     how: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a submission's record tells: what its answers mean, and the digests of the models that gave them."""
+    """What a submission's record tells: its classes, whether its answers are their names or their ids, and the
+    digests of the models that gave them (of a vote there are none).
+    """
 
     classes: Labelling
+    answer: str
     models: frozenset[str]
 
 
@@ -65,11 +69,27 @@ def record_of(submission: Path) -> SubmissionRecord:
 def origin_of(submission: Path) -> Origin | None:
     """What is known of a submission; None without a record, and with one of another file's content."""
     record = record_of(submission)
-    if not record.members or record.sha256 != sha256_of(submission):
+    if not (record.members or record.classes) or record.sha256 != sha256_of(submission):
         return None
     classes = labelling_from_record(record.model_dump()) if record.classes else competition.labelling()
     counted = record.members[:1] if record.how.get("age weight") == 0 else record.members
-    return Origin(classes, frozenset(one.digest for one in counted))
+    return Origin(classes, record.answer, frozenset(one.digest for one in counted))
+
+
+def told_classes(submissions: Sequence[Path]) -> tuple[Labelling, Path] | None:
+    """The classes of submissions and the first whose record tells them; None when none does.
+
+    Raises `InputError` for submissions of different classes; other limits of a number are the same question.
+    """
+    told = [(origin.classes, path) for path in submissions if (origin := origin_of(path))]
+    for classes, path in told[1:]:
+        if _meaning(classes) != _meaning(told[0][0]):
+            raise InputError(f"{told[0][1]} and {path} are of different classes: leave one of them out")
+    return told[0] if told else None
+
+
+def _meaning(classes: Labelling) -> tuple:
+    return classes.names, *((part.name, part.limits is None and part.values) for part in classes.parts)
 
 
 def sweep_of(submission: Path) -> str | None:

@@ -23,7 +23,8 @@ class Photographs:
     names of its values, or of a number the number itself. `shared` are the attributes that all of a group have in
     common. `strata` numbers the classes as they were read, before any correction and with the reader's own limits, so
     that nothing moves anybody across the split. `relabelled` are those with a corrected label. `sides` says who is
-    held out, or in which fold, where the photographs themselves tell.
+    held out, or in which fold, where the photographs themselves tell. `whose` is what groups are called, and
+    `listed_in` the table that lists the photographs.
     """
 
     folder: Path
@@ -37,6 +38,13 @@ class Photographs:
     strata: np.ndarray  # (N,) int
     relabelled: np.ndarray = field(repr=False)  # (N,) bool
     sides: np.ndarray | None = None  # (N,) str
+    whose: str = "people"
+    listed_in: Path | None = None
+
+    @property
+    def corrections(self) -> Path:
+        """Where corrected labels are unless one says so: beside the table that lists them, or beside the folder."""
+        return (self.listed_in or self.folder).parent / "relabel.csv"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -92,6 +100,8 @@ def from_columns(
     order: dict[str, tuple[str, ...]],
     limits: dict[str, tuple[int, ...]],
     sides: Sequence[str] | None = None,
+    whose: str = "groups",
+    listed_in: Path | None = None,
 ) -> Photographs:
     """A set of photographs by columns of text: `told` has one for each attribute, and `where` names each photograph in
     errors. `order` has the values of attributes in the order of class numbers (by default they are sorted, numbers by
@@ -105,6 +115,8 @@ def from_columns(
     rows = np.argsort(ids, kind="stable")
     if sides is not None:
         rows = rows[np.array(sides)[rows] != TEST]
+        if len(rows) < len(sides) and all(sides[k] == TRAIN for k in rows):  # nobody is told to be held out
+            sides = None
     if not len(rows):
         raise InputError(f"no photographs to train on in {folder}: all are on the side {TEST}")
     parts, values = [], {}
@@ -129,6 +141,8 @@ def from_columns(
         strata=strata,
         relabelled=np.zeros(len(rows), bool),
         sides=None if sides is None else np.array(sides)[rows],
+        whose="images" if groups is None else whose,
+        listed_in=listed_in,
     )
 
 

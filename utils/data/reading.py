@@ -8,14 +8,14 @@ from utils.base.data_flags import by_name
 from utils.base.errors import InputError
 from utils.base.options import Options
 from utils.base.tables import FORMATS
-from utils.data import class_folders, competition, tables
+from utils.data import class_folders, competition, hub_sets, tables
 from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.relabel import apply_relabel, relabel_file
 
 KINDS = (
-    f"the competition's folders ({competition.LAYOUT}), a folder per class (rose/1.jpg), or a CSV or Parquet file "
-    "with the columns file,label"
+    f"the competition's folders ({competition.LAYOUT}), a folder per class (rose/1.jpg), a CSV or Parquet file with "
+    "the columns file,label, or what datasets keeps (a saved folder, a Parquet file with images, a hub id)"
 )
 
 
@@ -70,17 +70,19 @@ def read_photographs(
     """List and label every photograph to train on of `data_location`: a file, or a folder (the root, `train` or
     `train/images`).
 
-    `relabel` (default: a `relabel.csv` beside the folder `images`, or beside the table) corrects labels. Raises
-    `InputError` for a location that is not there and what its reader cannot read.
+    `relabel` (default: a `relabel.csv` beside the folder of the photographs, or beside the table) corrects labels.
+    Raises `InputError` for a location that is not there and what its reader cannot read.
     """
     location = Path(data_location)
-    if location.is_file() and location.suffix in FORMATS:
+    if unpacked := hub_sets.unpacked(location, reading):
+        photographs = tables.read_table(unpacked.table, unpacked.reading, unpacked.order, unpacked.kept_in)
+    elif location.is_file() and location.suffix in FORMATS:
         photographs = tables.read_table(location, reading)
     elif location.is_dir():
         photographs = _read_folder(location, reading)
     else:
         raise InputError(f"data folder {location} does not exist: give --data-location, {KINDS}")
-    relabel = relabel_file(photographs.folder, relabel)
+    relabel = relabel_file(photographs, relabel)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
 
 

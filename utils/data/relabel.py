@@ -52,14 +52,9 @@ class Claim:
     of_one_photograph: bool
 
 
-def relabel_file(folder: Path, relabel: Path | None) -> Path | None:
-    """The corrections of photographs in `folder`: the file that was named, else `relabel.csv` beside it, if any."""
-    default = default_file(folder)
-    return relabel or (default if os.path.lexists(default) else None)
-
-
-def default_file(folder: Path) -> Path:
-    return folder.parent / "relabel.csv"
+def relabel_file(photographs: Photographs, relabel: Path | None) -> Path | None:
+    """The corrections of photographs: the file that was named, else the usual one, if it is there."""
+    return relabel or (photographs.corrections if os.path.lexists(photographs.corrections) else None)
 
 
 def read_claims(photographs: Photographs, path: Path) -> list[Claim]:

@@ -188,7 +188,9 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
     if options.val_ratio is None:
         positions = np.arange(len(photographs))
         people = tuple(map(str, np.unique(photographs.names)))
-        return Split("person", 0, 1.0, positions[:0], positions, (), people), "everyone, training people included"
+        who = "everyone" if photographs.whose == "people" else f"all {photographs.whose}"
+        split = Split("person", 0, 1.0, positions[:0], positions, (), people)
+        return split, f"{who}, training {photographs.whose} included"
     recorded = next((checkpoint.split for checkpoint in checkpoints if checkpoint.split is not None), None)
     asked = {"val_ratio": options.val_ratio, "seed": options.split_seed, "by": options.split_by}
     asked = {name: value for name, value in asked.items() if value not in (None, RECORDED)}
@@ -203,7 +205,9 @@ def evaluation_split(photographs: Photographs, options: Options, checkpoints: li
             "trained on everyone (--val-ratio 0 or --fold all): nobody is left to score on; --val-ratio None scores "
             "on everyone"
         )
-    return split, "held-out people" if split.by == "person" else "held-out images, whose people were trained on"
+    whose = photographs.whose
+    beside = "" if whose == "images" else f", whose {whose} were trained on"
+    return split, f"held-out {whose}" if split.by == "person" else f"held-out images{beside}"
 
 
 def evaluation_splits(photographs: Photographs, options: Options, checkpoints: list) -> tuple[list[Split], str]:
@@ -224,7 +228,7 @@ def evaluation_splits(photographs: Photographs, options: Options, checkpoints: l
             )
         for split, part in zip(splits, checkpoint.parts, strict=True):
             check_unseen(split, part.split, photographs, part.name)
-    kind = "people" if splits[0].by == "person" else "images"
+    kind = photographs.whose if splits[0].by == "person" else "images"
     return splits, f"all {kind}, each scored by models trained without their fold ({len(splits)} folds)"
 
 

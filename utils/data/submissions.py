@@ -11,20 +11,26 @@ from utils.base.errors import InputError
 from utils.base.files import OUTPUT
 from utils.base.tables import open_table, tell_once, write_table
 from utils.data import competition
+from utils.data.labels import Labelling, plain
+from utils.data.origins import origin_of
 
-CLASS_IDS = {str(class_id): class_id for class_id in range(competition.labelling().num_classes)}
-ANY_CLASS_IDS = {str(class_id): class_id for class_id in range(1000)}  # where other classes than the 18 may vote
+ANY_CLASSES = plain(tuple(map(str, range(1000))))  # where classes may vote whose names nobody knows
+SHOWN = 5  # names of classes in an error
+NAMES, IDS = "names", "ids"  # what answers are
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission as it stands in its file; `ids`, `rows` and `answers` go in the file's order."""
+    """A submission as it stands in its file; `ids`, `rows` and `answers` go in the file's order. `named` says whether
+    the answers stand there as names of classes; `answers` are class ids in any case.
+    """
 
     path: Path
     columns: list[str]
     rows: list[list[str]]
     ids: list[str]
     answers: np.ndarray  # (N,) int64
+    named: bool = False
 
 
 def find_submissions(folder: Path = OUTPUT) -> list[Path]:
@@ -32,34 +38,50 @@ def find_submissions(folder: Path = OUTPUT) -> list[Path]:
     return [path for path in sorted(folder.glob("output_*.csv")) if not path.name.endswith("_probs.csv")]
 
 
-def read_submission(path: Path, filled: str = "ImageID", class_ids: dict[str, int] = CLASS_IDS) -> Submission:
-    """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept); `ans` is one of `class_ids`,
-    by default from 0 to 17.
+def read_submission(path: Path, filled: str = "ImageID", known: Labelling | None = None) -> Submission:
+    """Read a CSV or Parquet file with the columns `ImageID` and `ans` (others are kept).
 
-    Raises `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class id and a blank cell
-    in the column `filled` (with its line), and a doubled `ImageID`.
+    The record beside the file says of which classes its answers are, and whether they are names or ids. Without one
+    they are of the classes `known`, by default the competition's: names if all of them are, else ids. Raises
+    `InputError` for what `open_table` refuses, a missing column, an `ans` that is no class and a blank cell in the
+    column `filled` (with its line), and a doubled `ImageID`.
     """
+    origin = origin_of(path)
+    known = origin.classes if origin else known or competition.labelling()
     columns, lines = open_table(path)
     key, ans = _positions(path, columns)
     never_blank = columns.index(filled) if filled in columns else key
-    rows, answers = [], []
+    rows, numbers = [], []
     for line, row in lines:
         row[key] = without_spaces(row[key], path)
         if not row[never_blank].strip():
             raise InputError(f"{path}, line {line}: the column {columns[never_blank]} is blank: fill it in")
-        if row[ans] not in class_ids:
-            raise InputError(
-                f"{path}, line {line}: ans {row[ans]!r} is no whole number from 0 to {len(class_ids) - 1}"
-            )
         rows.append(row)
-        answers.append(class_ids[row[ans]])
+        numbers.append(line)
     if not rows:
         raise InputError(f"{path} has a header but no rows")
     ids = [row[key] for row in rows]
     doubled = [image for image, count in Counter(ids).items() if count > 1]
     if doubled:
         raise InputError(f"{path} lists {len(doubled)} images more than once, the first: {doubled[0]}")
-    return Submission(path, columns, rows, ids, np.array(answers, np.int64))
+    texts = [row[ans] for row in rows]
+    names = {name: class_id for class_id, name in enumerate(known.classes)}
+    numbered = {str(class_id): class_id for class_id in range(known.num_classes)}
+    named = names != numbered and (origin.answer == NAMES if origin else all(text in names for text in texts))
+    class_ids = names if named else numbered
+    for line, text in zip(numbers, texts, strict=True):
+        if text not in class_ids:
+            shown = ", ".join(known.classes[:SHOWN]) + (", ..." if known.num_classes > SHOWN else "")
+            what = f"none of the classes {shown}" if named else f"no whole number from 0 to {known.num_classes - 1}"
+            raise InputError(f"{path}, line {line}: ans {text!r} is {what}")
+    return Submission(path, columns, rows, ids, np.array([class_ids[text] for text in texts], np.int64), named)
+
+
+def images_of(path: Path) -> set[str]:
+    """The `ImageID`s of a submission, whatever its answers."""
+    columns, lines = open_table(path)
+    key, _ = _positions(path, columns)
+    return {without_spaces(row[key], path) for _, row in lines}
 
 
 def without_spaces(image: str, path: Path) -> str:
@@ -115,13 +137,16 @@ def answered_columns(columns: list[str]) -> list[str]:
     return columns if "ans" in columns else [*columns, "ans"]
 
 
-def answered(columns: list[str], row: list[str], pred: int) -> list[str | int]:
-    """A row of the list with its `ans` replaced, or put behind it, by a class id."""
+def answered(columns: list[str], row: list[str], pred: str | int) -> list[str | int]:
+    """A row of the list with its `ans` replaced, or put behind it, by a class."""
     ans = columns.index("ans") if "ans" in columns else len(columns)
     return [*row[:ans], pred, *row[ans + 1 :]]
 
 
-def write_submission(path: Path, columns: list[str], rows: Iterable[list[str]], preds: np.ndarray) -> Path:
-    """Write `rows` with the class ids `preds` (N,) as their answers, atomically."""
-    filled = (answered(columns, row, pred) for row, pred in zip(rows, preds.tolist(), strict=True))
+def write_submission(
+    path: Path, columns: list[str], rows: Iterable[list[str]], preds: np.ndarray, names: Sequence[str] | None = None
+) -> Path:
+    """Write `rows` with the class ids `preds` (N,), or the `names` of these classes, as their answers, atomically."""
+    answers = [names[pred] for pred in preds] if names else preds.tolist()
+    filled = (answered(columns, row, answer) for row, answer in zip(rows, answers, strict=True))
     return write_table(path, answered_columns(columns), filled)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
-from utils.data.image_files import SUFFIXES
-from utils.data.photographs import Photographs, from_columns
+from utils.data.image_names import SUFFIXES
+from utils.data.photographs import TEST, Photographs, from_columns
 
 if TYPE_CHECKING:
     from utils.data.reading import Reading
@@ -19,51 +20,65 @@ FILES = ("file", "image", "path", "file_name", "filename")
 GROUPS = ("group", "person")
 
 
-def read_table(path: Path, reading: Reading) -> Photographs:
+def read_table(
+    path: Path, reading: Reading, order: dict[str, tuple[str, ...]] | None = None, kept_in: Path | None = None
+) -> Photographs:
     """The photographs of a table, in the order of their ids; files are relative to the table's folder.
 
-    Raises `InputError` that names the line for what is missing, blank or listed twice, and for an image that is not
-    there.
+    `order` has the values of label columns in the order of class numbers, unless `reading` tells another; `kept_in` is
+    the set that the table was unpacked from. Raises `InputError` that names the line for what is missing, blank or
+    listed twice, and for an image that is not there.
     """
     columns, lines = read_dicts(path)
-    file = _column(path, columns, reading.image_column, FILES, "--image-column")
+    shown = f"{kept_in} (unpacked into {path})" if kept_in else path
+    file = column(shown, columns, reading.image_column, FILES, "--image-column")
     labels = reading.label_columns or ("label",)
     for name in labels:
-        _column(path, columns, name if reading.label_columns else None, (name,), "--label-columns")
+        column(shown, columns, name if reading.label_columns else None, (name,), "--label-columns")
     group, split = reading.group_column, reading.split_column
     for name, flag in ((group, "--group-column"), (split, "--split-column")):
         if name:
-            _column(path, columns, name, (), flag)
+            column(shown, columns, name, (), flag)
     group = group or next((name for name in GROUPS if name in columns and name not in labels), None)
     if not lines:
-        raise InputError(f"{path} lists no images")
+        raise InputError(f"{shown} lists no images")
     numbers, rows = zip(*lines, strict=True)
     for number, row in lines:
-        for name in filter(None, (file, *labels, group, split)):
+        told = labels if not split or row[split].strip() != TEST else ()  # nobody knows those of a test
+        for name in filter(None, (file, *told, group, split)):
             if not row[name].strip():
-                raise InputError(f"{path} line {number}: the column {name} is blank: fill it in")
+                raise InputError(f"{shown} line {number}: the column {name} is blank: fill it in")
     names = [os.path.normpath(row[file].strip()) for row in rows]
-    doubled = [name for name, count in Counter(names).items() if count > 1]
-    if doubled:
-        raise InputError(f"{path} lists {len(doubled)} images twice, the first: {doubled[0]}")
-    for number, name in zip(numbers, names, strict=True):
-        if Path(name).suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path} line {number}: {name} is none of {', '.join(SUFFIXES)}")
-        if not (path.parent / name).is_file():
-            raise InputError(f"{path} line {number}: {path.parent / name} is not there")
+    check_images(shown, path.parent, names, numbers)
     return from_columns(
         folder=path.parent,
         files=names,
         groups=[row[group].strip() for row in rows] if group else None,
         told={name: [row[name].strip() for row in rows] for name in labels},
-        where=[f"{path} line {number}" for number in numbers],
-        order=reading.order,
+        where=[f"{shown} line {number}" for number in numbers],
+        order=(order or {}) | reading.order,
         limits=reading.numbers,
         sides=[row[split].strip() for row in rows] if split else None,
+        whose="people" if group == "person" else "groups",
+        listed_in=kept_in or path,
     )
 
 
-def _column(path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...], flag: str) -> str:
+def check_images(shown: Path | str, folder: Path, names: Sequence[str], numbers: Sequence[int]) -> None:
+    """Raise `InputError` for an image that the lines with these `numbers` list twice, that is none by its name, or
+    that is not in `folder`.
+    """
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise InputError(f"{shown} lists {len(doubled)} images twice, the first: {doubled[0]}")
+    for number, name in zip(numbers, names, strict=True):
+        if Path(name).suffix.lower() not in SUFFIXES:
+            raise InputError(f"{shown} line {number}: {name} is none of {', '.join(SUFFIXES)}")
+        if not (folder / name).is_file():
+            raise InputError(f"{shown} line {number}: {folder / name} is not there")
+
+
+def column(path: Path | str, columns: list[str], asked: str | None, usual: tuple[str, ...], flag: str) -> str:
     """The column that is asked for, or the first of the usual ones."""
     found = [asked] if asked else list(usual)
     for name in found:

@@ -1,31 +1,31 @@
-"""The photographs to predict and the answers to them, shard by shard, so that a million take no more memory than a
-thousand.
-"""
+"""The photographs to predict, shard by shard, so that a million take no more memory than a thousand."""
 
 import hashlib
 import logging
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.base.errors import InputError
-from utils.base.tables import FORMATS, blocks, open_table, write_table
-from utils.data.decoding import check_complete, decode
-from utils.data.image_files import SUFFIXES, hidden
-from utils.data.origins import write_record
-from utils.data.submissions import answered, answered_columns, without_spaces
+from utils.base.tables import FORMATS, blocks, open_table
+from utils.data import hub_sets, tables
+from utils.data.decoding import check_complete
+from utils.data.image_names import SUFFIXES, hidden
+from utils.data.photographs import TEST, TRAIN
+from utils.data.reading import Reading
+from utils.data.submissions import without_spaces
 
 log = logging.getLogger(__name__)
 
-
-Scores = Callable[[], Iterator[np.ndarray]]  # (n, C) of each shard, NaN in the rows of images that cannot be read
 SHARD = 256  # photographs: what a killed run may lose
+KINDS = "a folder of images, or a CSV or Parquet file with a column of files"
+AS_IT_IS = Reading()
 SKIP = "leave it out of the list, or pass --skip-bad"
 
 
@@ -33,16 +33,19 @@ SKIP = "leave it out of the list, or pass --skip-bad"
 class TestImages:
     """The photographs to predict, in the order of the submission.
 
-    `source` is the list's file, or the names of a plain folder. A column `ImageID` holds each file's path relative to
-    `folder`. `digests` has one for each shard, over the names, lengths and times of change of its files; `digest`
-    stands for the folder and all of them. `answer_bad` is the class that answers images which cannot be read; without
-    it the first of them is an error.
+    `source` is the list's file, or the names of a plain folder. Its column `column` holds each file's path relative to
+    `folder`; of a list without a column `ImageID` that is all the submission has. `part` is a column and the value
+    that it has in the rows that are meant, by default all. `digests` has one for each shard, over the names, lengths
+    and times of change of its files; `digest` stands for the folder and all of them. `answer_bad` is the class that
+    answers images which cannot be read; without it the first of them is an error.
     """
 
     folder: Path
     columns: list[str]
     source: Path | list[str]
     answer_bad: int | None = None
+    column: str = "ImageID"
+    part: tuple[str, str] | None = None
     count: int = 0
     digests: tuple[str, ...] = ()
 
@@ -82,42 +85,97 @@ class TestImages:
         if isinstance(self.source, list):
             yield from ([name] for name in self.source)
             return
-        _, lines = open_table(self.source)
+        columns, lines = open_table(self.source)
+        column, (where, value) = columns.index(self.column), self.part or ("", "")
         for _, row in lines:
-            row[self.key] = without_spaces(row[self.key], self.source)
-            yield row
+            if where and row[columns.index(where)].strip() != value:
+                continue
+            row[column] = without_spaces(row[column], self.source)
+            yield row if self.column == "ImageID" else [os.path.normpath(row[column]) if row[column] else ""]
 
     @property
     def shard_sizes(self) -> list[int]:
         return [min(SHARD, self.count - start) for start in range(0, self.count, SHARD)]
 
 
-def read_test_images(data_location: Path, answer_bad: int | None = None, progress: bool = False) -> TestImages:
-    """The images that `eval/info.csv` (or `.parquet`) lists, in its order; or all images below a plain folder, sorted.
+def read_test_images(
+    data_location: Path,
+    answer_bad: int | None = None,
+    progress: bool = False,
+    reading: Reading = AS_IT_IS,
+    split: str | None = None,
+) -> TestImages:
+    """The images to predict: those that `eval/info.csv` (or `.parquet`) lists, in its order; those of a table or of
+    `datasets`, read as `reading` says; or all images below a folder, sorted.
 
-    `data_location` is the root, `eval`, or any folder of images. Raises `InputError` for a missing folder, a list
-    without one `ImageID` column or with doubled ids and, without `answer_bad`, for an image that is missing or cut
+    `data_location` is the root, `eval`, any folder of images, a table, or what `hub_sets` reads. `split` is the part
+    that is meant, by default `test` where there is one. Raises `InputError` for a location that is not there, a list
+    without one column of images or with doubled ids and, without `answer_bad`, for an image that is missing or cut
     short.
     """
-    location = data_location
-    if not location.is_dir():
-        raise InputError(f"data folder {location} does not exist: give --data-location")
+    if unpacked := hub_sets.unpacked(data_location, reading):
+        test = _of_table(unpacked.table, unpacked.reading, split)
+    elif data_location.is_file() and data_location.suffix in FORMATS:
+        test = _of_table(data_location, reading, split)
+    elif data_location.is_dir():
+        test = _of_folder(data_location, split)
+    else:
+        raise InputError(f"data folder {data_location} does not exist: give --data-location, {KINDS}")
+    return _checked(replace(test, answer_bad=answer_bad), progress)
+
+
+def _of_table(path: Path, reading: Reading, split: str | None) -> TestImages:
+    """The images of a list with a column `ImageID`, or of any table with a column of files."""
+    columns, _ = open_table(path)
+    if "ImageID" in columns:
+        return _of_info(path, path.parent)
+    asked = reading.image_column if reading.image_column in columns else None
+    column = tables.column(path, columns, asked, tables.FILES, "--image-column")
+    return TestImages(path.parent, ["ImageID"], path, column=column, part=_part(path, columns, reading, split))
+
+
+def _of_info(info: Path, folder: Path) -> TestImages:
+    columns, _ = open_table(info)
+    if columns.count("ImageID") != 1:
+        raise InputError(f"{info} has no column ImageID, or several")
+    images = folder / "images"
+    return TestImages(images if images.is_dir() or folder.name == "eval" else folder, columns, info)
+
+
+def _part(path: Path, columns: list[str], reading: Reading, split: str | None) -> tuple[str, str] | None:
+    """The column and the value of the rows to predict; None for all."""
+    place = columns.index(reading.split_column) if reading.split_column in columns else None
+    if place is None:
+        if split:
+            raise InputError(f"--split {split}: {path} has no column of splits: name one with --split-column")
+        return None
+    found = sorted({row[place].strip() for _, row in open_table(path)[1]})
+    if (split or TEST) in found:
+        return columns[place], split or TEST
+    if split:
+        raise InputError(f"--split {split}: {path} has the splits {', '.join(found)}: name one of them")
+    log.info("no rows of %s in the column %s of %s: predicting all", TEST, reading.split_column, path)
+    return None
+
+
+def _of_folder(location: Path, split: str | None) -> TestImages:
+    """The images of `eval`, of the folder of a split, or of any other folder."""
     places = [folder / f"info{suffix}" for folder in (location / "eval", location) for suffix in FORMATS]
     info = next(filter(os.path.lexists, places), None)
-    if info:
-        columns, _ = open_table(info)
-        if columns.count("ImageID") != 1:
-            raise InputError(f"{info} has no column ImageID, or several")
-        test = TestImages(info.parent / "images", columns, info, answer_bad)
-    else:
-        folder = next((path for path in (location / "eval" / "images", location / "eval") if path.is_dir()), location)
-        if folder == location and (location / "train").is_dir():
-            raise InputError(f"{location} has photographs to train on and no folder eval: name those to predict")
-        test = TestImages(folder, ["ImageID"], _image_names(folder), answer_bad)
-        if not test.source:
-            raise InputError(f"no info.csv and no images in {folder}: give --data-location")
-        log.info("no info.csv: predicting all images of %s", folder)
-    return _checked(test, progress)
+    if split and not (location / split).is_dir():
+        raise InputError(f"--split {split}: there is no folder {location / split}")
+    if info and not split:
+        return _of_info(info, info.parent)
+    own = [split] if split else ["eval/images", "eval"]
+    inside = own if split or not (location / TRAIN).is_dir() else [*own, TEST]
+    folder = next((path for path in map(location.joinpath, inside) if path.is_dir()), location)
+    if folder == location and (location / TRAIN).is_dir():
+        raise InputError(f"{location} has photographs to train on and no folder eval or test: name those to predict")
+    test = TestImages(folder, ["ImageID"], _image_names(folder))
+    if not test.source:
+        raise InputError(f"no info.csv and no images in {folder}: give --data-location")
+    log.info("no info.csv: predicting all images of %s", folder)
+    return test
 
 
 def _checked(test: TestImages, progress: bool) -> TestImages:
@@ -183,56 +241,6 @@ def _digest(seen: list[tuple]) -> str:
 
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-
-
-def write_answers(
-    path: Path, test: TestImages, scores: Scores, record: dict, to_probs: Callable | None = None
-) -> None:
-    """Write the submission: the class with the largest of `scores` in each row.
-
-    Beside it lie `record` with the file's SHA-256, a list of the images that could not be read, and with `to_probs`
-    the class probabilities (C,) that it makes of each row. Those two of an earlier submission are removed.
-    """
-    unreadable, listed = [], path.with_name(f"unreadable_{path.stem.removeprefix('output_')}.csv")
-    probs_file = path.with_stem(f"{path.stem}_probs")
-    answers, names = _answered_rows(test, scores(), unreadable), test.files()
-    write_table(path, answered_columns(test.columns), answers)
-    if unreadable:
-        write_table(listed, ["ImageID", "reason"], unreadable)
-        log.warning("%d unreadable images, in %s: answered as class %d", len(unreadable), listed, test.answer_bad)
-    if to_probs:
-        every = (row.tolist() for one in scores() for row in to_probs(one))
-        first = next(every)
-        rows = ([name, *row] for name, row in zip(names, chain([first], every), strict=True))
-        write_table(probs_file, ["ImageID", *(f"p{k}" for k in range(len(first)))], rows)
-        log.info("probabilities: %s", probs_file)
-    for stale in (*([] if unreadable else [listed]), *([] if to_probs else [probs_file])):
-        stale.unlink(missing_ok=True)
-    write_record(path, {"photographs": {"count": test.count, "unreadable": len(unreadable)}, **record})
-
-
-def _answered_rows(
-    test: TestImages, scores: Iterator[np.ndarray], unreadable: list[list[str]]
-) -> Iterator[list[str | int]]:
-    """The rows of the list with their answers, looked at once more; those that have none go to `unreadable`, too."""
-    for rows, one in zip(test.shards(), scores, strict=True):
-        for row, pred, is_bad in zip(rows, one.argmax(-1).tolist(), np.isnan(one[:, 0]), strict=True):
-            if is_bad:
-                reason = _why_unreadable(test.folder / row[test.key])
-                if not test.skip_bad:
-                    raise InputError(f"{reason}, or pass --skip-bad")
-                unreadable.append([row[test.key], reason])
-            yield answered(test.columns, row, test.answer_bad if is_bad else pred)
-
-
-def _why_unreadable(path: Path) -> str:
-    if not path.exists():
-        return f"image {path} is not there"
-    try:
-        decode(path, 8)
-    except InputError as error:
-        return str(error)
-    return f"image {path} could not be read at the size it was predicted at"
 
 
 def _image_names(folder: Path) -> list[str]:

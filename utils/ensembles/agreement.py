@@ -62,7 +62,7 @@ def file_lines(
     classes: Labelling,
 ) -> list[str]:
     """One line per file, by number: the rows that the vote `preds` (N,) changes, agreement, weight and name."""
-    parts = {"class": answers, **classes.decode(answers)}
+    parts = {"class": answers} | (classes.decode(answers) if len(classes.attributes) > 1 else {})
     lines = ["        rows  mean agreement with the others, %"]
     lines += [f"     changed  {'  '.join(f'{name:>6}' for name in parts)}  weight  file"]
     means = [mean_percent(agreement(part), len(preds)) if len(names) > 1 else ["-"] for part in parts.values()]

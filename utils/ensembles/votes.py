@@ -13,7 +13,7 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.data import competition
 from utils.data.labels import Labelling, plain
-from utils.data.origins import origin_of
+from utils.data.origins import origin_of, told_classes
 from utils.data.submissions import Submission
 
 
@@ -41,18 +41,12 @@ def classes_of_vote(files: Sequence[Submission], mode: str) -> Labelling:
     A vote on classes is right whatever they mean; numbers then stand for them. Raises `InputError` for files of
     different classes, and where attributes are to be voted on and there are none.
     """
-    origins = [origin_of(one.path) for one in files]
-    told = [k for k, origin in enumerate(origins) if origin]
-    known, source = (origins[told[0]].classes, files[told[0]].path) if told else (competition.labelling(), None)
-    for k in told:
-        if _meaning(origins[k].classes) != _meaning(known):
-            raise InputError(f"{source} and {files[k].path} are of different classes: leave one of them out")
+    told = told_classes([one.path for one in files])
+    known, source = told or (competition.labelling(), None)
     largest = max(int(one.answers.max()) for one in files)
-    if told and largest >= known.num_classes:
-        raise InputError(f"there are answers up to {largest}, and {source} is of {known.num_classes} classes")
     odd = ""
     if known.attributes == competition.labelling().attributes:
-        untold = (one for one, origin in zip(files, origins, strict=True) if not origin)
+        untold = (one for one in files if not origin_of(one.path))
         odd = next((f"{one.path} {words}" for one in untold if (words := competition.oddity(one.answers))), "")
     if mode == "attribute":
         if len(known.attributes) < 2:
@@ -62,11 +56,6 @@ def classes_of_vote(files: Sequence[Submission], mode: str) -> Labelling:
     elif not told and (odd or largest >= known.num_classes):
         return plain(tuple(map(str, range(largest + 1))))
     return known
-
-
-def _meaning(classes: Labelling) -> tuple:
-    """What sets classes apart; other limits of a number are the same question."""
-    return classes.names, *((part.name, part.limits is None and part.values) for part in classes.parts)
 
 
 def tally(answers: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
@@ -100,7 +89,7 @@ def repeated(files: Sequence[Submission], answers: np.ndarray) -> dict[int, int]
     """
     origins, found = [origin_of(one.path) for one in files], {}
     for k, origin in enumerate(origins):
-        same = [j for j in range(k) if origin and origins[j] and origins[j].models == origin.models]
+        same = [j for j in range(k) if origin and origin.models and origins[j] and origins[j].models == origin.models]
         equal = [j for j in same if (answers[j] == answers[k]).all()]
         found |= {k: equal[0]} if equal else {}
     return found

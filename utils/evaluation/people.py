@@ -45,7 +45,8 @@ class People:
 def images_of(who: str, split: str, relabelled: np.ndarray) -> str:
     """What is scored on in words, of (N,) flags of the images whose labels relabel.csv changed."""
     changed = f", {relabelled.sum()} of them relabelled" if relabelled.any() else ""
-    return f"{len(relabelled)} images of {who} (split {split}){changed}"
+    of = who if who.startswith("held-out images") else f"images of {who}"
+    return f"{len(relabelled)} {of} (split {split}){changed}"
 
 
 def read_people(accelerator: Accelerator, options: Options, checkpoints: list[Checkpoint]) -> People:

@@ -13,7 +13,9 @@ from utils.base.errors import InputError
 from utils.base.files import LOGS, write_json_lines
 from utils.base.metrics import METRICS, shown_metrics
 from utils.base.records import read_records
-from utils.data.submissions import CLASS_IDS, match, read_submission
+from utils.data import competition
+from utils.data.origins import told_classes
+from utils.data.submissions import images_of, match, read_submission
 from utils.evaluation.kept import KeptRow, ensemble_file, read_chosen
 from utils.evaluation.manifest import Manifest
 from utils.evaluation.scores import Gain, paired_gain, score_row
@@ -93,8 +95,9 @@ def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
     """Rows as a table for people, with a heading that says who was scored."""
     first = rows[0]
     changed = f", {first['relabelled']} of them relabelled" if first.get("relabelled") else ""
-    people = f"{first['people']}: {first['persons']} people, {first['images']} images{changed}"
-    people += "; in brackets 95 % over people"
+    whose = next((word for word in ("groups", "images") if word in first["people"]), "people")
+    counted = f"{first['persons']} {whose}, " if whose != "images" else ""
+    people = f"{first['people']}: {counted}{first['images']} images{changed}; in brackets 95 % over {whose}"
     return "\n".join([people, *(row_line(row, metric) for row in rows)])
 
 
@@ -115,35 +118,42 @@ def score_submissions(truth: Path, submissions: list[Path]) -> tuple[list[dict],
     """Rows of submissions against a CSV with the columns `ImageID,ans,person`, and a line for each but the first that
     says what it scores above the first.
 
-    Raises `InputError` for a truth without a column `person`, which intervals need, or with blank cells there, and a
-    submission of other images.
+    Answers are names or ids. Without a column `person` each image stands for itself, but of the competition's classes,
+    whose photographs are seven of each person. Raises `InputError` for blank cells there, a submission of other
+    images, and submissions of different classes.
     """
-    labels = read_submission(truth, filled="person")
-    if "person" not in labels.columns:
+    known, _ = told_classes(submissions) or (competition.labelling(), None)
+    labels = read_submission(truth, filled="person", known=known)
+    whose, column = "people", labels.ids
+    if "person" in labels.columns:
+        column = [row[labels.columns.index("person")].strip() for row in labels.rows]
+    elif competition.is_its(known):
         raise InputError(f"{truth} has no column person: the right answers are ImageID,ans,person (info.csv has none)")
-    persons = np.array([row[labels.columns.index("person")].strip() for row in labels.rows])
-    given = [read_submission(path) for path in submissions]
+    else:
+        whose = "images"
+    persons = np.array(column)
+    given = [read_submission(path, known=known) for path in submissions]
     preds = [one.answers[match(one, labels.ids, truth)] for one in given]
     rows = [
         {
             "kind": "submission",
             "model": path.name,
-            "people": f"the people of {truth}",
-            **score_row(labels.answers, answers, persons, len(CLASS_IDS)),
+            "people": f"the {whose} of {truth}",
+            **score_row(labels.answers, answers, persons, known.num_classes),
         }
         for path, answers in zip(submissions, preds, strict=True)
     ]
     lines = []
     for path, answers in zip(submissions[1:], preds[1:], strict=True):
-        gains = paired_gain(labels.answers, answers, preds[0], persons, len(CLASS_IDS))
+        gains = paired_gain(labels.answers, answers, preds[0], persons, known.num_classes)
         lines.append(f"{gain_words(gains)}  {path.name}")
     return rows, lines
 
 
 def of_these_images(truth: Path, submissions: list[Path]) -> list[Path]:
     """Those of some submissions that predict just the images of `truth`."""
-    images = set(read_submission(truth).ids)
-    return [path for path in submissions if set(read_submission(path).ids) == images]
+    images = images_of(truth)
+    return [path for path in submissions if images_of(path) == images]
 
 
 class ScoreBook:

@@ -6,11 +6,12 @@ import numpy as np
 
 from utils.base.options import RECORDED, Options, Parser
 from utils.base.training_flags import each_index_has_a_start, finetune_parser
+from utils.data import competition
 from utils.evaluation.alarms import alarm_lines
 from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint
 from utils.models.model_files import sweep_of
-from utils.reports.analysis import OTHER, AgeErrors, Mistake
+from utils.reports.analysis import OTHER, Mistake, NumberErrors, several
 
 RARE = 0.1  # that macro-F1 lies below accuracy when rare classes are the matter
 SURE = 0.9  # probability of a wrong class above which the label may be what is wrong
@@ -19,8 +20,8 @@ SURE = 0.9  # probability of a wrong class above which the label may be what is 
 @dataclass(frozen=True)
 class Commands:
     """What the steps tell to type. `page` makes this report, `single` the model's own, `everyone` that of all people;
-    `longer`, `adjusted` and `age` train as the model was trained, but for twice as many epochs, with logit adjustment,
-    and for the age alone; they are empty when nothing tells how it was trained.
+    `longer`, `adjusted` and `specialist` train as the model was trained, but for twice as many epochs, with logit
+    adjustment, and for the age alone; they are empty when nothing tells how it was trained.
     """
 
     page: str
@@ -28,7 +29,7 @@ class Commands:
     everyone: str
     longer: str
     adjusted: str
-    age: str
+    specialist: str
     ensemble: str
 
 
@@ -42,7 +43,7 @@ def commands_of(model: Checkpoint, options: Options, parser: Parser) -> Commands
     every = page, single, page if across_folds else single.replace(val_ratio=None, report=True)
     where = {"data_location": options.data_location, "model_location": options.model_location}
     auto = parser.parse([]).replace(**where, ensemble="auto", name=sweep_of(model.meta))
-    made = model.meta["options"] if model.meta else {}
+    made = model.meta["options"] | model.meta.get("reading", {}) if model.meta else {}
     trained = "", "", ""
     if "random_seed" in made:  # no soup
         again = {"name": f"{made['name']}_2"}
@@ -63,6 +64,8 @@ def _training_command(made: dict, folds: int | None, script: str, changes: dict)
     parser = finetune_parser("", script)
     defaults = parser.parse([]).replace(age_limits=tuple(made["age_limits"]))
     known = {name: made[name] for name in defaults.plain if isinstance(made.get(name), str | int | float)}
+    lists = {name: made[name] for name in ("values", "limits") if made.get(name)}
+    known |= lists | ({"label_columns": tuple(made["label_columns"])} if made.get("label_columns") else {})
     known.pop("mixed_precision", None)  # what the machine could do
     known |= changes
     if folds:
@@ -80,28 +83,30 @@ class Step:
 
 def next_steps(
     model: Checkpoint, held_out: HeldOut, preds: dict[str, np.ndarray], parts: dict[str, dict], gains: dict[str, dict],
-    found: list[Mistake], borders: list[AgeErrors], commands: Commands,
+    found: list[Mistake], borders: dict[str, list[NumberErrors]], commands: Commands, whose: str,
 ) -> list[Step]:  # fmt: skip
     """The steps, the most urgent first.
 
     `preds` (N,) and `gains` over the model are by way of predicting, `parts` the scores of the class and of each
-    attribute, `found` its mistakes, `borders` the errors near each age limit and last those of everybody else.
+    attribute, `found` its mistakes; `borders` are by attribute the errors near each limit of a number, and last those
+    of all others. `whose` is what photographs that belong together are called.
     """
     score, labelling = parts["class"], held_out.labelling
     steps = [*_retraining(model, held_out, preds["single"], score, commands)]
     better = [kind for kind, gain in gains.items() if gain["macro_f1"].low > 0]
     if better:
-        steps.append(Step(f"Surely better than this model on the same people, by macro-F1: {', '.join(better)}."))
-    worst = min(labelling.attributes, key=lambda name: parts[name]["accuracy"])
-    if worst == "age" and "weighted" not in preds:
-        words = "Of the attributes the age is wrong most often: put an age specialist beside the model."
+        steps.append(Step(f"Surely better than this model on the same {whose}, by macro-F1: {', '.join(better)}."))
+    worst = min(several(labelling), key=lambda name: parts[name]["accuracy"], default=None)
+    if worst in competition.SPECIALIST and "weighted" not in preds:
+        words = f"Of the attributes the {worst} is wrong most often: put an {worst} specialist beside the model."
         beside = f"{commands.single} --weighted-ensemble Age_NAME.pt"
-        steps.append(Step(words, f"{commands.age}\n{beside}".strip()))
+        steps.append(Step(words, f"{commands.specialist}\n{beside}".strip()))
     wrong = int((preds["single"] != held_out.labels).sum())
-    near = sum(one.wrong_age for one in borders[:-1])
-    if near > wrong / 4:
-        words = f"{near} of the {wrong} mistakes are wrong ages near an age limit: few of these can be mended."
-        steps.append(Step(words))
+    for name, spans in borders.items():
+        near = sum(one.wrong_value for one in spans[:-1])
+        if near > wrong / 4:
+            words = f"{near} of the {wrong} mistakes are a wrong {name} near a limit: few of these can be mended."
+            steps.append(Step(words))
     sure = [one for one in found if one.attributes and one.sureness > SURE]
     if sure:
         words = (
@@ -111,7 +116,7 @@ def next_steps(
         if commands.everyone == commands.page:
             steps.append(Step(words))
         else:
-            words += " This command shows everybody's, not only held-out people's."
+            words += f" This command shows those of all {whose}, not only of held-out ones."
             steps.append(Step(words, commands.everyone))
     if "soft vote" not in preds:
         steps.append(Step("Let several models answer together; the members are chosen for you.", commands.ensemble))
@@ -119,7 +124,7 @@ def next_steps(
         low, high = score["macro_f1_interval"]
         words = (
             f"The interval of macro-F1 is {high - low:.2f} wide. Models that differ by less are told apart photograph "
-            "by photograph, on the same people."
+            f"by photograph, on the same {whose}."
         )
         steps.append(Step(words, f"{commands.single} --compare-with OTHER.pt"))
     return steps

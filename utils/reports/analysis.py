@@ -1,6 +1,6 @@
 """The numbers of a report on predictions for held-out photographs.
 
-Shapes: N photographs, C classes; `labels` and `preds` are (N,) class ids, `logits` (N, C), `ages` (N,) years.
+Shapes: N photographs, C classes; `labels` and `preds` are (N,) class ids, `logits` (N, C).
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.data.labels import Labelling
+from utils.data.photographs import Photographs
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import log_softmax, score_row
 from utils.reports.rival import changed
 
 BINS = 10  # of confidence
-NEAR = 3  # years: near the border 60 are the ages 57 to 62
 WORST, CONFIDENT, LOST, WON = "worst", "confident", "lost", "won"
 OTHER = "other model"  # the kind of what a model is compared with
 PER_KIND = 60  # mistakes on each of the lists
@@ -44,61 +44,97 @@ def value_scores(labels: np.ndarray, preds: np.ndarray, names: Sequence[str]) ->
 
 
 def value_tables(held_out: HeldOut, preds: np.ndarray) -> dict[str, list[ValueScores]]:
-    """Precision, recall, F1 and support of each class, and of each value of each attribute."""
+    """Precision, recall, F1 and support of each class and, where a class is made of several attributes, of each value
+    of them.
+    """
     labelling = held_out.labelling
     truth, guess = labelling.decode(held_out.labels), labelling.decode(preds)
     tables = {"class": value_scores(held_out.labels, preds, labelling.classes)}
-    return tables | {name: value_scores(truth[name], guess[name], values) for name, values in labelling.values.items()}
+    values = labelling.values
+    return tables | {name: value_scores(truth[name], guess[name], values[name]) for name in several(labelling)}
+
+
+def several(labelling: Labelling) -> tuple[str, ...]:
+    """The attributes that a class is made of, where they are more than the class itself."""
+    return labelling.attributes if len(labelling.attributes) > 1 else ()
 
 
 def part_rows(held_out: HeldOut, preds: np.ndarray) -> dict[str, dict]:
-    """Scores with intervals of each attribute that the class is made of, by its name."""
+    """Scores with intervals of each of several attributes that the class is made of, by its name."""
     labelling = held_out.labelling
     truth, guess = labelling.decode(held_out.labels), labelling.decode(preds)
     return {
-        name: score_row(truth[name], guess[name], held_out.persons, len(values))
-        for name, values in labelling.values.items()
+        name: score_row(truth[name], guess[name], held_out.persons, len(labelling.values[name]))
+        for name in several(labelling)
     }
 
 
 @dataclass(frozen=True)
-class AgeErrors:
-    """Among the photographs of people of some ages: how many have a wrong class, and how many a wrong age group."""
+class NumberErrors:
+    """Among the photographs whose number is in a `span`: how many have a wrong class, and how many a wrong value of
+    the attribute that the number is cut into.
+    """
 
-    ages: str
-    people: int
+    span: str
+    groups: int
     photographs: int
     wrong: int
-    wrong_age: int
+    wrong_value: int
 
 
-def errors_of_ages(
-    chosen: np.ndarray, held_out: HeldOut, ages: np.ndarray, preds: np.ndarray, name: str = ""
-) -> AgeErrors:
-    """The errors among the photographs of people whose age is one of `chosen`."""
-    rows = np.isin(ages, chosen)
-    truth, guess = (held_out.labelling.decode(classes)["age"] for classes in (held_out.labels, preds))
-    people = len(np.unique(held_out.persons[rows]))
-    wrong, wrong_age = (int((one != other)[rows].sum()) for one, other in ((held_out.labels, preds), (truth, guess)))
-    return AgeErrors(name, people, int(rows.sum()), wrong, wrong_age)
+@dataclass(frozen=True)
+class Number:
+    """An attribute that is a number, and the (N,) `numbers` of the held-out photographs: a person's age in years."""
+
+    name: str
+    unit: str
+    numbers: np.ndarray
+    limits: tuple[int, ...]
+
+    @property
+    def near(self) -> int:
+        """How near to a limit is near: a tenth of the narrowest group, of the ages under 30 three years."""
+        return max(1, round(min(np.diff((0, *self.limits))) / 10))
+
+    @property
+    def axis(self) -> str:
+        return f"{self.name} in {self.unit}" if self.unit else self.name
+
+    def borders(self) -> list[range]:
+        """The numbers near each limit."""
+        return [range(limit - self.near, limit + self.near) for limit in self.limits]
 
 
-def errors_by_age(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) -> dict[int, AgeErrors]:
-    """The errors of each age that occurs, in years, ascending."""
-    return {int(age): errors_of_ages(age, held_out, ages, preds, str(age)) for age in np.unique(ages)}
+def numbers_of(held_out: HeldOut, photographs: Photographs) -> list[Number]:
+    """The attributes of the classes that are numbers."""
+    return [
+        Number(name, photographs.labelling[name].unit, photographs.values[name][held_out.rows], limits)
+        for name, limits in held_out.labelling.limits.items()
+    ]
 
 
-def border_ages(labelling: Labelling) -> list[range]:
-    """The ages near each age limit."""
-    return [range(limit - NEAR, limit + NEAR) for limit in labelling.limits["age"]]
+def errors_of_numbers(
+    chosen: np.ndarray, held_out: HeldOut, number: Number, preds: np.ndarray, span: str = ""
+) -> NumberErrors:
+    """The errors among the photographs whose number is one of `chosen`."""
+    rows = np.isin(number.numbers, chosen)
+    truth, guess = (held_out.labelling.decode(classes)[number.name] for classes in (held_out.labels, preds))
+    groups = len(np.unique(held_out.persons[rows]))
+    wrong, wrong_value = (int((one != other)[rows].sum()) for one, other in ((held_out.labels, preds), (truth, guess)))
+    return NumberErrors(span, groups, int(rows.sum()), wrong, wrong_value)
 
 
-def errors_near_borders(held_out: HeldOut, ages: np.ndarray, preds: np.ndarray) -> list[AgeErrors]:
-    """The errors near each age limit, and those of everybody else."""
-    near = border_ages(held_out.labelling)
-    parts = {f"{years[0]} to {years[-1]}": np.array(years) for years in near}
-    parts["all other ages"] = np.setdiff1d(ages, np.concatenate(list(parts.values())))
-    return [errors_of_ages(chosen, held_out, ages, preds, name) for name, chosen in parts.items()]
+def errors_by_number(held_out: HeldOut, number: Number, preds: np.ndarray) -> dict[int, NumberErrors]:
+    """The errors of each number that occurs, ascending."""
+    every = np.unique(number.numbers)
+    return {int(one): errors_of_numbers(one, held_out, number, preds, str(one)) for one in every}
+
+
+def errors_near_borders(held_out: HeldOut, number: Number, preds: np.ndarray) -> list[NumberErrors]:
+    """The errors near each limit, and those of all others."""
+    parts = {f"{near[0]} to {near[-1]}": np.array(near) for near in number.borders()}
+    parts["all others"] = np.setdiff1d(number.numbers, np.concatenate(list(parts.values())))
+    return [errors_of_numbers(chosen, held_out, number, preds, span) for span, chosen in parts.items()]
 
 
 @dataclass(frozen=True)

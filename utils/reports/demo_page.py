@@ -1,4 +1,4 @@
-"""The page of `inference.py --demo`: a photograph in; out come its class, three attributes, and what each member says.
+"""The page of `inference.py --demo`: a photograph in; out come its class, its attributes, and what each member says.
 
 All but `page_of` and `serve` know nothing of gradio, which is installed only by those who want the page.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from utils.base.errors import InputError
+from utils.data import competition
 from utils.data.decoding import check_complete, decode, thumbnail
 from utils.data.labels import Labelling
 from utils.evaluation.scores import log_softmax
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 MEGABYTES = 20  # of a file at most
 MEGAPIXELS = 64  # of a photograph at most: phones take 50
 FORMATS = ("JPEG", "PNG")  # of an upload; from the disk more are read
+MOST_VALUES = 10  # of an attribute
 SIDE = 240  # pixels of the longer side of the photograph beside its answer
 NOTHING_YET = "<p>The answer comes here.</p>"
 KEPT = 60  # seconds after which gradio removes an upload that nobody asked about
@@ -55,7 +57,7 @@ class MemberAnswer:
 class Answer:
     """What the ensemble says of a photograph, and what its members do.
 
-    `class_id` is what the submission gets, `probs` (18,) what `--save-probs` writes, up to float32 rounding.
+    `class_id` is what the submission gets, `probs` (C,) what `--save-probs` writes, up to float32 rounding.
     """
 
     class_id: int
@@ -75,6 +77,11 @@ class Answer:
         """
         others = tuple(axis for axis, one in enumerate(self.labelling.attributes) if one != name)
         return self.probs.reshape(self.labelling.shape).sum(others)
+
+    def shown(self, name: str) -> list[int]:
+        """The values of an attribute that the page shows: all in their order, of many the most probable first."""
+        probs = self.of_attribute(name)
+        return list(range(len(probs))) if len(probs) <= MOST_VALUES else np.argsort(-probs)[:MOST_VALUES].tolist()
 
 
 def check_ready(processes: int) -> None:
@@ -175,6 +182,13 @@ def as_html(demo: Demo, photograph: Path) -> str:
     )
 
 
+def words_about(labelling: Labelling) -> tuple[str, str]:
+    """The title of the page, and what it is."""
+    if competition.is_its(labelling):
+        return competition.ABOUT
+    return " and ".join(labelling.attributes).capitalize(), "A guess from one photograph, by a model."
+
+
 def page_of(demo: Demo):
     """The gradio page. A photograph is removed from the disk as soon as it is answered, and shown from memory."""
     import gradio
@@ -189,11 +203,9 @@ def page_of(demo: Demo):
         finally:
             photograph.unlink(missing_ok=True)
 
-    with gradio.Blocks(title="Mask, gender and age", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
-        gradio.Markdown(
-            "# Mask, gender and age\nA guess from one frontal photograph of a face, by a model trained for a "
-            "competition. It is no instrument to judge people by. Photographs are not kept."
-        )
+    title, about = words_about(demo.ensemble.labelling)
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+        gradio.Markdown(f"# {title}\n{about} Photographs are not kept.")
         with gradio.Row():
             with gradio.Column():
                 picture = gradio.Image(
@@ -212,7 +224,7 @@ def serve(accelerator: Accelerator, ensemble: Ensemble, address: tuple[str, int]
     import httpx  # with which gradio looks whether its page is there
 
     if not ensemble.labelling.attributes:
-        raise InputError(f"--demo shows mask, gender and age, and {ensemble.name} tells other classes: leave it out")
+        raise InputError(f"--demo shows attributes, and {ensemble.name} tells names of classes only: leave it out")
     host, port = address
     demo = Demo(accelerator, ensemble)
     with TemporaryDirectory(ignore_cleanup_errors=True) as uploads:  # gradio's own would be open to all users

@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.base.options import Options
 from utils.base.terminal import counted
-from utils.data.relabel import default_file, read_claims, relabel_file
+from utils.data.relabel import read_claims, relabel_file
 from utils.reports.review_page import Head, write_review_page
 from utils.review import finding
 from utils.review.predictions import Predictions
@@ -24,13 +24,13 @@ def write_review(
     `name` is what the files are called by, `scope` says whose labels are reviewed.
     """
     folder = predictions.photographs.folder
-    path = relabel_file(folder, options.relabel)
+    path = relabel_file(predictions.photographs, options.relabel)
     claims = read_claims(predictions.photographs, path) if path else []
     suspects, decided = finding.find_suspects(predictions, squares_at, claims)
     facts = finding.fact_lines(suspects, decided)
     for line in facts:
         log.info(line)
-    relabel, accepted, decisions = path or default_file(folder), [], [one.decision for one in claims]
+    relabel, accepted, decisions = path or predictions.photographs.corrections, [], [one.decision for one in claims]
     if options.accept_above is not None:
         accepted, decisions = finding.accept_above(relabel, suspects, options.accept_above, claims)
         words = "accepted %s above %g, in %s: train under another --name with it"

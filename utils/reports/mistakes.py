@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.pictures import save_confusion, save_sheet
+from utils.base.tables import write_table
 from utils.data.labels import Labelling
 from utils.evaluation.held_out import HeldOut
 from utils.evaluation.scores import confusion_matrix, log_softmax
 
 PER_SHEET = 48
+MOST_CLASSES = 40  # in a picture, a chart or a table; of more the worst are shown, and files have them all
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ def confusions(labels: np.ndarray, preds: np.ndarray, labelling: Labelling) -> d
         for name, values in labelling.values.items():
             found[name] = confusion_matrix(truth[name], guess[name], len(values))
     return found
+
+
+def most_mixed_up(matrix: np.ndarray, count: int) -> list[int]:
+    """The classes of a confusion matrix, in order; of more than `count` those that most mistakes are about."""
+    if len(matrix) <= count:
+        return list(range(len(matrix)))
+    wrong = matrix - np.diag(matrix.diagonal())
+    order = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")
+    return sorted(order[:count].tolist())
 
 
 def value_names(attribute: str, labelling: Labelling) -> Sequence[str]:
@@ -64,17 +75,39 @@ def save_report(folder: Path, held_out: HeldOut, logits: np.ndarray, model: str,
 
     Sheets of an earlier report that are no longer needed are removed.
     """
-    preds = logits.argmax(-1)
-    pictures = [
-        save_confusion(
-            folder / f"confusion_{name}.png", matrix, value_names(name, held_out.labelling), f"{model}, {who}"
+    matrices = confusions(held_out.labels, logits.argmax(-1), held_out.labelling)
+    pictures = []
+    for name, matrix in matrices.items():
+        names, shown = value_names(name, held_out.labelling), most_mixed_up(matrix, MOST_CLASSES)
+        part = f"{model}, {who}"
+        if len(shown) < len(matrix):
+            part += f", the {len(shown)} of {len(matrix)} that most mistakes are about"
+        some = matrix[np.ix_(shown, shown)]
+        totals = matrix.sum(1)[shown]
+        pictures.append(
+            save_confusion(folder / f"confusion_{name}.png", some, [names[k] for k in shown], part, totals)
         )
-        for name, matrix in confusions(held_out.labels, preds, held_out.labelling).items()
-    ]
+    save_whole(folder, matrices, held_out.labelling)
     sheets = save_misclassified(folder, held_out, logits, who)
     for stale in set(folder.glob("misclassified_*.png")) - set(sheets):
         stale.unlink()
     return pictures + sheets
+
+
+def save_whole(folder: Path, matrices: dict[str, np.ndarray], labelling: Labelling) -> None:
+    """Write as tables what has too many values for pictures: confusion matrices, and the scores of each value."""
+    for name, matrix in matrices.items():
+        names = value_names(name, labelling)
+        places = [folder / f"{what}_{name}.csv" for what in ("confusion", "scores")]
+        if len(matrix) <= MOST_CLASSES:
+            for stale in places:
+                stale.unlink(missing_ok=True)
+            continue
+        rows = ([value, *row] for value, row in zip(names, matrix.tolist(), strict=True))
+        write_table(places[0], [f"true {name}", *names], rows)
+        right, true, said = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        scores = zip(names, true.tolist(), right.tolist(), said.tolist(), strict=True)
+        write_table(places[1], [name, "images", "right", "predicted"], map(list, scores))
 
 
 def save_misclassified(folder: Path, held_out: HeldOut, logits: np.ndarray, who: str) -> list[Path]:

@@ -6,7 +6,7 @@
   const more = document.getElementById("more");
   const cards = [...list.children, ...document.getElementById("others").content.children];
   const words = { loss: "the highest loss", sureness: "the surest" };
-  const filters = ["attribute", "label", "cell", "kind"].map((name) => form.elements[name]);
+  const filters = ["attribute", "label", "cell", "kind"].map((name) => form.elements[name]).filter(Boolean);
   const step = Number(list.dataset.atOnce);
   let most = step;
 

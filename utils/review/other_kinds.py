@@ -20,11 +20,14 @@ NEAR = 32  # bits in which near-duplicates differ at most
 def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     """Groups whose photographs disagree about what they have in common more than those of other groups do.
 
-    What masks do to the log-odds is taken off first.
+    What sets the photographs of any group apart, as masks do, is taken off the log-odds first. Groups of one
+    photograph cannot disagree.
     """
     groups, spreads = predictions.groups, []
+    if max(map(len, groups.members)) < 2:
+        return []
     for attribute in predictions.photographs.shared:
-        odds = _without_masks(predictions, log_odds(predictions.of_attribute(attribute)))
+        odds = _without_kinds(predictions, log_odds(predictions.of_attribute(attribute)))
         spread = np.array([odds[one].var(0).sum() for one in groups.members])
         spreads.append((spread / max(np.median(spread), TINY), odds))
     disagreement = np.sum([spread for spread, _ in spreads], axis=0)
@@ -41,25 +44,25 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     return found
 
 
-def _without_masks(predictions: Predictions, values: np.ndarray) -> np.ndarray:
-    """(N, ...) how much values differ from the mean over the photographs whose mask is given as theirs."""
-    values, masks = values.copy(), predictions.given["mask"]
-    for value in np.unique(masks):
-        values[masks == value] -= values[masks == value].mean(0)
+def _without_kinds(predictions: Predictions, values: np.ndarray) -> np.ndarray:
+    """(N, ...) how much values differ from the mean over the photographs of the same kind."""
+    values, kinds = values.copy(), predictions.kinds
+    for kind in np.unique(kinds):
+        values[kinds == kind] -= values[kinds == kind].mean(0)
     return values
 
 
 def _look(predictions: Predictions, row: int, attribute: str) -> str:
     probs, values = np.exp(predictions.of_attribute(attribute)[row]), predictions.labelling.values[attribute]
     best = int(probs.argmax())
-    return f"{predictions.ids[row].partition('/')[2]} looks {values[best]} ({100 * probs[best]:.0f} %)"
+    return f"{predictions.ids[row].rpartition('/')[2]} looks {values[best]} ({100 * probs[best]:.0f} %)"
 
 
 def no_class_suspects(predictions: Predictions) -> list[Suspect]:
-    """Photographs of which the models are much less sure than of others so masked, in all attributes together."""
+    """Photographs of which the models are much less sure than of others of their kind, in all attributes together."""
     best = {name: predictions.of_attribute(name).max(-1) for name in predictions.labelling.attributes}
     against = [np.log(-np.expm1(np.minimum(one, -TINY))) - one for one in best.values()]  # log-odds
-    confidence = judge_outliers(_without_masks(predictions, np.sum(against, axis=0)))
+    confidence = judge_outliers(_without_kinds(predictions, np.sum(against, axis=0)))
     found = []
     for k in np.flatnonzero(confidence >= LEAST):
         sure = ", ".join(f"{name} {100 * np.exp(one[k]):.0f} %" for name, one in best.items())
@@ -77,14 +80,14 @@ def duplicate_suspects(predictions: Predictions, squares_at: Callable[[np.ndarra
     starts = range(0, len(predictions.rows), BLOCK)
     blocks = (squares_at(np.arange(start, min(start + BLOCK, len(predictions.rows)))) for start in starts)
     hashes = difference_hashes(square for block in blocks for square in block)
-    groups, masks = predictions.groups, predictions.given["mask"]
+    groups, kinds = predictions.groups, predictions.kinds
     _, person_of = np.unique(predictions.persons, return_inverse=True)
     nearest, distances, found = np.zeros(len(hashes), int), np.zeros(len(hashes), int), []
     for start in range(0, len(hashes), BLOCK):
         some = np.arange(start, min(start + BLOCK, len(hashes)))
         apart = bits_apart(hashes[some, None], hashes)  # (B, N)
         own = person_of[some, None] == person_of
-        for i, k in np.argwhere(own & (masks[some, None] != masks) & (apart <= SAME)):
+        for i, k in np.argwhere(own & (kinds[some, None] != kinds) & (apart <= SAME)):
             if some[i] < k:
                 found.append(_pair(predictions, some[i], k, apart[i, k], 1 - apart[i, k] / (SAME + 1)))
         apart[own] = HASH_SIDE**2

@@ -43,6 +43,13 @@ class Predictions:
         return self.labelling.decode(self.photographs.labels(self.labelling)[self.rows])
 
     @cached_property
+    def kinds(self) -> np.ndarray:
+        """(N,) what sets the photographs of a group apart by their labels: of a person's seven, the mask."""
+        own = [name for name in self.labelling.attributes if name not in self.photographs.shared]
+        rows = np.stack([self.given[name] for name in own], axis=1) if own else np.zeros((len(self.rows), 1), int)
+        return np.unique(rows, axis=0, return_inverse=True)[1]
+
+    @cached_property
     def groups(self) -> "Groups":
         folders = self.photographs.names[self.rows]
         names, first, group_of = np.unique(folders, return_index=True, return_inverse=True)

@@ -85,7 +85,7 @@ def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
     alone = {k for k, *_ in labels}
 
     def said(k: int) -> str:
-        return f"{predictions.ids[k].partition('/')[2]} looks {_shares(judged.probs[k], values)}"
+        return f"{predictions.ids[k].rpartition('/')[2]} looks {_shares(judged.probs[k], values)}"
 
     def suspect(kind: str, confidence: float, *pairs: tuple[int, int]) -> Suspect:
         """Of photographs, each with the value that is suggested."""

@@ -1,4 +1,4 @@
-"""Which files are images of the user's, by their names."""
+"""Which files are images, by their names alone; nothing here opens one, or imports what can."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LEFT_BY_SYSTEMS = ("__MACOSX", "@eaDir")  # folders that macOS and Synology put beside the photographs
