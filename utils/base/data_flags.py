@@ -27,7 +27,7 @@ def add_columns(parser: Parser) -> None:
     )  # fmt: skip
     data.add_argument(
         "--split-column", metavar="NAME",
-        help="column that says who is held out (train, val, test) or in which fold (0, 1, ...)",
+        help="column that says who is held out (train, val, test) or in which fold (0, 1, ...) (default: no column)",
     )  # fmt: skip
 
 
