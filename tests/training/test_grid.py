@@ -91,5 +91,9 @@ def test_a_name_that_a_rehearsal_has_taken_is_told_with_both_epochs(options):
         with pytest.raises(InputError, match=rf"{path} is of 5 epochs, and with EPOCHS=10 .* choose another NAME"):
             preflight.check_name_is_free(options)
         path.unlink()
+    Path("model/Mask_x_seed2_i0_epoch5.pt").touch()
+    preflight.check_name_is_free(options)  # it may as well be of a sweep called Mask_x
+    with pytest.raises(InputError, match=r"Mask_x_seed2_i0_epoch5.pt is of 5 epochs"):
+        preflight.check_name_is_free(options.replace(attributes=("mask",)))
     Path("model/x_seed1_i0_epoch5.pt").touch()
     preflight.check_name_is_free(options.replace(save_every=5))  # of this very run

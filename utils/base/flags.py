@@ -274,7 +274,7 @@ def add_ensembles(parser: Parser, one_only: bool = False) -> None:
     group = what.add_mutually_exclusive_group() if one_only else what
     group.add_argument(
         "--weighted-ensemble", metavar="AGE.pt", nargs="+",
-        help="age specialists whose log-probabilities, averaged, are added to the model's (default: none)",
+        help="specialists, as of the age, whose log-probabilities, averaged, are added to the model's (default: none)",
     )  # fmt: skip
     group.add_argument(
         "--soft-voting", metavar="OTHER.pt", nargs="+",
