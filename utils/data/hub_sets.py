@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAVED = ("dataset_dict.json", "state.json")  # in a folder of save_to_disk
+SAVED = {"dataset_dict.json"}, {"dataset_info.json", "state.json"}  # in a folder of save_to_disk
 TABLE, FACTS = "images.csv", "facts.json"
 SPLIT = "split of datasets"  # the column of the table that no set has of its own
 LABEL = "label"
@@ -50,7 +50,8 @@ class Unpacked:
 
 
 def is_saved(location: Path) -> bool:
-    return location.is_dir() and any((location / name).is_file() for name in SAVED)
+    """Whether `datasets` saved a folder, of several splits or of one."""
+    return any(all((location / name).is_file() for name in names) for names in SAVED)
 
 
 def holds_images(path: Path) -> bool:
