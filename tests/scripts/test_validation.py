@@ -271,10 +271,10 @@ def test_submissions_of_other_images_are_left_out_unless_they_are_named(capsys):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("inference.py", f"--model-name {AGE}", "is an age specialist of 3 classes, not a model of 18 classes"),
-        ("validation.py", f"--model-name {AGE}", "is an age specialist of 3 classes, not a model of 18 classes"),
-        ("inference.py", f"--weighted-ensemble {OTHER}", "is a model of 18 classes, not an age specialist"),
-        ("validation.py", f"--soft-voting {OTHER} {AGE}", "is an age specialist of 3 classes, not a model of 18"),
+        ("inference.py", f"--model-name {AGE}", "is an age specialist of 3 classes, not a model of all classes"),
+        ("validation.py", f"--model-name {AGE}", "is an age specialist of 3 classes, not a model of all classes"),
+        ("inference.py", f"--weighted-ensemble {OTHER}", "is a model of 18 classes, not a specialist of"),
+        ("validation.py", f"--soft-voting {OTHER} {AGE}", "is an age specialist of 3 classes, not a model of"),
         ("inference.py", "--weighted-ensemble nowhere", "no checkpoint nowhere"),
         ("inference.py", f"--weighted-ensemble {AGE} --soft-voting {OTHER}", "not allowed with argument"),
         ("inference.py", "--soft-voting-rule log", "is for --soft-voting, which is not given"),
