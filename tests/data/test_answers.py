@@ -76,11 +76,11 @@ def test_the_competitions_probabilities_keep_their_columns(tmp_path):
 
 
 def test_numbers_that_are_names_are_read_as_the_record_says(tmp_path):
-    """Of classes called 1 and 2 the answer 1 is the first by name, and the second by id."""
-    known = Labelling((Attribute("label", ("1", "2")),))
+    """Of classes called 1, 2 and 3 the answer 1 is the first by name, and the second by id."""
+    known = Labelling((Attribute("label", ("1", "2", "3")),))
     for answer in ("names", "ids"):
-        path = written(tmp_path / f"{answer}.csv", ["x.png", "y.png"], [1, 0], known, answer)
-        assert read_submission(path).answers.tolist() == [1, 0]
+        path = written(tmp_path / f"{answer}.csv", ["x.png", "y.png"], [1, 2], known, answer)
+        assert read_submission(path).answers.tolist() == [1, 2]
 
 
 def test_a_table_lists_what_to_predict_and_needs_no_labels(tmp_path):

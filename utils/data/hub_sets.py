@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAVED = ("dataset_dict.json", "state.json")  # in a folder of save_to_disk
+SAVED = {"dataset_dict.json"}, {"dataset_info.json", "state.json"}  # in a folder of save_to_disk
 TABLE, FACTS = "images.csv", "facts.json"
 SPLIT = "split of datasets"  # the column of the table that no set has of its own
 LABEL = "label"
@@ -50,16 +50,17 @@ class Unpacked:
 
 
 def is_saved(location: Path) -> bool:
-    return location.is_dir() and any((location / name).is_file() for name in SAVED)
+    """Whether `datasets` saved a folder, of several splits or of one."""
+    return any(all((location / name).is_file() for name in names) for names in SAVED)
 
 
 def holds_images(path: Path) -> bool:
     """Whether a Parquet file has a column of the bytes of images, as `datasets` writes them."""
+    if path.suffix != ".parquet" or not path.is_file():
+        return False
     import pyarrow
     import pyarrow.parquet
 
-    if path.suffix != ".parquet" or not path.is_file():
-        return False
     try:
         schema = pyarrow.parquet.read_schema(path)
     except pyarrow.ArrowException:

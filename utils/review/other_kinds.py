@@ -20,12 +20,9 @@ NEAR = 32  # bits in which near-duplicates differ at most
 def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     """Groups whose photographs disagree about what they have in common more than those of other groups do.
 
-    What sets the photographs of any group apart, as masks do, is taken off the log-odds first. Groups of one
-    photograph cannot disagree.
+    What sets the photographs of any group apart, as masks do, is taken off the log-odds first.
     """
     groups, spreads = predictions.groups, []
-    if max(map(len, groups.members)) < 2:
-        return []
     for attribute in predictions.photographs.shared:
         odds = _without_kinds(predictions, log_odds(predictions.of_attribute(attribute)))
         spread = np.array([odds[one].var(0).sum() for one in groups.members])
