@@ -39,11 +39,8 @@ def labelling(attributes: tuple[str, ...] | None = None, age_limits: tuple[int, 
 
 
 def is_its(known: Labelling) -> bool:
-    """Whether classes are made of these attributes, or some of them, whatever the limits of ages."""
-    own = {part.name: part for part in labelling().parts}
-    return bool(known.parts) and all(
-        part.name in own and (part.limits is not None or part.values == own[part.name].values) for part in known.parts
-    )
+    """Whether classes are made of these attributes, or some of them, whatever the two limits of ages."""
+    return bool(known.parts) and all(map(_is_own, known.parts))
 
 
 def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[int, int]]:
@@ -229,7 +226,7 @@ def prompts(known: Labelling) -> list[list[str]] | None:
     """For each class its description in every template, for CLIP's text tower; None for classes that are not made of
     the competition's attributes.
     """
-    if not known.parts or not all(map(_is_own, known.parts)):
+    if not is_its(known):
         return None
     mask_phrases = (
         "wearing a face mask over nose and mouth",

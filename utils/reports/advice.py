@@ -6,11 +6,10 @@ import numpy as np
 
 from utils.base.options import RECORDED, Options, Parser
 from utils.base.training_flags import each_index_has_a_start, finetune_parser
-from utils.data import competition
 from utils.evaluation.alarms import alarm_lines
 from utils.evaluation.held_out import HeldOut
 from utils.models.checkpoints import Checkpoint
-from utils.models.model_files import sweep_of
+from utils.models.model_files import SPECIALIST, sweep_of
 from utils.reports.analysis import OTHER, Mistake, NumberErrors, several
 
 RARE = 0.1  # that macro-F1 lies below accuracy when rare classes are the matter
@@ -97,7 +96,7 @@ def next_steps(
     if better:
         steps.append(Step(f"Surely better than this model on the same {whose}, by macro-F1: {', '.join(better)}."))
     worst = min(several(labelling), key=lambda name: parts[name]["accuracy"], default=None)
-    if worst in competition.SPECIALIST and "weighted" not in preds:
+    if worst in SPECIALIST and "weighted" not in preds:
         words = f"Of the attributes the {worst} is wrong most often: put an {worst} specialist beside the model."
         beside = f"{commands.single} --weighted-ensemble Age_NAME.pt"
         steps.append(Step(words, f"{commands.specialist}\n{beside}".strip()))
