@@ -26,7 +26,7 @@ from utils.base.memory import limit_of
 from utils.evaluation.prediction import search_batch
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint, read_checkpoint
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import Classifier, build
 from utils.models.resident import Resident
 from utils.models.weights import read_archive
 from utils.training.resume_state import state_file
@@ -35,10 +35,10 @@ RUNS, TOLD = ("alone", "again", "killed"), "told.txt"
 SEARCHED = [  # what a search spends its time on
     ("loading", Checkpoint, "state_dict"),
     ("loading", utils.models.resident, "build"),
-    ("loading", CLIPClassifier, "to"),
+    ("loading", Classifier, "to"),
     ("averaging", utils.models.averaging, "average"),
     ("photographs", utils.evaluation.held_out, "predict"),
-    ("forwards", CLIPClassifier, "outputs"),
+    ("forwards", Classifier, "outputs"),
 ]
 
 
@@ -122,7 +122,7 @@ def search(bench: Bench) -> Iterator[dict]:
 def predicting(bench: Bench) -> Iterator[dict]:
     """`inference.py` on links to the drawn photographs."""
     (model,) = ingredients(bench, 1)
-    functions = [("predicting", utils.evaluation.shards, "_predict"), ("forwards", CLIPClassifier, "outputs")]
+    functions = [("predicting", utils.evaluation.shards, "_predict"), ("forwards", Classifier, "outputs")]
 
     def measure() -> dict:
         shutil.rmtree("cache/logits", ignore_errors=True)

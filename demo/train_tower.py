@@ -27,7 +27,7 @@ from utils.data.augmentation import pipeline
 from utils.data.decoding import squash
 from utils.data.preprocessing import normalised
 from utils.models.checkpoints import save_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 
 PEOPLE, SEED = 1500, 1_000_000  # far from the demo's seeds
 EPOCHS, BATCH, LR = 8, 128, 1e-3
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(0)
     squares, words = draw_pairs(options.people)
     augment = pipeline("train", strength=0.5)
-    model = CLIPClassifier(CONFIG, num_classes=1)
+    model = Classifier(CONFIG, num_classes=1)
     embed_words = nn.Linear(len(VOCABULARY), CONFIG["projection_dim"])
     log_scale = nn.Parameter(torch.tensor(2.6))  # CLIP's initial temperature
     parameters = [*model.parameters(), *embed_words.parameters(), log_scale]

@@ -4,12 +4,12 @@ import pytest
 import torch
 from conftest import TOWER
 
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(32, 8), (96, 32)])
 def test_the_product_of_patches_and_kernels_is_the_convolution(image_size, patch_size):
-    model = CLIPClassifier({**TOWER, "image_size": image_size, "patch_size": patch_size}, 18)
+    model = Classifier({**TOWER, "image_size": image_size, "patch_size": patch_size}, 18)
     layer, pixels = model.vision_model.embeddings.patch_embedding, torch.randn(5, 3, image_size, image_size)
     torch.testing.assert_close(layer.product(pixels), layer(pixels), atol=1e-5, rtol=1e-5)
     weigh = torch.randn_like(layer(pixels))
@@ -26,7 +26,7 @@ def test_the_product_of_patches_and_kernels_is_the_convolution(image_size, patch
 
 
 def test_a_cpu_convolves_and_a_gpu_multiplies(monkeypatch):
-    model = CLIPClassifier(TOWER, 18)
+    model = Classifier(TOWER, 18)
     layer, called = model.vision_model.embeddings.patch_embedding, []
     monkeypatch.setattr(type(layer), "product", lambda self, pixels: called.append(pixels) or pixels)
     plain = torch.nn.functional.conv2d(pixels := torch.randn(2, 3, 32, 32), layer.weight, stride=layer.stride)

@@ -35,7 +35,7 @@ import finetune
 import main
 from utils.base.errors import InputError
 from utils.models.checkpoints import read_checkpoint
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import Classifier, build
 from utils.models.tower_config import checked_config, read_config
 from utils.models.towers import layers_of
 from utils.models.weights import at_image_size, read_weights
@@ -185,7 +185,7 @@ def test_layers_tokens_and_attention_of_another_tower():
     """A layer learns at half the rate of the next; what is one row does not decay; what is unused does not learn."""
     for kind, token in (("siglip", "head.probe"), ("dinov2", "embeddings.cls_token")):
         save(kind)
-        model = CLIPClassifier(read_weights(kind).config, 3)
+        model = Classifier(read_weights(kind).config, 3)
         groups = parameter_groups(model, 1.0, 0.1, layer_decay=0.5)
         of = {id(parameter): group for group in groups for parameter in group["params"]}
         rates, parts = {}, {}

@@ -8,7 +8,7 @@ from conftest import TOWER, checkpoint_record
 
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 from utils.models.resident import Resident
 
 PLENTY = 10**9
@@ -18,7 +18,7 @@ PLENTY = 10**9
 def members() -> list[Checkpoint]:
     paths = [Path(f"c{k}.pt") for k in range(3)]
     for path in paths:
-        save_checkpoint(path, CLIPClassifier(TOWER, 18).state_dict(), checkpoint_record(TOWER))
+        save_checkpoint(path, Classifier(TOWER, 18).state_dict(), checkpoint_record(TOWER))
     return [read_checkpoint(path) for path in paths]
 
 
@@ -36,7 +36,7 @@ def as_on_gpu(limit: int) -> Resident:
     return resident
 
 
-def check(resident: Resident, mixture: Mixture) -> CLIPClassifier:
+def check(resident: Resident, mixture: Mixture) -> Classifier:
     """The model, whose weights are those of the mixture bit for bit."""
     model, expected = resident.model(mixture), mixture.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
@@ -86,6 +86,6 @@ def test_another_kind_of_tower_is_another_model(members):
     resident = as_on_gpu(PLENTY)
     model = resident.model(Mixture.of(members[:1]))
     config = {**TOWER, "num_hidden_layers": 1}
-    save_checkpoint(Path("other.pt"), CLIPClassifier(config, 18).state_dict(), checkpoint_record(config))
+    save_checkpoint(Path("other.pt"), Classifier(config, 18).state_dict(), checkpoint_record(config))
     other = check(resident, Mixture.of([read_checkpoint(Path("other.pt"))]))
     assert other is not model

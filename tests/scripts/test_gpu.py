@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import finetune
 from benchmarks import gpu, gpu_models, gpu_report
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 
 
 class Forked:
@@ -101,7 +101,7 @@ def test_a_part_that_fails_is_written_down_and_the_next_one_is_done(monkeypatch)
 @pytest.mark.parametrize("changes", [{}, {"image_size": 48, "num_hidden_layers": 3, "projection_dim": 24}])
 def test_the_operations_of_a_tower_are_those_that_torch_counts(changes):
     config = {**TOWER, **changes}
-    model = CLIPClassifier(config, 18)
+    model = Classifier(config, 18)
     model.training_attention = "eager"  # torch counts what the others compute again in the backward pass
     model.train()
     pixels = torch.zeros(5, 3, config["image_size"], config["image_size"])

@@ -25,7 +25,7 @@ from utils.ensembles.combining import as_probs
 from utils.ensembles.members import Ensemble, combine_readable
 from utils.evaluation import shards
 from utils.models.checkpoints import read_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 
 pytestmark = pytest.mark.slow
 
@@ -251,7 +251,7 @@ def test_a_failing_disk_is_no_unreadable_image(trained, faces, monkeypatch):
 
 def test_a_model_that_diverged_is_an_error(trained, faces, monkeypatch):
     in_a_copy(trained, monkeypatch)
-    monkeypatch.setattr(CLIPClassifier, "outputs", lambda _, squares, *how: torch.full((len(squares), 18), np.nan))
+    monkeypatch.setattr(Classifier, "outputs", lambda _, squares, *how: torch.full((len(squares), 18), np.nan))
     with pytest.raises(InputError, match="it diverged"):
         infer(faces)
     assert not parts()

@@ -9,7 +9,7 @@ from conftest import TOWER, checkpoint_record, soup, train
 
 import optuna_script
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 from utils.models.keep_top import keep_top
 from utils.training import studies
 from utils.training.history import save_history
@@ -32,7 +32,7 @@ def recorded(seed: int, **scores) -> Path:
     place = {"name": "s", "seed": seed, "i": 0, "epoch": 1}
     record = checkpoint_record(TOWER, options={"epochs": 1, "random_seed": seed}, ingredient=place, scores=scores)
     torch.manual_seed(seed)
-    save_checkpoint(path, CLIPClassifier(TOWER, 18).state_dict(), record)
+    save_checkpoint(path, Classifier(TOWER, 18).state_dict(), record)
     return path
 
 

@@ -4,14 +4,14 @@ import torch
 from conftest import train
 
 from utils.models.checkpoints import read_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 
 
 def test_tf32_is_for_the_training_step_and_for_no_score(faces, pretrained, monkeypatch):
     seen = {"forward": set(), "outputs": set()}  # of a training step, and of whatever is evaluated
 
     def noting(name):
-        plain = getattr(CLIPClassifier, name)
+        plain = getattr(Classifier, name)
 
         def noted(self, *arguments, **how):
             seen[name].add(torch.backends.cuda.matmul.allow_tf32)
@@ -20,7 +20,7 @@ def test_tf32_is_for_the_training_step_and_for_no_score(faces, pretrained, monke
         return noted
 
     for name in seen:
-        monkeypatch.setattr(CLIPClassifier, name, noting(name))
+        monkeypatch.setattr(Classifier, name, noting(name))
     path, _ = train(faces, pretrained, "--epochs", 1, "--tf32")
     assert seen == {"forward": {True}, "outputs": {False}}
     assert read_checkpoint(path).meta["options"]["tf32"] is True

@@ -19,7 +19,7 @@ from utils.base.errors import InputError
 from utils.data.preprocessing import preprocessing
 from utils.evaluation import prediction
 from utils.models.checkpoints import read_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 from utils.models.weights import read_weights
 from utils.training import dataset, setup
 from utils.training.dataset import class_weights
@@ -65,7 +65,7 @@ def test_with_one_start_for_all_an_index_draws_its_options():
 
 
 def test_layer_decay_slows_the_layers_below():
-    model = CLIPClassifier(CONFIG, 18)
+    model = Classifier(CONFIG, 18)
     groups = parameter_groups(model, 1.0, 0.1, layer_decay=0.5)
     of = {id(parameter): group for group in groups for parameter in group["params"]}
     assert len(of) == len(list(model.parameters()))
@@ -359,7 +359,7 @@ def test_two_processes_of_half_a_batch_follow_one_curve(faces, pretrained):
 
 def test_a_flip_is_the_mean_of_both_sides():
     torch.manual_seed(0)
-    model, accelerator = CLIPClassifier(CONFIG, 18), runtime.start_runtime("test")
+    model, accelerator = Classifier(CONFIG, 18), runtime.start_runtime("test")
     squares = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
     how = preprocessing(32)
     here, mirrored = (

@@ -26,7 +26,7 @@ from utils.evaluation.prediction import predict, search_batch
 from utils.evaluation.scores import Gain, Scores, expected_row, gain_over_mean, score, score_row
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 from utils.models.resident import Resident
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class HeldOut(Scored):
         self.resident = Resident(accelerator.device, limit_of(getattr(options, "memory", None)))
 
     def predict(
-        self, model: CLIPClassifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
+        self, model: Classifier, progress: str = "held-out", rows: np.ndarray | None = None, output="classify"
     ) -> np.ndarray:
         """(N, C) logits of a model, evaluated now; of other `rows` if given, or features with `output="embed"`."""
         return predict(

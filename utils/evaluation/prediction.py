@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from utils.base.progress import ProgressBar
 from utils.base.runtime import full_float32, linger, loader_workers
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 
 SEARCH_BATCH = 16
 SEARCH_BATCH_GPU = 128
@@ -31,7 +31,7 @@ class Rows(torch.utils.data.Dataset):
 
 def predict(
     accelerator: Accelerator,
-    model: CLIPClassifier,
+    model: Classifier,
     squares,
     rows: np.ndarray,
     preprocessing: dict,

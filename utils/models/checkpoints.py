@@ -15,7 +15,7 @@ from utils.base.options import ALL_FOLDS
 from utils.data import competition
 from utils.data.labels import Labelling, labelling_from_record
 from utils.data.preprocessing import checked_preprocessing
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import Classifier, build
 from utils.models.model_files import SPECIALIST, is_specialist, specialist_name
 from utils.models.record import FORMAT, REMEDY
 from utils.models.weights import digest, read_weights, save_archive
@@ -61,7 +61,7 @@ class Checkpoint:
             raise InputError(f"{self.path} was replaced while this ran: run the same command again")
         return weights.state_dict
 
-    def build(self) -> CLIPClassifier:
+    def build(self) -> Classifier:
         """The model with these weights."""
         return build(self.config, self.state_dict(), self.path.name)
 

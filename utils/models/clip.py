@@ -31,7 +31,7 @@ class PatchEmbedding(nn.Conv2d):
         return nn.functional.linear(patches, self.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
-class CLIPClassifier(nn.Module):
+class Classifier(nn.Module):
     """`logits = head(normalize(projection(pooled)))`, the model-soups `ModelWrapper(normalize=True)`.
 
     `config` is as `tower_config.checked_config` gives it; `towers` tells how other towers than CLIP's differ. Names of
@@ -83,7 +83,7 @@ class CLIPClassifier(nn.Module):
 
 def build(
     config: dict, state_dict: dict[str, torch.Tensor], source: str = "state_dict", copy: bool = True
-) -> CLIPClassifier:
+) -> Classifier:
     """A classifier with these weights and as many classes as its head has rows.
 
     Without `copy` the tensors themselves become its parameters: quicker and smaller, for a model that is not trained.
@@ -91,7 +91,7 @@ def build(
     """
     num_classes = len(state_dict["classification_head.weight"])
     with torch.device("meta"):
-        model = CLIPClassifier(config, num_classes)
+        model = Classifier(config, num_classes)
     expected = model.state_dict()
     for what, names in (
         ("missing", expected.keys() - state_dict.keys()),

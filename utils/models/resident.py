@@ -4,7 +4,7 @@ import torch
 
 from utils.models.averaging import Mixture
 from utils.models.checkpoints import Checkpoint
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import Classifier, build
 
 
 class Resident:
@@ -24,7 +24,7 @@ class Resident:
         self.limit, self.taken = limit, 0
         self._held, self._model, self._digest = {}, None, None
 
-    def model(self, mixture: Mixture) -> CLIPClassifier:
+    def model(self, mixture: Mixture) -> Classifier:
         """The model with the weights of a mixture, until another one is asked for."""
         if self._digest != mixture.digest:
             self.let_go()

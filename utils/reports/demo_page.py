@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from utils.ensembles.members import Ensemble
     from utils.models.checkpoints import Checkpoint
-    from utils.models.clip import CLIPClassifier
+    from utils.models.clip import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Demo:
 
     def __init__(self, accelerator: Accelerator, ensemble: Ensemble):
         self.accelerator, self.ensemble = accelerator, ensemble
-        self.models: dict[str, CLIPClassifier] = {}
+        self.models: dict[str, Classifier] = {}
         for one in ensemble.models:
             if one.digest not in self.models:
                 self.models[one.digest] = one.build()

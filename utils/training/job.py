@@ -16,7 +16,7 @@ from utils.data.augmentation import EpochSampler, LabelledSquares
 from utils.data.loading import EpochLoader
 from utils.evaluation.alarms import alarm_lines
 from utils.models.checkpoints import save_checkpoint
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 from utils.models.weights import digest
 from utils.training.history import draw_history, save_history
 from utils.training.records import RunFiles, saved_tensors
@@ -42,7 +42,7 @@ class Job:
     task: Task
     files: RunFiles
     train_set: LabelledSquares
-    bare: CLIPClassifier
+    bare: Classifier
     ema: AveragedModel | None
     loss_fn: Callable
     model: nn.Module

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from utils.base.errors import InputError
 from utils.base.options import Options
-from utils.models.clip import CLIPClassifier, build
+from utils.models.clip import Classifier, build
 from utils.models.towers import LAYER, TOWER, hub_class, layers_of
 from utils.models.weights import Weights
 
@@ -25,9 +25,7 @@ def check_tower(config: dict, options: Options) -> None:
         raise InputError(f"--gradient-checkpointing: towers of type {kind} have none, leave it out")
 
 
-def trainable(
-    accelerator: Accelerator, start: Weights, head: dict[str, torch.Tensor], options: Options
-) -> CLIPClassifier:
+def trainable(accelerator: Accelerator, start: Weights, head: dict[str, torch.Tensor], options: Options) -> Classifier:
     """The classifier with these weights as `--freeze`, `--gradient-checkpointing` and `--age-regression` want it, on
     the accelerator's device. `check_tower` has passed.
     """
@@ -56,7 +54,7 @@ def depth_of(name: str, layers: int) -> int:
     return 0 if ".embeddings." in name or ".pre_layrnorm." in name else layers + 1
 
 
-def parameter_groups(model: CLIPClassifier, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
+def parameter_groups(model: Classifier, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
     """AdamW's groups: no decay on biases, norms and a tower's tokens, which are single rows whatever their dimensions.
 
     With `layer_decay` below 1 each layer learns that much slower than the next one (Clark et al. 2020, "ELECTRA").
@@ -78,7 +76,7 @@ def parameter_groups(model: CLIPClassifier, lr: float, weight_decay: float, laye
     ]
 
 
-def averaged(model: CLIPClassifier, decay: float) -> AveragedModel | None:
+def averaged(model: Classifier, decay: float) -> AveragedModel | None:
     """The exponential moving average of a model's weights, to be updated after each step; None without `decay`."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
 

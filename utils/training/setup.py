@@ -14,7 +14,7 @@ from utils.base.training_flags import TRACKERS
 from utils.data.augmentation import EpochSampler
 from utils.data.loading import EpochLoader
 from utils.evaluation.prediction import predict
-from utils.models.clip import CLIPClassifier
+from utils.models.clip import Classifier
 from utils.training import dataset, grid
 from utils.training.job import Job
 from utils.training.losses import make_loss
@@ -114,7 +114,7 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     )
 
 
-def fitting_batch_size(accelerator: Accelerator, model: CLIPClassifier, options: Options) -> int:
+def fitting_batch_size(accelerator: Accelerator, model: Classifier, options: Options) -> int:
     """How many photographs a forward and backward pass has room for: the batch size, or a half, a quarter and so on.
 
     What is left of the batch is accumulated, so that a step stays the same. Only a GPU tells that it has no room.
