@@ -99,7 +99,7 @@ def test_everybody_is_scored_by_the_fold_that_has_not_seen_them(trained_folds, f
     seen = 0
     for name in fold_names(ONE):
         own = read_checkpoint(MODEL / f"{name}.pt")
-        rows = np.flatnonzero(np.isin(photographs.folders, own.split["held_out_ids"]))
+        rows = np.flatnonzero(np.isin(photographs.names, own.split["held_out_ids"]))
         squares = np.stack([decode(photographs.folder / photographs.files[row], 32) for row in rows])
         with torch.inference_mode():
             by_hand = own.build().outputs(torch.from_numpy(squares), own.preprocessing).numpy()
