@@ -151,7 +151,7 @@ else
     options_of
 fi
 attributes="$(check_options "${options[@]}")" || exit 1
-if [[ -z "$asked_stages" && " $attributes " != *" age "* ]]; then # nothing for a specialist to tell
+if [[ -z "$asked_stages" && (" $attributes " != *" age "* || "$attributes" == age) ]]; then # no specialist's
     leave_out age
 fi
 
