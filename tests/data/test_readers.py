@@ -16,6 +16,7 @@ from utils.data.labels import Attribute, Labelling, labelling_from_record
 from utils.data.reading import Reading, asked_labelling, read_photographs, recorded_reading
 from utils.data.relabel import read_claims
 from utils.data.splits import make_folds, make_split
+from utils.data.unlabelled import read_test_images
 
 AS_COMPETITION = Reading(
     label_columns=("mask", "gender", "age"),
@@ -87,6 +88,37 @@ def test_train_and_val_inside_are_respected_and_test_is_left_out():
     assert photographs.labelling.classes == ("cat", "dog")
     assert split_of(photographs) == ({"train/cat/a", "train/dog/b"}, {"val/cat/c", "val/dog/d"})
     assert split_of(photographs, val_ratio=0)[1] == set()
+
+
+def test_a_class_may_be_called_train_and_a_train_in_capitals_is_an_error():
+    for name in ("car/a.jpg", "bus/b.jpg", "train/c.jpg"):
+        image(f"set/{name}")
+    assert read_photographs(Path("set")).labelling.classes == ("bus", "car", "train")
+    assert len(read_test_images(Path("set")).source) == 3
+    for name in ("Train/cat/a.jpg", "Train/dog/b.jpg", "Val/cat/c.jpg"):
+        image(f"other/{name}")
+    with pytest.raises(InputError, match=r"other/Train has folders inside, .*: call it train"):
+        read_photographs(Path("other"))
+
+
+def test_a_class_may_be_a_link_to_a_folder():
+    image("set/cat/a.jpg")
+    image("elsewhere/deep/b.jpg")
+    Path("set/dog").symlink_to(Path("elsewhere").resolve())
+    Path("set/dog/deep/again").symlink_to(Path("elsewhere/deep").resolve())
+    photographs = read_photographs(Path("set"))
+    assert photographs.labelling.classes == ("cat", "dog")
+    assert photographs.files.tolist() == ["cat/a.jpg", "dog/deep/b.jpg"]
+    assert read_test_images(Path("set")).source == sorted(photographs.files)
+
+
+@pytest.mark.parametrize("inside", ["", "train/", "val/"])
+def test_an_image_beside_the_folders_of_classes_is_named(inside):
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        image(f"set/train/{name}" if inside else f"set/{name}")
+    image(f"set/{inside}c.jpg")
+    with pytest.raises(InputError, match=rf"set/{inside}c\.jpg is in no class's folder"):
+        read_photographs(Path("set"))
 
 
 def test_a_pattern_finds_groups_in_file_names_that_stay_on_one_side():
