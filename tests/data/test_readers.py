@@ -183,6 +183,15 @@ ROWS = ("a.jpg", "x"), ("b.jpg", "y")
         (ROWS, "file,label", {"limits": ("label=3",)}, r"list\.csv line 2: label 'x' is no whole number from 0"),
         (ROWS, "file,label", {"limits": ("age=3",)}, "there is no label column 'age', only label"),
         ((), "file,label", {}, r"list\.csv lists no images"),
+        ((("a.jpg", "x", "y"),), "file,label,label", {}, r"list\.csv has 2 columns label: rename all but one"),
+        (ROWS, "file,label", {"group_column": "label"}, "--group-column label is a column of labels, too"),
+        (ROWS, "file,label", {"split_column": "label"}, "--split-column label is a column of labels, too"),
+        (
+            (("a.jpg", "x", "1"),),
+            "file,class,more",
+            {"label_columns": ("class", "more")},
+            "a label column is called 'class', .*: rename it",
+        ),
         (
             (("a.jpg", "x, y", "1"),),
             "file,label,more",
@@ -205,6 +214,25 @@ def test_an_image_that_is_not_there_or_of_no_kind_is_named_with_its_line():
     write_table(path, ["file", "label"], [("c.jpg", "x"), ("d.txt", "y")])
     with pytest.raises(InputError, match=r"list\.csv line 3: d\.txt is none of \.jpg"):
         read_photographs(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a\0.jpg"])
+def test_a_name_that_no_disk_can_have_is_no_image(name):
+    path = table(*ROWS)
+    path.write_text(f"file,label\n{name},x\n")
+    with pytest.raises(InputError, match=r"list\.csv.* is not there|line contains NUL"):
+        read_photographs(path)
+
+
+def test_a_column_may_have_any_name_and_a_suffix_any_case():
+    path = table(*ROWS, header="file,self", path="set/LIST.CSV")
+    photographs = read_photographs(path, None, Reading(label_columns=("self",)))
+    assert photographs.labelling.classes == ("x", "y")
+    assert list(read_test_images(path).files()) == ["a.jpg", "b.jpg"]
+    other = path.rename("set/list.tsv")
+    for read in (read_photographs, read_test_images):
+        with pytest.raises(InputError, match=r"list\.tsv is no folder, CSV or Parquet file: give --data-location"):
+            read(other)
 
 
 def test_what_is_no_set_of_photographs_names_all_that_would_be(tmp_path):

@@ -76,12 +76,14 @@ def read_photographs(
     location = Path(data_location)
     if unpacked := hub_sets.unpacked(location, reading):
         photographs = tables.read_table(unpacked.table, unpacked.reading, unpacked.order, unpacked.kept_in)
-    elif location.is_file() and location.suffix in FORMATS:
+    elif location.is_file() and location.suffix.lower() in FORMATS:
         photographs = tables.read_table(location, reading)
     elif location.is_dir():
         photographs = _read_folder(location, reading)
     else:
-        raise InputError(f"data folder {location} does not exist: give --data-location, {KINDS}")
+        odd = f"{location} is no folder, CSV or Parquet file"
+        odd = odd if location.exists() else f"data folder {location} does not exist"
+        raise InputError(f"{odd}: give --data-location, {KINDS}")
     relabel = relabel_file(photographs, relabel)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
 

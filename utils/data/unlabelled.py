@@ -115,12 +115,14 @@ def read_test_images(
     """
     if unpacked := hub_sets.unpacked(data_location, reading):
         test = _of_table(unpacked.table, unpacked.reading, split)
-    elif data_location.is_file() and data_location.suffix in FORMATS:
+    elif data_location.is_file() and data_location.suffix.lower() in FORMATS:
         test = _of_table(data_location, reading, split)
     elif data_location.is_dir():
         test = _of_folder(data_location, split)
     else:
-        raise InputError(f"data folder {data_location} does not exist: give --data-location, {KINDS}")
+        odd = f"{data_location} is no folder, CSV or Parquet file"
+        odd = odd if data_location.exists() else f"data folder {data_location} does not exist"
+        raise InputError(f"{odd}: give --data-location, {KINDS}")
     return _checked(replace(test, answer_bad=answer_bad), progress)
 
 
