@@ -14,8 +14,8 @@ def hidden(name: str) -> bool:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The images below a folder, relative to it, in whatever order; hidden ones left out, links followed but those to a
-    folder that they are in.
+    """The images below a folder, relative to it, in whatever order. Hidden ones are left out, and links are followed
+    but those to a folder that they are in.
     """
     for path, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not hidden(name) and not _leads_up(Path(path, name))]
