@@ -170,6 +170,21 @@ def test_submissions_of_other_classes_are_not_scored_together(tmp_path):
         score_submissions(tmp_path / "truth.csv", [other])
 
 
+@pytest.mark.parametrize(
+    ("told", "persons", "heading"),
+    [
+        ("held-out images", 12, "12 images; in brackets 95 % over images"),
+        ("held-out groups", 4, "4 groups, 12 images; in brackets 95 % over groups"),
+        ("held-out images, whose groups were trained on", 4, "4 groups, 12 images; in brackets 95 % over groups"),
+        ("held-out images, whose people were trained on", 4, "4 people, 12 images; in brackets 95 % over people"),
+        ("the people of groups/images/truth.csv", 4, "4 people, 12 images; in brackets 95 % over people"),
+    ],
+)
+def test_a_table_of_scores_says_what_intervals_are_over(told, persons, heading):
+    row = {"kind": "single", "model": "a", "people": told, "persons": persons, "images": 12}
+    assert score_table([row]).startswith(f"{told}: {heading}\n")
+
+
 def test_numbers_stay_numbers_in_the_record_beside_a_submission(tmp_path):
     """So other limits are the same question, and so are submissions of earlier programs, which told no classes."""
     one, other = competition.labelling(), competition.labelling(age_limits=(30, 58))
