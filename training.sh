@@ -150,8 +150,8 @@ if wanted finetune || wanted age; then
 else
     options_of
 fi
-attributes="$(check_options "${options[@]}")" || exit 1
-if [[ -z "$asked_stages" && (" $attributes " != *" age "* || "$attributes" == age) ]]; then # no specialist's
+specialist="$(check_options "${options[@]}")" || exit 1
+if [[ -z "$asked_stages" && -z "$specialist" ]]; then # nothing for one to tell
     leave_out age
 fi
 

@@ -61,8 +61,8 @@ launch() {
     fi
 }
 
-# check_options ARGUMENT... ends here what finetune.py would refuse, before anything waits for torch; else it prints the
-# attributes that make up the classes of the photographs
+# check_options ARGUMENT... ends here what finetune.py would refuse, before anything waits for torch; else it prints
+# `age specialist` where the photographs have something for one to tell
 check_options() {
     local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.training import preflight; preflight.tell()"
     python -c "$code" "$HERE" "$@" </dev/null || exit 1

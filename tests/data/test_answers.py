@@ -12,10 +12,11 @@ from sklearn.metrics import accuracy_score, f1_score
 import inference
 import summary
 from utils.base.errors import InputError
-from utils.base.tables import read_dicts
+from utils.base.tables import read_dicts, write_table
 from utils.data import competition
 from utils.data.answers import usual_answer, write_answers
 from utils.data.labels import Attribute, Labelling, number, plain
+from utils.data.origins import record_file, told_classes
 from utils.data.reading import Reading
 from utils.data.submissions import read_submission
 from utils.data.unlabelled import read_test_images
@@ -167,3 +168,33 @@ def test_submissions_of_other_classes_are_not_scored_together(tmp_path):
         score_submissions(tmp_path / "truth.csv", [one, other])
     with pytest.raises(InputError, match=r"truth.csv, line 2: ans 'rose' is no whole number from 0 to 3"):
         score_submissions(tmp_path / "truth.csv", [other])
+
+
+@pytest.mark.parametrize(
+    ("told", "persons", "heading"),
+    [
+        ("held-out images", 12, "12 images; in brackets 95 % over images"),
+        ("held-out groups", 4, "4 groups, 12 images; in brackets 95 % over groups"),
+        ("held-out images, whose groups were trained on", 4, "4 groups, 12 images; in brackets 95 % over groups"),
+        ("held-out images, whose people were trained on", 4, "4 people, 12 images; in brackets 95 % over people"),
+        ("the people of groups/images/truth.csv", 4, "4 people, 12 images; in brackets 95 % over people"),
+    ],
+)
+def test_a_table_of_scores_says_what_intervals_are_over(told, persons, heading):
+    row = {"kind": "single", "model": "a", "people": told, "persons": persons, "images": 12}
+    assert score_table([row]).startswith(f"{told}: {heading}\n")
+
+
+def test_numbers_stay_numbers_in_the_record_beside_a_submission(tmp_path):
+    """So other limits are the same question, and so are submissions of earlier programs, which told no classes."""
+    one, other = competition.labelling(), competition.labelling(age_limits=(30, 58))
+    paths = [
+        written(tmp_path / f"output_{k}.csv", ["a.jpg", "b.jpg"], [0, 3], known, "ids")
+        for k, known in enumerate((one, other, one))
+    ]
+    record = json.loads(record_file(paths[2]).read_text())
+    record_file(paths[2]).write_text(json.dumps({name: record[name] for name in ("sha256", "members")}))
+    assert told_classes(paths) == (one, paths[0])
+    truth = write_table(tmp_path / "truth.csv", ["ImageID", "ans"], [["a.jpg", 0], ["b.jpg", 3]])
+    with pytest.raises(InputError, match="has no column person"):
+        score_submissions(truth, paths)

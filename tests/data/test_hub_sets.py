@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import finetune
 from utils.base.errors import InputError
 from utils.base.flags import check_files
 from utils.base.options import Options
@@ -17,6 +18,7 @@ from utils.data.decoding import decode
 from utils.data.reading import Reading, read_photographs
 from utils.data.splits import make_split
 from utils.data.unlabelled import read_test_images
+from utils.training.preflight import has_specialist
 
 NAMES = ["rose, red", "aster", "tulip"]  # in no alphabetic order, and with a comma
 
@@ -125,6 +127,7 @@ def test_a_hub_id_is_asked_for_and_no_mistyped_path(monkeypatch, tmp_path):
     assert asked == ["anna/flowers"]
     options = Options(data_location=Path("anna/flowers"))
     check_files(options)
+    assert not has_specialist(finetune.parser().parse(["--data-location", "anna/flowers"]))
     (tmp_path / "anna").mkdir()
     with pytest.raises(InputError, match="anna/flowers does not exist: give --data-location"):
         check_files(options)

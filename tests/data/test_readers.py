@@ -16,6 +16,7 @@ from utils.data.labels import Attribute, Labelling, labelling_from_record
 from utils.data.reading import Reading, asked_labelling, read_photographs, recorded_reading
 from utils.data.relabel import read_claims
 from utils.data.splits import make_folds, make_split
+from utils.data.unlabelled import read_test_images
 
 AS_COMPETITION = Reading(
     label_columns=("mask", "gender", "age"),
@@ -89,6 +90,37 @@ def test_train_and_val_inside_are_respected_and_test_is_left_out():
     assert split_of(photographs, val_ratio=0)[1] == set()
 
 
+def test_a_class_may_be_called_train_and_a_train_in_capitals_is_an_error():
+    for name in ("car/a.jpg", "bus/b.jpg", "train/c.jpg"):
+        image(f"set/{name}")
+    assert read_photographs(Path("set")).labelling.classes == ("bus", "car", "train")
+    assert len(read_test_images(Path("set")).source) == 3
+    for name in ("Train/cat/a.jpg", "Train/dog/b.jpg", "Val/cat/c.jpg"):
+        image(f"other/{name}")
+    with pytest.raises(InputError, match=r"other/Train has folders inside, .*: call it train"):
+        read_photographs(Path("other"))
+
+
+def test_a_class_may_be_a_link_to_a_folder():
+    image("set/cat/a.jpg")
+    image("elsewhere/deep/b.jpg")
+    Path("set/dog").symlink_to(Path("elsewhere").resolve())
+    Path("set/dog/deep/again").symlink_to(Path("elsewhere/deep").resolve())
+    photographs = read_photographs(Path("set"))
+    assert photographs.labelling.classes == ("cat", "dog")
+    assert photographs.files.tolist() == ["cat/a.jpg", "dog/deep/b.jpg"]
+    assert read_test_images(Path("set")).source == sorted(photographs.files)
+
+
+@pytest.mark.parametrize("inside", ["", "train/", "val/"])
+def test_an_image_beside_the_folders_of_classes_is_named(inside):
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        image(f"set/train/{name}" if inside else f"set/{name}")
+    image(f"set/{inside}c.jpg")
+    with pytest.raises(InputError, match=rf"set/{inside}c\.jpg is in no class's folder"):
+        read_photographs(Path("set"))
+
+
 def test_a_pattern_finds_groups_in_file_names_that_stay_on_one_side():
     for k in range(12):
         for part in "ab":
@@ -151,6 +183,15 @@ ROWS = ("a.jpg", "x"), ("b.jpg", "y")
         (ROWS, "file,label", {"limits": ("label=3",)}, r"list\.csv line 2: label 'x' is no whole number from 0"),
         (ROWS, "file,label", {"limits": ("age=3",)}, "there is no label column 'age', only label"),
         ((), "file,label", {}, r"list\.csv lists no images"),
+        ((("a.jpg", "x", "y"),), "file,label,label", {}, r"list\.csv has 2 columns label: rename all but one"),
+        (ROWS, "file,label", {"group_column": "label"}, "--group-column label is a column of labels, too"),
+        (ROWS, "file,label", {"split_column": "label"}, "--split-column label is a column of labels, too"),
+        (
+            (("a.jpg", "x", "1"),),
+            "file,class,more",
+            {"label_columns": ("class", "more")},
+            "a label column is called 'class', .*: rename it",
+        ),
         (
             (("a.jpg", "x, y", "1"),),
             "file,label,more",
@@ -173,6 +214,25 @@ def test_an_image_that_is_not_there_or_of_no_kind_is_named_with_its_line():
     write_table(path, ["file", "label"], [("c.jpg", "x"), ("d.txt", "y")])
     with pytest.raises(InputError, match=r"list\.csv line 3: d\.txt is none of \.jpg"):
         read_photographs(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a\0.jpg"])
+def test_a_name_that_no_disk_can_have_is_no_image(name):
+    path = table(*ROWS)
+    path.write_text(f"file,label\n{name},x\n")
+    with pytest.raises(InputError, match=r"list\.csv.* is not there|line contains NUL"):
+        read_photographs(path)
+
+
+def test_a_column_may_have_any_name_and_a_suffix_any_case():
+    path = table(*ROWS, header="file,self", path="set/LIST.CSV")
+    photographs = read_photographs(path, None, Reading(label_columns=("self",)))
+    assert photographs.labelling.classes == ("x", "y")
+    assert list(read_test_images(path).files()) == ["a.jpg", "b.jpg"]
+    other = path.rename("set/list.tsv")
+    for read in (read_photographs, read_test_images):
+        with pytest.raises(InputError, match=r"list\.tsv is no folder, CSV or Parquet file: give --data-location"):
+            read(other)
 
 
 def test_what_is_no_set_of_photographs_names_all_that_would_be(tmp_path):

@@ -52,3 +52,25 @@ def test_a_correction_names_a_group_or_an_image(name, changed):
     predictions = predictions_of({"colour": ["red", "red", "blue", "blue"]}, groups=["g0", "g0", "g1", "g1"])
     Path("relabel.csv").write_text(f"id,attribute,value\n{name},colour,{'blue' if name == 'a/001' else 'red'}\n")
     assert np.flatnonzero(apply_relabel(predictions.photographs, Path("relabel.csv")).relabelled).tolist() == changed
+
+
+def test_of_many_other_values_the_most_probable_is_the_third():
+    predictions = predictions_of({"label": [str(k % 10) for k in range(200)]})
+    suspects, _ = find_suspects(predictions, squares_at, [])
+    one = next(one for one in suspects if one.kind == "label")
+    assert (one.id, one.given, one.suggested) == ("a/199", "9", "0")
+    assert [(row.id, row.value) for row in one.instead] == [("a/199", one.other)]
+    assert one.other == str(np.argsort(-predictions.log_probs[199, 1:9])[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "groups"),
+    [
+        ({"label": ["a", "b"] * 40}, [f"g{k // 4}" for k in range(80)]),
+        ({"label": ["a", "b"] * 40, "place": ["here"] * 80}, None),
+    ],
+    ids=["a group shares nothing", "an attribute has one value"],
+)
+def test_there_may_be_nothing_to_tell_apart(told, groups):
+    suspects, _ = find_suspects(predictions_of(told, groups), squares_at, [])
+    assert [one.id for one in suspects if one.kind == "label"] == ["a/079"]

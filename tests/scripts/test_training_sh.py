@@ -340,12 +340,11 @@ def test_a_set_without_an_age_has_no_stage_of_its_specialist(sweep, tmp_path):
     result, _ = sweep(DATA_LOCATION="data", INDICES="0", STAGES="", FAIL="finetune.py")
     assert "== stage 1 of 7: finetune.py" in result.stdout
     table = tmp_path / "pets.csv"
-    table.write_text("file,kind,age\npets/cat/a.jpg,cat,3\npets/dog/a.jpg,dog,9\n")
-    result, _ = sweep("--label-columns", "age", DATA_LOCATION="pets.csv", INDICES="0", STAGES="", FAIL="finetune.py")
-    assert "== stage 1 of 6: finetune.py" in result.stdout
-    asked = ["--label-columns", "kind,age", "--limits", "age=5"]
-    result, _ = sweep(*asked, DATA_LOCATION="pets.csv", INDICES="0", STAGES="", FAIL="finetune.py")
-    assert "== stage 1 of 7: finetune.py" in result.stdout
+    table.write_text("file,kind,age,old age\npets/cat/a.jpg,cat,3,3\npets/dog/a.jpg,dog,9,9\n")
+    for columns, limits, stages in (("kind,age", "age=5", 7), ("age", "age=5", 6), ("kind,old age", "old age=5", 6)):
+        asked = ["--label-columns", columns, "--limits", limits]
+        result, _ = sweep(*asked, DATA_LOCATION="pets.csv", INDICES="0", STAGES="", FAIL="finetune.py")
+        assert f"== stage 1 of {stages}: finetune.py" in result.stdout, columns
 
 
 def test_a_table_or_folder_that_is_not_there_or_not_read_is_one_line(sweep, tmp_path):

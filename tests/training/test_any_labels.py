@@ -105,6 +105,8 @@ def test_halves_are_alike_in_what_a_group_does_not_share(faces, classes):
         (["--age-regression", 1], "--age-regression is about ages"),
         (["--age-limits", "20,40"], "--age-limits is about ages"),
         (["--attributes", "label"], "--attributes label .* tells only one, label: leave it out"),
+        (["--group-column", "person"], "--group-column says nothing about a folder of images, .*: leave it out"),
+        (["--limits", "label=3"], "--limits says nothing about a folder"),
         (["--prompts", "p.csv"], "--prompts p.csv has no prompt for 'light'"),
     ],
 )
@@ -113,6 +115,16 @@ def test_what_the_photographs_do_not_tell_is_said_before_anything_is_decoded(cla
     with pytest.raises(InputError, match=message):
         train(classes, pretrained, *argv)
     assert not Path("cache/squares").exists()
+
+
+def test_a_flag_about_another_kind_of_set_is_no_silent_one(faces, classes):
+    for argv in (["--values", "gender=female,male"], ["--group-pattern", "(.)"], ["--limits", "height=3"]):
+        with pytest.raises(InputError, match=f"{argv[0]} says nothing about a folder of images"):
+            asked_labelling(read_photographs(faces), options(*argv))
+    assert asked_labelling(read_photographs(faces), options("--limits", "age=20,40")).limits == {"age": (20, 40)}
+    listed = from_columns(classes, ["a"], None, {"label": ["x"]}, ["a"], {}, {}, listed_in=classes / "list.csv")
+    with pytest.raises(InputError, match="--group-pattern says nothing about a table"):
+        asked_labelling(listed, options("--group-pattern", "(.)"))
 
 
 def test_a_specialist_is_of_some_of_several_attributes(faces, classes, pretrained):

@@ -30,7 +30,7 @@ def open_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file")
-    lines = (_parquet_lines if path.suffix == ".parquet" else _csv_lines)(path)
+    lines = (_parquet_lines if path.suffix.lower() == ".parquet" else _csv_lines)(path)
     _, header = next(lines, (0, []))
     columns = [name.strip() for name in header]
     named = [k for k, name in enumerate(columns) if not NAMELESS.fullmatch(name)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
-from utils.data.image_names import SUFFIXES, hidden
+from utils.data.image_names import images_below
 from utils.data.photographs import HELD_OUT, TRAIN, Photographs, from_columns
 
 if TYPE_CHECKING:
@@ -23,20 +23,21 @@ def looks_like_it(folder: Path) -> bool:
 def read_class_folders(folder: Path, reading: Reading) -> Photographs:
     """The photographs of all classes; a sub-folder of another one belongs to the class of the outer.
 
-    Where there is a folder `train`, the classes are in it; those of `val` or `validation` are held out, and `test` is
-    left for inference. Raises `InputError` for an image beside the folders of classes, and for a file name in which
+    Where there are classes in a folder `train`, those of `val` or `validation` are held out, and `test` is left for
+    inference. Raises `InputError` for an image beside the folders of classes, and for a file name in which
     `--group-pattern` finds nothing.
     """
-    parts = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name in (TRAIN, *HELD_OUT)}
-    files = list(images(folder)) if TRAIN not in parts else [one for path in parts.values() for one in images(path)]
-    files = [path.relative_to(folder) for path in files]
-    sides = [path.parts[0] for path in files] if TRAIN in parts else None
+    is_split = _is_split(folder)
+    parts = [folder / name for name in (TRAIN, *HELD_OUT)] if is_split else [folder]
+    files = [(part / path).relative_to(folder) for part in parts for path in sorted(images_below(part))]
+    depth = int(is_split)
+    beside = next((path for path in files if len(path.parts) <= depth + 1), None)
+    if beside:
+        raise InputError(f"{folder / beside} is in no class's folder: move it into one, or away")
+    sides = [path.parts[0] for path in files] if is_split else None
     if sides and set(sides) == {TRAIN}:
         sides = None
-    labels = [path.parts[0 if TRAIN not in parts else 1] for path in files]
-    for path, label in zip(files, labels, strict=True):
-        if label == path.name:
-            raise InputError(f"{folder / path} is in no class's folder: move it into one, or away")
+    labels = [path.parts[depth] for path in files]
     groups = None
     if reading.group_pattern:
         found = [re.search(reading.group_pattern, path.name) for path in files]
@@ -56,9 +57,18 @@ def read_class_folders(folder: Path, reading: Reading) -> Photographs:
     )
 
 
+def _is_split(folder: Path) -> bool:
+    """Whether the classes are inside `train` and so on; a class may be called so, too. Raises `InputError` for a
+    `Train`, which would be taken for one.
+    """
+    if looks_like_it(folder / TRAIN):
+        return True
+    for path in sorted(folder.iterdir()):
+        if path.name.lower() == TRAIN and looks_like_it(path):
+            raise InputError(f"{path} has folders inside, as those to train on: call it {TRAIN}, and so on")
+    return False
+
+
 def images(folder: Path) -> Iterator[Path]:
-    """The images below a folder, but not those beside the sub-folders of a folder with such; hidden ones left out."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        if len(inside) > 1 and path.suffix.lower() in SUFFIXES and not any(map(hidden, inside)) and path.is_file():
-            yield path
+    """The images in the sub-folders of a folder, sorted, relative to it."""
+    return (path for path in sorted(images_below(folder)) if len(path.parts) > 1)

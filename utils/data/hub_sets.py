@@ -56,7 +56,7 @@ def is_saved(location: Path) -> bool:
 
 def holds_images(path: Path) -> bool:
     """Whether a Parquet file has a column of the bytes of images, as `datasets` writes them."""
-    if path.suffix != ".parquet" or not path.is_file():
+    if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     import pyarrow
     import pyarrow.parquet

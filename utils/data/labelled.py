@@ -102,8 +102,7 @@ def _class_folders(folder: Path) -> tuple[list[tuple[str, int, str]], tuple[str,
             f"the sub-folders of {folder} ({', '.join(classes[:3])} ...) could be class numbers or names in sorted "
             "order: give a CSV file,label"
         )
-    files = [path.relative_to(folder) for path in class_folders.images(folder)]
-    rows = [(str(file), classes.index(file.parts[0]), str(file)) for file in files]
+    rows = [(str(file), classes.index(file.parts[0]), str(file)) for file in class_folders.images(folder)]
     if not rows:
         raise InputError(f"no images in the sub-folders of {folder}: expected one sub-folder per class")
     return rows, tuple(classes)

@@ -111,7 +111,7 @@ class Labelling:
             for index in np.ndindex(self.shape)
         )
 
-    def encode(self, **attributes: np.ndarray | int) -> np.ndarray:
+    def encode(self, /, **attributes: np.ndarray | int) -> np.ndarray:
         """Class ids from the value indices of each attribute, given by name."""
         return np.ravel_multi_index([np.asarray(attributes[name]) for name in self.attributes], self.shape)
 
@@ -138,7 +138,7 @@ class Labelling:
         name, _, value = told.partition("=")
         return name, self.only((name,), where)[name].named(value, where)
 
-    def cut_at(self, **limits: tuple[int, ...]) -> Labelling:
+    def cut_at(self, /, **limits: tuple[int, ...]) -> Labelling:
         """The same with other limits of some numbers; what is no number here stays as it is."""
         parts = (
             number(part.name, limits[part.name], part.unit, part.largest)

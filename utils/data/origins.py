@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from utils.base.errors import InputError
 from utils.base.files import OUTPUT, sha256_of, write_text
@@ -26,7 +26,11 @@ class Member(Record):
 
 
 class SubmissionRecord(Record):
-    """What lies beside a submission, as far as somebody reads it: whose it is, and how it was made."""
+    """What lies beside a submission, as far as somebody reads it: whose it is, how it was made, and the limits of
+    attributes that are numbers, such as `age_limits`.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     sweep: str | None = None
     sha256: str | None = None

@@ -10,6 +10,7 @@ from utils.base.errors import InputError
 from utils.data.labels import BETWEEN, Attribute, Labelling, number
 
 TRAIN, TEST = "train", "test"
+WHOLE = "class"  # what scores, files and pages call all attributes together
 HELD_OUT = ("val", "validation", "valid", "dev", "held_out")
 
 
@@ -119,6 +120,8 @@ def from_columns(
             sides = None
     if not len(rows):
         raise InputError(f"no photographs to train on in {folder}: all are on the side {TEST}")
+    if len(told) > 1 and WHOLE in told:
+        raise InputError(f"a label column is called {WHOLE!r}, as what all of them make up: rename it")
     parts, values = [], {}
     for name, column in told.items():
         part = _attribute(name, [column[k] for k in rows], order.get(name), limits.get(name))

@@ -76,12 +76,14 @@ def read_photographs(
     location = Path(data_location)
     if unpacked := hub_sets.unpacked(location, reading):
         photographs = tables.read_table(unpacked.table, unpacked.reading, unpacked.order, unpacked.kept_in)
-    elif location.is_file() and location.suffix in FORMATS:
+    elif location.is_file() and location.suffix.lower() in FORMATS:
         photographs = tables.read_table(location, reading)
     elif location.is_dir():
         photographs = _read_folder(location, reading)
     else:
-        raise InputError(f"data folder {location} does not exist: give --data-location, {KINDS}")
+        odd = f"{location} is no folder, CSV or Parquet file"
+        odd = odd if location.exists() else f"data folder {location} does not exist"
+        raise InputError(f"{odd}: give --data-location, {KINDS}")
     relabel = relabel_file(photographs, relabel)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
 
@@ -100,9 +102,10 @@ def asked_labelling(
 ) -> Labelling:
     """The classes that are made of `attributes`, by default of all, under the limits that the options ask for.
 
-    Raises `InputError` for attributes that there are not or that are all there are, and for flags about ages where
-    none are told.
+    Raises `InputError` for attributes that there are not or that are all there are, for flags about ages where none
+    are told, and for flags that say how another kind of set is read.
     """
+    _check_told(photographs, reading_of(options))
     asked, limits = competition.asked_limits(photographs, options), reading_of(options).numbers
     if asked.keys() & limits.keys():
         raise InputError("--age-limits and --limits both say where ages are cut: leave --age-limits out")
@@ -119,6 +122,24 @@ def asked_labelling(
     if own == known:
         raise InputError(f"--attributes: {whole} are all there are, and no specialist's: leave it out")
     return own
+
+
+def _check_told(photographs: Photographs, reading: Reading) -> None:
+    """Raise `InputError` for what such a set is not asked, which would be passed over in silence."""
+    known, kind = photographs.labelling, "a folder of images"
+    if photographs.listed_in:
+        kind, untold = "a table", {"--group-pattern": reading.group_pattern}
+    else:
+        names = "image_column", "label_columns", "group_column", "split_column"
+        untold = {f"--{name.replace('_', '-')}": getattr(reading, name) for name in names}
+        untold["--limits"] = reading.numbers.keys() - known.limits.keys()
+        untold["--values"] = competition.is_its(known) and reading.values
+        untold["--group-pattern"] = competition.is_its(known) and reading.group_pattern
+    flag = next((flag for flag, given in untold.items() if given), None)
+    if flag:
+        raise InputError(
+            f"{flag} says nothing about {kind}, which {photographs.listed_in or photographs.folder} is: leave it out"
+        )
 
 
 def training_folder(location: Path) -> Path:

@@ -39,6 +39,8 @@ def read_table(
     for name, flag in ((group, "--group-column"), (split, "--split-column")):
         if name:
             column(shown, columns, name, (), flag)
+        if name in labels:
+            raise InputError(f"{flag} {name} is a column of labels, too: leave it out, or name another one")
     group = group or next((name for name in GROUPS if name in columns and name not in labels), None)
     if not lines:
         raise InputError(f"{shown} lists no images")
@@ -74,7 +76,7 @@ def check_images(shown: Path | str, folder: Path, names: Sequence[str], numbers:
     for number, name in zip(numbers, names, strict=True):
         if Path(name).suffix.lower() not in SUFFIXES:
             raise InputError(f"{shown} line {number}: {name} is none of {', '.join(SUFFIXES)}")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # which takes names that no disk can have
             raise InputError(f"{shown} line {number}: {folder / name} is not there")
 
 
@@ -82,7 +84,9 @@ def column(path: Path | str, columns: list[str], asked: str | None, usual: tuple
     """The column that is asked for, or the first of the usual ones."""
     found = [asked] if asked else list(usual)
     for name in found:
-        if columns.count(name) == 1:
+        if columns.count(name) > 1:
+            raise InputError(f"{path} has {columns.count(name)} columns {name}: rename all but one")
+        if name in columns:
             return name
     shown = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
     raise InputError(f"{path} has the columns {shown}, and no {' or '.join(found)}: name one with {flag}")

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from utils.base.errors import InputError
 from utils.base.tables import FORMATS, blocks, open_table
-from utils.data import hub_sets, tables
+from utils.data import class_folders, hub_sets, tables
 from utils.data.decoding import check_complete
-from utils.data.image_names import SUFFIXES, hidden
+from utils.data.image_names import images_below
 from utils.data.photographs import TEST, TRAIN
 from utils.data.reading import Reading
 from utils.data.submissions import without_spaces
@@ -115,12 +115,14 @@ def read_test_images(
     """
     if unpacked := hub_sets.unpacked(data_location, reading):
         test = _of_table(unpacked.table, unpacked.reading, split)
-    elif data_location.is_file() and data_location.suffix in FORMATS:
+    elif data_location.is_file() and data_location.suffix.lower() in FORMATS:
         test = _of_table(data_location, reading, split)
     elif data_location.is_dir():
         test = _of_folder(data_location, split)
     else:
-        raise InputError(f"data folder {data_location} does not exist: give --data-location, {KINDS}")
+        odd = f"{data_location} is no folder, CSV or Parquet file"
+        odd = odd if data_location.exists() else f"data folder {data_location} does not exist"
+        raise InputError(f"{odd}: give --data-location, {KINDS}")
     return _checked(replace(test, answer_bad=answer_bad), progress)
 
 
@@ -169,7 +171,7 @@ def _of_folder(location: Path, split: str | None) -> TestImages:
     own = [split] if split else ["eval/images", "eval"]
     inside = own if split or not (location / TRAIN).is_dir() else [*own, TEST]
     folder = next((path for path in map(location.joinpath, inside) if path.is_dir()), location)
-    if folder == location and (location / TRAIN).is_dir():
+    if folder == location and class_folders.looks_like_it(location / TRAIN):  # else it may be a class of this name
         raise InputError(f"{location} has photographs to train on and no folder eval or test: name those to predict")
     test = TestImages(folder, ["ImageID"], _image_names(folder))
     if not test.source:
@@ -245,6 +247,4 @@ def _hash(name: str) -> int:
 
 def _image_names(folder: Path) -> list[str]:
     """Sorted paths of the images below a folder, hidden ones left out."""
-    images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    relative = (path.relative_to(folder) for path in images)
-    return sorted(str(path) for path in relative if not any(map(hidden, path.parts)))
+    return sorted(map(str, images_below(folder)))

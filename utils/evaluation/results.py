@@ -95,7 +95,9 @@ def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
     """Rows as a table for people, with a heading that says who was scored."""
     first = rows[0]
     changed = f", {first['relabelled']} of them relabelled" if first.get("relabelled") else ""
-    whose = next((word for word in ("groups", "images") if word in first["people"]), "people")
+    told = first["people"].partition(" of ")[0]  # the path of right answers may have any words in it
+    whose = "groups" if "groups" in told else "people"
+    whose = "images" if "images" in told and first["persons"] == first["images"] else whose
     counted = f"{first['persons']} {whose}, " if whose != "images" else ""
     people = f"{first['people']}: {counted}{first['images']} images{changed}; in brackets 95 % over {whose}"
     return "\n".join([people, *(row_line(row, metric) for row in rows)])

@@ -63,8 +63,9 @@ def _training_command(made: dict, folds: int | None, script: str, changes: dict)
     parser = finetune_parser("", script)
     defaults = parser.parse([]).replace(age_limits=tuple(made["age_limits"]))
     known = {name: made[name] for name in defaults.plain if isinstance(made.get(name), str | int | float)}
-    lists = {name: made[name] for name in ("values", "limits") if made.get(name)}
-    known |= lists | ({"label_columns": tuple(made["label_columns"])} if made.get("label_columns") else {})
+    known |= {name: made[name] for name in ("values", "limits", "oversample") if made.get(name)}
+    known |= {name: tuple(made[name]) for name in ("label_columns", "half_cutmix_within") if made.get(name)}
+    known |= {"drop_ages": "{}-{}".format(*made["drop_ages"])} if made.get("drop_ages") else {}
     known.pop("mixed_precision", None)  # what the machine could do
     known |= changes
     if folds:

@@ -23,6 +23,8 @@ def two_people_suspects(predictions: Predictions) -> list[Suspect]:
     What sets the photographs of any group apart, as masks do, is taken off the log-odds first.
     """
     groups, spreads = predictions.groups, []
+    if not predictions.photographs.shared:
+        return []
     for attribute in predictions.photographs.shared:
         odds = _without_kinds(predictions, log_odds(predictions.of_attribute(attribute)))
         spread = np.array([odds[one].var(0).sum() for one in groups.members])

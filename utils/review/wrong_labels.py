@@ -1,5 +1,5 @@
-"""Suspects among the labels themselves: the gender or age of a group, the mask of a photograph, and two photographs of
-a group whose masks were exchanged.
+"""Suspects among the labels themselves: what all of a group share, as the age of a person, what each photograph has of
+its own, as the mask, and two photographs of a group whose labels were exchanged.
 
 Confident learning (Northcutt, Jiang, Chuang 2021), as cleanlab has it, says which labels are worth a look. It says not
 how probable it is that one is wrong, and takes what a weak model cannot tell for wrong labels: `noise` does.
@@ -21,7 +21,9 @@ def label_suspects(predictions: Predictions) -> list[Suspect]:
     attribute, the surest.
     """
     found = []
-    for attribute in predictions.labelling.attributes:
+    for attribute, values in predictions.labelling.values.items():
+        if len(values) == 1:  # nothing to tell apart
+            continue
         if attribute in predictions.photographs.shared:
             found += _of_groups(predictions, attribute)
         else:
@@ -46,11 +48,11 @@ def _of_groups(predictions: Predictions, attribute: str) -> list[Suspect]:
         together = counted(len(members), "photograph") + " together"
         if isinstance(judged, JudgedNumbers):
             old, words = str(years[k]), [str(round(one)) if one else "" for one in judged.suggested[k]]
-            evidence = f"stated age {old}; {together}: about {judged.looks[k]:.0f}"
+            evidence = f"stated {attribute} {old}; {together}: about {judged.looks[k]:.0f}"
         else:
             old, words = values[given[k]], values
             evidence = f"{together}: {_shares(judged.probs[k], values)}"
-        third = [v for v in _third(given[k], suggested, values) if words[v]]
+        third = [v for v in _third(judged.posterior[k], given[k], suggested) if words[v]]
         suspects.append(
             Suspect(
                 key=f"{LABEL}:{attribute}:{name}", kind=LABEL, unit=GROUP, id=name, attribute=attribute,
@@ -92,7 +94,8 @@ def _of_photographs(predictions: Predictions, attribute: str) -> list[Suspect]:
         ids = [str(predictions.ids[k]) for k, _ in pairs]
         group = predictions.groups.members[predictions.groups.group_of[pairs[0][0]]]
         shown = [*(k for k, _ in pairs), *(k for k in group if k not in {k for k, _ in pairs})]
-        third = _third(given[pairs[0][0]], pairs[0][1], values) if kind == LABEL else []
+        k, value = pairs[0]
+        third = _third(judged.posterior[k], given[k], value) if kind == LABEL else []
         return Suspect(
             key=":".join([kind, attribute, *ids]), kind=kind, unit=IMAGE, id=ids[0], attribute=attribute,
             given=" / ".join(values[given[k]] for k, _ in pairs), suggested=" / ".join(values[v] for _, v in pairs),
@@ -128,9 +131,10 @@ def worth_a_look(judged: Judged, given: np.ndarray) -> list[tuple[int, int, floa
     return [(int(k), int(suggested[k]), float(others[k, suggested[k]])) for k in np.flatnonzero(issues)]
 
 
-def _third(given: int, suggested: int, values: tuple[str, ...]) -> list[int]:
-    """The value that is neither of the two, if there is one: no attribute has more than three."""
-    return [v for v in range(len(values)) if v not in (given, suggested)]
+def _third(posterior: np.ndarray, given: int, suggested: int) -> list[int]:
+    """The value that is neither of the two, if there is one; of several the most probable."""
+    others = [v for v in np.argsort(-posterior, kind="stable") if v not in (given, suggested)]
+    return others[:1]
 
 
 def _shares(probs: np.ndarray, values: tuple[str, ...]) -> str:

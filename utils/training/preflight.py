@@ -6,9 +6,10 @@ import shlex
 import shutil
 
 from utils.base import flags, training_flags
+from utils.base.data_flags import is_hub_id
 from utils.base.errors import InputError, run_script
 from utils.base.options import Options
-from utils.models.model_files import model_files, specialist_prefix
+from utils.models.model_files import SPECIALIST, model_files, specialist_name, specialist_prefix
 from utils.models.starts import find_pretrained
 from utils.training.index_options import options_of_run, saved_epochs
 
@@ -55,22 +56,29 @@ def main(argv: list[str] | None = None) -> None:
     """The arguments are those that training.sh gives finetune.py; `--runs` only where something is to be trained."""
     options = training_flags.finetune_parser("", "finetune.py").parse(argv)
     check_training(options)
-    print(*attributes_of(options))
+    if has_specialist(options):
+        print(specialist_name(SPECIALIST))
 
 
-def attributes_of(options: Options) -> tuple[str, ...]:
-    """What makes up the classes of the photographs; the demo's, which are yet to be drawn, are the competition's."""
+def has_specialist(options: Options) -> bool:
+    """Whether finetune_age.py has something to train: an age is one of several attributes of the photographs. The
+    demo's, which are yet to be drawn, are the competition's.
+    """
     from utils.data import competition, reading
 
-    if not options.data_location.exists():
-        return competition.labelling().attributes
-    read = reading.read_photographs(options.data_location, options.relabel, reading.reading_of(options))
-    return read.labelling.attributes
+    known = competition.labelling()
+    if _is_there(options):
+        known = reading.read_photographs(options.data_location, options.relabel, reading.reading_of(options)).labelling
+    return set(SPECIALIST) < set(known.attributes)
+
+
+def _is_there(options: Options) -> bool:
+    return options.data_location.exists() or is_hub_id(options.data_location)
 
 
 def check_training(options: Options) -> None:
     """Raise `InputError` for what finetune.py would refuse in the runs of a sweep."""
-    if options.data_location.exists():  # which the demo has yet to draw
+    if _is_there(options):  # the demo has yet to draw its photographs
         flags.check_files(options)
     if not options.runs:
         return
