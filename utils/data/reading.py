@@ -137,7 +137,9 @@ def _check_told(photographs: Photographs, reading: Reading) -> None:
         untold["--group-pattern"] = competition.is_its(known) and reading.group_pattern
     flag = next((flag for flag, given in untold.items() if given), None)
     if flag:
-        raise InputError(f"{flag} says nothing about {kind}, which {photographs.listed_in or photographs.folder} is: leave it out")
+        raise InputError(
+            f"{flag} says nothing about {kind}, which {photographs.listed_in or photographs.folder} is: leave it out"
+        )
 
 
 def training_folder(location: Path) -> Path:
