@@ -154,6 +154,9 @@ specialist="$(check_options "${options[@]}")" || exit 1
 if [[ -z "$asked_stages" && -z "$specialist" ]]; then # nothing for one to tell
     leave_out age
 fi
+if wanted inference && [[ -z "$demo" ]]; then
+    check_test "$TEST_LOCATION"
+fi
 
 for i in "${indices[@]}"; do
     if [[ "$MODEL" == ViT-B/32 ]] && wanted finetune && [[ ! -f "$PRETRAINED_LOCATION/model_$i.pt" ]]; then

@@ -68,6 +68,12 @@ check_options() {
     python -c "$code" "$HERE" "$@" </dev/null || exit 1
 }
 
+# check_test LOCATION ends here what has nothing to predict, before hours are spent on models that are to predict it
+check_test() {
+    local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.training import preflight; preflight.check_test(sys.argv[1:])"
+    python -c "$code" "$HERE" "$1" </dev/null || exit 1
+}
+
 # told WHAT: the soup of the sweep, or the members of it that are to be trained on everyone
 told() {
     local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.evaluation.manifest import tell; tell(sys.argv[1:])"

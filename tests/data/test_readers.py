@@ -182,6 +182,7 @@ ROWS = ("a.jpg", "x"), ("b.jpg", "y")
         (ROWS, "file,label", {"values": ("label=x,z",)}, r"list\.csv line 3: label 'y' is none of x, z"),
         (ROWS, "file,label", {"limits": ("label=3",)}, r"list\.csv line 2: label 'x' is no whole number from 0"),
         (ROWS, "file,label", {"limits": ("age=3",)}, "there is no label column 'age', only label"),
+        ((("a.jpg", "x"), ("../set/a.jpg", "y")), "file,label", {}, r"lists 1 images twice, the first: a\.jpg"),
         ((), "file,label", {}, r"list\.csv lists no images"),
         ((("a.jpg", "x", "y"),), "file,label,label", {}, r"list\.csv has 2 columns label: rename all but one"),
         (ROWS, "file,label", {"group_column": "label"}, "--group-column label is a column of labels, too"),
@@ -222,6 +223,15 @@ def test_a_name_that_no_disk_can_have_is_no_image(name):
     path.write_text(f"file,label\n{name},x\n")
     with pytest.raises(InputError, match=r"list\.csv.* is not there|line contains NUL"):
         read_photographs(path)
+
+
+def test_spaces_about_a_file_are_left_out_in_training_and_in_what_is_predicted():
+    path = table(*ROWS)
+    path.write_text("file,label\n a.jpg ,x\nb.jpg, y\n")
+    assert read_photographs(path).files.tolist() == list(read_test_images(path).files()) == ["a.jpg", "b.jpg"]
+    path.write_text("file,label\n,x\n")
+    with pytest.raises(InputError, match=r"list\.csv has no file in row 1"):
+        read_test_images(path)
 
 
 def test_a_column_may_have_any_name_and_a_suffix_any_case():

@@ -347,6 +347,17 @@ def test_a_set_without_an_age_has_no_stage_of_its_specialist(sweep, tmp_path):
         assert f"== stage 1 of {stages}: finetune.py" in result.stdout, columns
 
 
+def test_a_set_with_nothing_to_predict_is_told_before_training(sweep, tmp_path):
+    for name in ("train/cat", "train/dog", "val/cat"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "a.jpg").touch()
+    result, calls = sweep(DATA_LOCATION="pets", INDICES="0", STAGES="")
+    assert (result.returncode, calls) == (1, [])
+    assert "pets has photographs to train on and no folder eval or test" in result.stderr
+    result, _ = sweep(DATA_LOCATION="pets", INDICES="0", STAGES="", TEST_LOCATION="pets/val", FAIL="finetune.py")
+    assert "== stage 1 of 6: finetune.py" in result.stdout
+
+
 def test_a_table_or_folder_that_is_not_there_or_not_read_is_one_line(sweep, tmp_path):
     result, calls = sweep(DATA_LOCATION="gone.csv")
     assert (result.returncode, calls) == (1, [])

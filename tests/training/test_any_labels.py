@@ -108,10 +108,15 @@ def test_halves_are_alike_in_what_a_group_does_not_share(faces, classes):
         (["--group-column", "person"], "--group-column says nothing about a folder of images, .*: leave it out"),
         (["--limits", "label=3"], "--limits says nothing about a folder"),
         (["--prompts", "p.csv"], "--prompts p.csv has no prompt for 'light'"),
+        (
+            ["--prompts", "whole.csv"],
+            "--prompts whole.csv are for a zero-shot head, .* gets a linear probe",
+        ),
     ],
 )
 def test_what_the_photographs_do_not_tell_is_said_before_anything_is_decoded(classes, pretrained, argv, message):
     Path("p.csv").write_text("class,prompt\ndark,a dark photo.\n")
+    Path("whole.csv").write_text("class,prompt\ndark,a dark photo.\nlight,a light photo.\n")
     with pytest.raises(InputError, match=message):
         train(classes, pretrained, *argv)
     assert not Path("cache/squares").exists()

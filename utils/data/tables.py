@@ -70,9 +70,10 @@ def check_images(shown: Path | str, folder: Path, names: Sequence[str], numbers:
     """Raise `InputError` for an image that the lines with these `numbers` list twice, that is none by its name, or
     that is not in `folder`.
     """
-    doubled = [name for name, count in Counter(names).items() if count > 1]
+    doubled = [path for path, count in Counter(os.path.abspath(folder / name) for name in names).items() if count > 1]
     if doubled:
-        raise InputError(f"{shown} lists {len(doubled)} images twice, the first: {doubled[0]}")
+        first = os.path.relpath(doubled[0], os.path.abspath(folder))
+        raise InputError(f"{shown} lists {len(doubled)} images twice, the first: {first}")
     for number, name in zip(numbers, names, strict=True):
         if Path(name).suffix.lower() not in SUFFIXES:
             raise InputError(f"{shown} line {number}: {name} is none of {', '.join(SUFFIXES)}")

@@ -90,8 +90,12 @@ class TestImages:
         for _, row in lines:
             if where and row[columns.index(where)].strip() != value:
                 continue
-            row[column] = without_spaces(row[column], self.source)
-            yield row if self.column == "ImageID" else [os.path.normpath(row[column]) if row[column] else ""]
+            if self.column == "ImageID":
+                row[column] = without_spaces(row[column], self.source)
+                yield row
+            else:  # as the reader of tables to train on has it
+                name = row[column].strip()
+                yield [os.path.normpath(name) if name else ""]
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -124,6 +128,12 @@ def read_test_images(
         odd = odd if data_location.exists() else f"data folder {data_location} does not exist"
         raise InputError(f"{odd}: give --data-location, {KINDS}")
     return _checked(replace(test, answer_bad=answer_bad), progress)
+
+
+def check_folder(location: Path) -> None:
+    """Raise `InputError` for a folder in which there is nothing to predict, whatever its images are like."""
+    if location.is_dir():
+        _of_folder(location, None)
 
 
 def _of_table(path: Path, reading: Reading, split: str | None) -> TestImages:
@@ -190,7 +200,7 @@ def _checked(test: TestImages, progress: bool) -> TestImages:
     for files in blocks(names, SHARD):
         for name in files:
             if not name:
-                raise InputError(f"{test.source} has no ImageID in row {len(hashes) + 1}: fill it in")
+                raise InputError(f"{test.source} has no {test.column} in row {len(hashes) + 1}: fill it in")
             if "\0" in name or not _encodes(name):
                 raise InputError(f"{test.folder} has the file name {name!r}, which is no UTF-8 text: rename it")
             hashes.append(_hash(name))

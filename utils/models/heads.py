@@ -48,12 +48,9 @@ def head_family(
     by `folds`, the partition and everybody's labels, and their records have it as `folds`. Their probes have one
     strength, `FOLD_STRENGTH`: whatever chose one for all folds would have seen everybody. `prompts`, the sentences of
     each class, count for a zero-shot head, and only where they are other than the competition's own.
-    Without `head_init` it is `zeroshot` when the anchor has a text tower, else `probe`. Raises `InputError` for
-    `zeroshot` without one.
+    Which head it is `chosen_init` says, of `head_init`.
     """
-    head_init = head_init or ("zeroshot" if anchor.text_source else "probe")
-    if head_init == "zeroshot" and not anchor.text_source:
-        raise InputError(f"--head-init zeroshot: {anchor.source} has no text tower of CLIP; use probe or random")
+    head_init = chosen_init(anchor, head_init)
     anchor_digest = anchor.backbone_digest
     labels_digest = hashlib.sha256(labels.tobytes()).hexdigest()
     content = [anchor_digest, labelling.record(), head_init, split_digest, labels_digest, images_digest]
@@ -66,6 +63,22 @@ def head_family(
     start = (anchor.meta or {}).get("folds_of", anchor_digest)  # in a second round each fold starts from its own soup
     common = [start, labelling.record(), head_init, *folds, images_digest, *strength, *told]
     return family | {"folds": digest_of(common)}
+
+
+def chosen_init(anchor: Weights, head_init: str | None, prompts: Path | None = None) -> str:
+    """How the head is made: as is asked for, else `zeroshot` when the anchor has a text tower, else `probe`.
+
+    Raises `InputError` for `zeroshot` without one, and for a file of `prompts` that no other head takes.
+    """
+    chosen = head_init or ("zeroshot" if anchor.text_source else "probe")
+    if chosen == "zeroshot" and not anchor.text_source:
+        raise InputError(f"--head-init zeroshot: {anchor.source} has no text tower of CLIP; use probe or random")
+    if prompts and chosen != "zeroshot":
+        raise InputError(
+            f"--prompts {prompts} are for a zero-shot head, and {anchor.source} gets a {HEADS[chosen]}: "
+            "leave them out, or choose a --model with a text tower of CLIP"
+        )
+    return chosen
 
 
 def head_file(family: dict) -> Path:

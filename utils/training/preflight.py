@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+from pathlib import Path
 
 from utils.base import flags, training_flags
 from utils.base.data_flags import is_hub_id
@@ -87,6 +88,13 @@ def check_training(options: Options) -> None:
         find_pretrained(options)
     if options.model_location.is_dir() and not options.overwrite:
         check_name_is_free(options)
+
+
+def check_test(argv: list[str]) -> None:
+    """End as a script does that has nothing to predict, for training.sh; `argv` is the location."""
+    from utils.data.unlabelled import check_folder
+
+    run_script(lambda: check_folder(Path(*argv)))
 
 
 def tell() -> None:

@@ -20,7 +20,7 @@ from utils.data.sanity import check_classes, small_classes, told_copies
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
-from utils.models.heads import head_family, sweep_head
+from utils.models.heads import chosen_init, head_family, sweep_head
 from utils.models.pretrained import read_pretrained
 from utils.models.weights import Weights
 from utils.training.parameters import check_tower
@@ -114,6 +114,7 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int) -> 
     _check_names(whole, options)
     check_classes(photographs, labelling)
     prompts = read_prompts(options.prompts, labelling, whole) if options.prompts else default_prompts(labelling)
+    chosen_init(anchor, options.head_init, options.prompts)
     split = split_of(photographs, options)
     for weights in (start, anchor):
         if weights.meta is not None:
