@@ -228,7 +228,7 @@ def test_options_of_training_work_together(faces, pretrained):
     assert path.with_name(path.name.replace("epoch2", "epoch1")).is_file()
     checkpoint = read_checkpoint(path)
     assert checkpoint.config["image_size"] == 40
-    assert checkpoint.labelling.age_limits == (29, 57)
+    assert checkpoint.labelling.limits == {"age": (29, 57)}
     assert np.isfinite(scores["loss"])
 
 

@@ -79,7 +79,7 @@ def test_the_code_of_card_and_page_gives_the_numbers_of_inference(photographs):
     exports.export_onnx(Path("soup.onnx"), soup, torch.rand(2, 3, 32, 32))
     written = infer(photographs, "--model-name", "hub", "--save-probs")
     with open(written.with_name(f"{written.stem}_probs.csv")) as file:
-        probs = np.array([[float(row[f"p{k}"]) for k in range(3)] for row in csv.DictReader(file)])
+        probs = np.array([[float(row[name]) for name in CLASSES] for row in csv.DictReader(file)])
     paths = [str(path.resolve()) for path in sorted(photographs.iterdir())]
     card = re.search(r"```python\n(.*?)```", Path("hub/README.md").read_text(), re.DOTALL)[1]
     page = re.search(r"```python\n(.*?)```", (REPOSITORY / "docs" / "soups.md").read_text(), re.DOTALL)[1]
