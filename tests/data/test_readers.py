@@ -88,6 +88,8 @@ def test_train_and_val_inside_are_respected_and_test_is_left_out():
     assert photographs.labelling.classes == ("cat", "dog")
     assert split_of(photographs) == ({"train/cat/a", "train/dog/b"}, {"val/cat/c", "val/dog/d"})
     assert split_of(photographs, val_ratio=0)[1] == set()
+    with pytest.raises(InputError, match=r"on the sides val, train, .*: leave --folds out, or tell the fold of each"):
+        make_folds(photographs, 2, 42)
 
 
 def test_a_class_may_be_called_train_and_a_train_in_capitals_is_an_error():

@@ -157,7 +157,7 @@ def _told_folds(photographs: Photographs, count: int, by: str) -> list[np.ndarra
     if sides not in ([str(k) for k in range(count)], [str(k) for k in range(1, count + 1)]):
         raise InputError(
             f"--folds {count}: the photographs are told to be on the sides {', '.join(sides[:9])}, which are no "
-            f"numbers of {count} folds: leave --split-column out, or name a column of such numbers"
+            f"numbers of {count} folds: leave --folds out, or tell the fold of each in a --split-column"
         )
     parts = [np.unique(_units(photographs, by)[photographs.sides == side]) for side in sides]
     both = [name for k, part in enumerate(parts) for other in parts[:k] for name in np.intersect1d(part, other)]
