@@ -81,7 +81,7 @@ def test_what_may_go_into_one_soup():
     for changes, message in (
         ({"split": split_record(["q"], ["p"])}, "different splits"),
         ({"family": {"anchor": "x", "head_init": "probe", "inputs": "z"}}, "do not share a start"),
-        ({"labelling": competition.labelling(age_limits=(29, 60)).record()}, "other age limits"),
+        ({"labelling": competition.labelling(age_limits=(29, 60)).record()}, "other limits or classes"),
         ({"preprocessing": preprocessing(32, mean=(0.5, 0.5, 0.5))}, "other preprocessing"),
         ({"model": {**first.config, "hidden_act": "gelu"}}, "other model configurations"),
     ):

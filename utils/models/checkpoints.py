@@ -237,7 +237,7 @@ def check_same_kind(checkpoints: list[Checkpoint]) -> None:
                 )
         for what, one, another, remedy in (
             ("other model configurations", first.config, other.config, "retrain one of them"),
-            ("other age limits or classes", first.labelling, other.labelling, "retrain one of them"),
+            ("other limits or classes", first.labelling, other.labelling, "retrain one of them"),
             ("other preprocessing", first.preprocessing, other.preprocessing, "retrain one of them"),
         ):
             if one != another:
