@@ -58,6 +58,7 @@ def test_a_table_of_the_competition_is_read_as_its_folders_are(faces, suffix):
     try:
         write_table(path, ["file", "mask", "gender", "age", "person"], reversed(rows))
         listed = read_photographs(path, None, AS_COMPETITION)
+        unasked = read_photographs(path)
     finally:
         path.unlink()
     assert listed.labelling == known
@@ -65,6 +66,8 @@ def test_a_table_of_the_competition_is_read_as_its_folders_are(faces, suffix):
     for name in ("files", "ids", "names", "strata", "group_strata"):
         np.testing.assert_array_equal(getattr(listed, name), getattr(folders, name))
     np.testing.assert_array_equal(listed.labels(known), folders.labels(known))
+    np.testing.assert_array_equal(unasked.labels(known), folders.labels(known))
+    assert unasked.labelling == known
     assert make_split(listed, 0.2, 42).digest == make_split(folders, 0.2, 42).digest
     partitions = [make_folds(one, 3, 42)[0].folded.partition for one in (listed, folders)]
     assert partitions[0] == partitions[1]

@@ -43,6 +43,12 @@ def is_its(known: Labelling) -> bool:
     return bool(known.parts) and all(map(_is_own, known.parts))
 
 
+def told_by(columns: list[str]) -> Labelling | None:
+    """The labelling of a table that has a column for each of the attributes; None for others."""
+    own = labelling()
+    return own if set(own.attributes) <= set(columns) else None
+
+
 def asked_limits(photographs: Photographs, options: Options) -> dict[str, tuple[int, int]]:
     """Limits other than the usual that `--age-limits` asks for; raises `InputError` for flags about ages where none
     are told.

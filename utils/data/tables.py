@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
 from utils.base.tables import read_dicts
+from utils.data import competition
 from utils.data.image_names import SUFFIXES
 from utils.data.photographs import TEST, Photographs, from_columns
 
@@ -26,13 +27,15 @@ def read_table(
     """The photographs of a table, in the order of their ids; files are relative to the table's folder.
 
     `order` has the values of label columns in the order of class numbers, unless `reading` tells another; `kept_in` is
-    the set that the table was unpacked from. Raises `InputError` that names the line for what is missing, blank or
+    the set that the table was unpacked from. Without a column `label` and without a word those of the competition's
+    attributes are meant, if they are there. Raises `InputError` that names the line for what is missing, blank or
     listed twice, and for an image that is not there.
     """
     columns, lines = read_dicts(path)
     shown = f"{kept_in} (unpacked into {path})" if kept_in else path
     file = column(shown, columns, reading.image_column, FILES, "--image-column")
-    labels = reading.label_columns or ("label",)
+    usual = None if reading.label_columns or "label" in columns else competition.told_by(columns)
+    labels = reading.label_columns or (usual.attributes if usual else ("label",))
     for name in labels:
         column(shown, columns, name if reading.label_columns else None, (name,), "--label-columns")
     group, split = reading.group_column, reading.split_column
@@ -58,8 +61,8 @@ def read_table(
         groups=[row[group].strip() for row in rows] if group else None,
         told={name: [row[name].strip() for row in rows] for name in labels},
         where=[f"{shown} line {number}" for number in numbers],
-        order=(order or {}) | reading.order,
-        limits=reading.numbers,
+        order={name: usual[name].values for name in labels if usual} | (order or {}) | reading.order,
+        limits=(usual.limits if usual else {}) | reading.numbers,
         sides=[row[split].strip() for row in rows] if split else None,
         whose="people" if group == "person" else "groups",
         listed_in=kept_in or path,
