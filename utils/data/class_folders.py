@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def looks_like_it(folder: Path) -> bool:
     """Whether there is an image in a sub-folder."""
-    return any(True for _ in images(folder))
+    return any(len(path.parts) > 1 for path in images_below(folder))
 
 
 def read_class_folders(folder: Path, reading: Reading) -> Photographs:

@@ -49,11 +49,13 @@ class Attribute:
         """The index of the value of this name, in any case; the last one of a number is also called `60+`."""
         if self.limits is not None and text == f"{self.limits[-1]}+":
             return len(self.limits)
+        if text in self.values:
+            return self.values.index(text)
         lower = [value.lower() for value in self.values]
         if text.lower() not in lower:
             shown = ", ".join(self.values[:MOST]) + (", ..." if len(self.values) > MOST else "")
             raise InputError(f"{where}: {self.name} {text!r} is none of {shown}")
-        return self.values.index(text) if text in self.values else lower.index(text.lower())
+        return lower.index(text.lower())
 
 
 def number(name: str, limits: tuple[int, ...], unit: str = "", largest: int = LARGEST) -> Attribute:

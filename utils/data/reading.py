@@ -81,11 +81,16 @@ def read_photographs(
     elif location.is_dir():
         photographs = _read_folder(location, reading)
     else:
-        odd = f"{location} is no folder, CSV or Parquet file"
-        odd = odd if location.exists() else f"data folder {location} does not exist"
-        raise InputError(f"{odd}: give --data-location, {KINDS}")
+        raise not_a_set(location, KINDS)
     relabel = relabel_file(photographs, relabel)
     return photographs if relabel is None else apply_relabel(photographs, relabel)
+
+
+def not_a_set(location: Path, kinds: str) -> InputError:
+    """The error for a location that no reader takes; `kinds` says what would be taken."""
+    odd = f"{location} is no folder, CSV or Parquet file"
+    odd = odd if location.exists() else f"data folder {location} does not exist"
+    return InputError(f"{odd}: give --data-location, {kinds}")
 
 
 def _read_folder(location: Path, reading: Reading) -> Photographs:

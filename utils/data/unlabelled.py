@@ -18,7 +18,7 @@ from utils.data import class_folders, hub_sets, tables
 from utils.data.decoding import check_complete
 from utils.data.image_names import images_below
 from utils.data.photographs import TEST, TRAIN
-from utils.data.reading import Reading
+from utils.data.reading import Reading, not_a_set
 from utils.data.submissions import without_spaces
 
 log = logging.getLogger(__name__)
@@ -124,9 +124,7 @@ def read_test_images(
     elif data_location.is_dir():
         test = _of_folder(data_location, split)
     else:
-        odd = f"{data_location} is no folder, CSV or Parquet file"
-        odd = odd if data_location.exists() else f"data folder {data_location} does not exist"
-        raise InputError(f"{odd}: give --data-location, {KINDS}")
+        raise not_a_set(data_location, KINDS)
     return _checked(replace(test, answer_bad=answer_bad), progress)
 
 

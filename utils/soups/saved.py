@@ -70,7 +70,7 @@ def save_refit(evaluator: Evaluator, soup: Soup, path: Path, people: str) -> Che
     """
     if len(soup.mixture.parts) == 1:
         return None
-    there = [file.place for file in model_files(path.parent, by_name=True) if not file.is_specialist]
+    there = [file.place for file in model_files(path.parent) if not file.is_specialist]
     everyone = [one for one in there if one and one.fold == ALL_FOLDS]
     members = [_trained_on_everyone(one, everyone) for one in soup.mixture.members]
     if None in members:
