@@ -19,7 +19,7 @@ SOUP, REFIT = (Path(f"model/{NAME}_seed42_epoch1_{kind}_num2.pt") for kind in ("
 
 
 def trained_on_everyone(i):
-    (path,) = Path("model").glob(f"{NAME}_seed42_i{i}_foldallof{FOLDS}_epoch*.pt")
+    (path,) = Path("model").glob(f"[Ff]{NAME[1:]}_seed42_i{i}_foldallof{FOLDS}_epoch*.pt")
     return read_checkpoint(path)
 
 
@@ -31,6 +31,8 @@ def test_a_refit_is_the_recipe_over_models_of_everyone_with_the_score_out_of_fol
     soup(faces, "--uniform-soup")
     assert not REFIT.is_file()  # one of two is no refit
     train_folds(faces, pretrained, "--epochs", 1, runs=["42:1:all"])
+    path = trained_on_everyone(1).path
+    path.rename(path.with_name(path.name.capitalize()))  # its record tells what it is, and not its name
     soup(faces, "--uniform-soup")
     refit, members = read_checkpoint(REFIT), [trained_on_everyone(i) for i in range(2)]
     for name, tensor in refit.state_dict().items():
