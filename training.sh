@@ -149,6 +149,7 @@ if wanted finetune || wanted age; then
     options_of "${seeds[0]}:${indices[0]}${of_folds[0]}" # where something is trained, the name must be free
 else
     options_of
+    [[ -z "$FOLDS" ]] || options+=(--fold all) # any one of them will do
 fi
 specialist="$(check_options "${options[@]}")" || exit 1
 if [[ -z "$asked_stages" && -z "$specialist" ]]; then # nothing for one to tell

@@ -62,12 +62,15 @@ def test_a_second_round_has_half_the_learning_rate(arguments, half):
     assert result.stdout == half, result.stderr
 
 
-@pytest.mark.parametrize("stages", ["soup refit", "refit"])
-def test_a_refit_without_a_scored_sweep_is_one_error(sweep, stages):
+@pytest.mark.parametrize(
+    ("stages", "told"), [("soup refit", "no ingredients of --name unknown"), ("refit", "no scores of a sweep unknown")]
+)
+def test_a_refit_without_a_scored_sweep_is_one_error(sweep, stages, told):
     result, calls = sweep(FOLDS="3", STAGES=stages, NAME="unknown")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 2
+    assert told in result.stderr
     assert calls == []
 
 
