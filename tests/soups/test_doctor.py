@@ -2,11 +2,15 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 from conftest import in_a_copy, soup
 
 from utils.models.checkpoints import read_checkpoint, save_checkpoint
+from utils.soups import doctor
 
 NAME = "finetune_cp_seed42"
 FILES = [Path(f"model/{NAME}_i{i}_epoch2.pt") for i in range(3)]
@@ -93,3 +97,13 @@ def test_folds_in_different_basins_are_told_though_out_of_fold_scores_are_the_sa
     far, same_score = told_with(permuted)
     assert "a BARRIER between folds: their mean will not do; hand in the refit soup" in far
     assert abs(same_score - score) < 0.01
+
+
+@pytest.mark.parametrize(("wrong", "bad"), [((8, 9, 12), False), ((8, 9, 38), True)])
+def test_an_ingredient_is_bad_only_where_the_people_can_tell(wrong, bad):
+    labels = np.arange(40) % 2
+    evaluator = SimpleNamespace(metric_name="accuracy", labels=labels, positions=np.arange(40))
+    evaluator.held_out = SimpleNamespace(persons=np.arange(40))
+    evaluator.logits = [np.eye(2)[np.where(np.arange(40) < count, 1 - labels, labels)] for count in wrong]
+    scores = np.array([1 - count / 40 for count in wrong])
+    assert doctor._far_below(evaluator, scores, 2) == bad

@@ -47,16 +47,30 @@ def examine(evaluator: Evaluator) -> list[str]:
 
 def _standard_errors(evaluator: Evaluator) -> str:
     """How unsure scores are: the deviation over resampled people of the best, and of the next one behind it."""
-    metric, persons = evaluator.metric_name, evaluator.held_out.persons[evaluator.positions]
-    best, other = (
-        bootstrap_scores(evaluator.labels, evaluator.logits[k], persons, evaluator.logits[k].shape[1])[metric]
-        for k in evaluator.order[:2]
-    )
-    title, people = METRICS[metric].title, len(np.unique(persons))
+    best, other = (_resampled(evaluator, k) for k in evaluator.order[:2])
+    title = METRICS[evaluator.metric_name].title
+    people = len(np.unique(evaluator.held_out.persons[evaluator.positions]))
     return (
         f"{people} people: the standard error of {title} is {best.std():.3f}, that of the difference between the two "
         f"best ingredients {(best - other).std():.3f}"
     )
+
+
+def _resampled(evaluator: Evaluator, k: int) -> np.ndarray:
+    """The score of the k-th ingredient in each of many resamplings of the people, the same for all ingredients."""
+    persons, logits = evaluator.held_out.persons[evaluator.positions], evaluator.logits[k]
+    return bootstrap_scores(evaluator.labels, logits, persons, logits.shape[1])[evaluator.metric_name]
+
+
+def _far_below(evaluator: Evaluator, scores: np.ndarray, worst: int) -> bool:
+    """Whether an ingredient is bad: far below the others by their own spread, and outside of what chance among these
+    people makes of its difference to the best one.
+    """
+    others = np.delete(scores, worst)
+    if len(others) < 2 or others.mean() - scores[worst] <= FAR * others.std():
+        return False
+    chance = (_resampled(evaluator, int(scores.argmax())) - _resampled(evaluator, worst)).std()
+    return bool(scores.max() - scores[worst] > 2 * chance)
 
 
 def _family(ingredients: Sequence[Checkpoint]) -> str:
@@ -168,8 +182,7 @@ def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
             f"so they lie in different basins: share one start and lower the learning rate{rate}"
         )
     spread = scores.max() - scores.min()
-    others = np.delete(scores, worst)
-    if count > 2 and others.mean() - scores[worst] > FAR * max(1e-9, others.std()):
+    if _far_below(evaluator, scores, worst):
         odd = evaluator.ingredients[worst].name
         return f"{what}; {odd} scores {sign * scores[worst]:.4f}, far worse than the others: drop it (--indices)"
     return (
