@@ -87,7 +87,7 @@ def run(
     # Result
     scores = records.scores_of(row)
     if not options.fast_dev_run:
-        told = f", {options.metric} {scores[options.metric]:.4f} on held-out people" if scores else ""
+        told = f", {options.metric} {scores[options.metric]:.4f} on held-out {task.held_out.whose}" if scores else ""
         log.info("saved %s%s", files.final, told)
     finish(accelerator, files)
     return files.final, scores

@@ -2,6 +2,7 @@
 
     python benchmarks/soup_search.py --data-location faces --model-location model      a sweep of yours
     python benchmarks/soup_search.py --full-size one-better                            six random ViT-B/32, 140 images
+    python benchmarks/soup_search.py --full-size one-better --other OTHER_CHECKOUT     the same searches by both
 
 The baseline is written out here: load every state dict, decode and evaluate all held-out photographs, for each
 ingredient by itself and for each candidate. Ours is `main.py --greedy-soup`, all that it does included, once cold
@@ -13,9 +14,11 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +65,7 @@ def parser() -> Parser:
     parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what the soup must improve")
     parser.add_argument("--repeats", type=number(int, 1), default=3, help="times that each is run")
     parser.add_argument("--full-size", choices=STREWN, help="make six random ViT-B/32 and drawn faces instead")
+    parser.add_argument("--other", type=Path, help="another checkout to compare with, in place of the baseline")
     return parser
 
 
@@ -102,12 +106,15 @@ def plain(paths: list[Path], photographs, rows: np.ndarray, metric) -> list[str]
     return [path.stem for path in members]
 
 
-def ours(options: Options, step: str) -> tuple[list[str], str] | None:
-    """A step of `main.py`; of the greedy soup returns the members in order and what it says of its effort."""
+def arguments_of(options: Options, step: str) -> list[str]:
     arguments = [step, "--metric", options.metric, "--workers", "0", "--data-location", str(options.data_location)]
     arguments += ["--model-location", str(options.model_location)]
-    arguments += ["--relabel", str(options.relabel)] if options.relabel else []
-    soup_script.run(soup_script.parser().parse(arguments))
+    return arguments + (["--relabel", str(options.relabel)] if options.relabel else [])
+
+
+def ours(options: Options, step: str) -> tuple[list[str], str] | None:
+    """A step of `main.py`; of the greedy soup returns the members in order and what it says of its effort."""
+    soup_script.run(soup_script.parser().parse(arguments_of(options, step)))
     if step != "--greedy-soup":
         return None
     lines = next(Path("logs").glob("greedy_soup_log_*.txt")).read_text().splitlines()
@@ -147,9 +154,10 @@ def make_full_size(folder: Path, strewn_by: tuple[float, ...]) -> dict:
     head["classification_head.bias"] += -100.0
     head["classification_head.bias"][probe.classes_] = torch.from_numpy(probe.intercept_ - rows @ scaler.mean_).float()
     meta = {
-        "model": CONFIG, "labelling": labelling.record(), "preprocessing": recipe, "options": {}, "epoch": 1,
+        "model": CONFIG, "labelling": labelling.record(), "preprocessing": recipe, "epoch": 1,
         "split": split.record(), "family": {"inputs": "one", "head_init": "probe"}, "scores": None, "made_from": [],
     }  # fmt: skip
+    place = {"name": "full", "random_seed": 1, "epochs": 1}
     for i, strewn in enumerate(strewn_by):
         generator = torch.Generator().manual_seed(i)
         state = {
@@ -157,7 +165,8 @@ def make_full_size(folder: Path, strewn_by: tuple[float, ...]) -> dict:
             for name, tensor in tower.items()
             if tensor.dim() > 1
         }
-        save_checkpoint(model_location / f"full_seed1_i{i}_epoch1.pt", {**tower, **state, **head}, meta)
+        record = meta | {"options": place | {"i": i}}
+        save_checkpoint(model_location / f"full_seed1_i{i}_epoch1.pt", {**tower, **state, **head}, record)
     return {"data_location": data, "model_location": model_location, "relabel": None}
 
 
@@ -169,6 +178,8 @@ def run(options: Options) -> None:
         places = {name: getattr(options, name) and getattr(options, name).resolve() for name in PLACES}
         options = options.replace(**places)
         logging.getLogger("datasets").setLevel(logging.ERROR)
+        if options.other:
+            return against(options, Path(folder) / "sweep")
         paths = [one.path for one in find_sweep(options.model_location).ingredients]
         photographs = read_photographs(options.data_location, options.relabel)
         rows = recorded_split(photographs, read_checkpoint(paths[0]).split).held_out
@@ -203,6 +214,38 @@ def run(options: Options) -> None:
             )
         used, passes = int(re.search(r"(\d+) of \d+ photographs", effort)[1]), 2 * len(paths) - 1
         print(f"forwards: plain {passes * len(rows)}, warm {used}: {passes * len(rows) / used:.2f} times less at most")
+
+
+def against(options: Options, place: Path) -> None:
+    """Time whole searches of this and the other checkout in turn, which must write the same soup."""
+    times, soups = defaultdict(list), set()
+    for turn in range(options.repeats):
+        for name, checkout in {"other": options.other.resolve(), "this": REPOSITORY}.items():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            os.chdir(place)
+            for kind in ("cold", "warm"):
+                if kind == "warm":
+                    shutil.rmtree("logs")
+                    as_command(checkout, options, "--eval-individual-models")
+                begin = time.perf_counter()
+                as_command(checkout, options, "--greedy-soup")
+                times[name, kind].append(time.perf_counter() - begin)
+            (soup,) = options.model_location.glob("*soup*.pt")
+            soups.add(read_checkpoint(soup).meta["digest"])
+            soup.unlink()
+            told = ", ".join(f"{kind} {times[name, kind][-1]:.1f} s" for kind in ("cold", "warm"))
+            print(f"turn {turn + 1}, {name}: {told}", flush=True)
+    for kind in ("cold", "warm"):
+        ratios = np.array(times["this", kind]) / np.array(times["other", kind])
+        of_each = ", ".join(f"{name} {np.median(times[name, kind]):.1f} s" for name in ("other", "this"))
+        print(f"{kind}: {of_each}, ratio {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
+    print("the same soup" if len(soups) == 1 else f"DIFFERENT soups: {soups}")
+
+
+def as_command(checkout: Path, options: Options, step: str) -> None:
+    command = [sys.executable, str(checkout / "main.py"), *arguments_of(options, step)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def main(argv: list[str] | None = None) -> None:

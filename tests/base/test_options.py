@@ -24,7 +24,7 @@ FLAGS = {
         epochs=20 fast-dev-run=False fold=None folds=None freeze=None gradient-accumulation-steps=1
         gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 half-cutmix-within=None
         head-init=None i=0
-        image-column=None image-size=None keep=last keep-top=None
+        image-column=None hflip=0.5 image-size=None keep=last keep-top=None
         label-columns=None label-smoothing=0.0 layer-decay=1.0 limits=None logit-adjustment=0.0
         loss-fn=CrossEntropyLoss lr=1e-05 metric=macro_f1
         mixed-precision=None mixup=0.0 model=ViT-B/32 model-location=model name=finetune_cp no-cache=False
@@ -52,7 +52,8 @@ FLAGS = {
         batch-sizes=(32, 64, 128) best=5 class-weights=none compile=False contrastive-weight=0.1 data-location=data
         drop-ages=None ema-decay=0.0 epochs-limits=(5, 20) folds=None freeze=None gradient-accumulation-steps=1
         gradient-checkpointing=False group-column=None group-pattern=None half-cutmix=0.0 half-cutmix-within=None
-        head-init=None image-column=None image-size=None indices=None label-columns=None limits=None keep=last
+        head-init=None hflip=0.5 image-column=None image-size=None indices=None keep=last
+        label-columns=None limits=None
         label-smoothing-limits=(0.0, 0.2) layer-decay=1.0 logit-adjustment=0.0 loss-fn=CrossEntropyLoss
         lr-limits=(1e-06, 0.0001) metric=macro_f1 mixed-precision=None model=ViT-B/32 model-location=model
         n-trials=30 no-cache=False old-aug=False oversample=None patience=None pretrained-location=None prompts=None

@@ -9,8 +9,9 @@ from PIL import Image
 
 from utils.base.errors import InputError
 from utils.data import sanity
+from utils.data.labels import Attribute, Labelling
 from utils.data.photographs import from_columns
-from utils.data.sanity import check_classes, copies, small_classes, told_copies
+from utils.data.sanity import alike_names, check_classes, copies, small_classes, told_copies
 
 
 def photographs(labels: str, groups: str | None = None):
@@ -54,6 +55,12 @@ def test_classes_of_a_single_image_or_group_are_counted_and_the_smallest_named_f
     assert small_classes(many, many.labelling).endswith(": b (1); c (1); d (1); e (1); f (1) and 2 more")
     enough = photographs("aabb")
     assert small_classes(enough, enough.labelling) == ""
+
+
+def test_values_that_differ_in_case_or_form_alone_are_told():
+    told = alike_names(Labelling((Attribute("label", ("Rose", "caf\u00e9", "cafe\u0301", "lily", "rose ")),)))
+    assert told.endswith("classes of their own: 'caf\u00e9' and 'cafe\u0301', 'Rose' and 'rose '")
+    assert alike_names(Labelling((Attribute("label", ("rose", "lily")),))) == ""
 
 
 def test_copies_are_found_and_no_others():

@@ -70,6 +70,18 @@ def test_the_best_on_held_out_people_is_handed_in():
     )
 
 
+@pytest.mark.parametrize(
+    ("people", "persons", "units"), [("held-out images", 70, "images"), ("held-out groups", 10, "groups")]
+)
+def test_what_is_no_people_is_not_called_so(people, persons, units):
+    known = {"people": people, "persons": persons}
+    rows = [row("ingredient", "a.pt", 0.30, 0.2, 0.4, **known), row("greedy soup", "g.pt", 0.35, 0.3, 0.4, **known)]
+    told = hand_in_lines(sweep(rows, {BEST_SINGLE: "output/output_a.csv", SOUP: "output/output_g.csv"}))
+    assert told[0].split("|")[1:3] == [f" macro-F1, {units} that chose ", f" {units} that did not "]
+    assert f"on {persons} held-out {units}, 0.350" in told[-1]
+    assert f"{persons} {units} cannot tell these apart" in told[-1]
+
+
 def test_intervals_that_overlap_are_told():
     rows = [row("ingredient", "a.pt", 0.55, 0.5, 0.61), row("greedy soup", "g.pt", 0.70, 0.6, 0.8)]
     rows += [row("soft vote", "g_SV_a", 0.20, 0.1, 0.3)]

@@ -258,6 +258,10 @@ def _add_augmentation(parser: Parser) -> None:
         "none)",
     )  # fmt: skip
     group.add_argument(
+        "--hflip", type=number(float, 0, 1), default=0.5, metavar="P",
+        help="how probably a photograph is mirrored; 0 for digits, writing and all that has a left and a right",
+    )  # fmt: skip
+    group.add_argument(
         "--half-cutmix", type=number(float, 0, 1), default=0.0, metavar="P",
         help="with this probability take the right half from another image, alike in what its group does not share: "
         "another face of the same mask class",

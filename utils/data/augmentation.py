@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 cv2.setNumThreads(0)  # the loader has its own processes
 
 
-def pipeline(kind: str, strength: float = 1.0) -> albumentations.Compose | None:
+def pipeline(kind: str, strength: float = 1.0, hflip: float = 0.5) -> albumentations.Compose | None:
     """The augmentation `train`, or `train2` for oversampled photographs: stronger.
 
-    Small shifts, zooms and turns, a flip, and colour changes: what a face in front of a camera does anyway. It takes
-    and returns `image`, (S, S, 3) uint8. `strength` scales it, and 0 leaves it out: None.
+    Small shifts, zooms and turns, a mirror image with the probability `hflip`, and colour changes: what a face in
+    front of a camera does anyway. It takes and returns `image`, (S, S, 3) uint8. `strength` scales it, and 0 leaves it
+    out: None.
     """
     if strength == 0:
         return None
@@ -36,7 +37,7 @@ def pipeline(kind: str, strength: float = 1.0) -> albumentations.Compose | None:
     strength *= {"train": 1.0, "train2": 1.5}[kind]
     shift, turn, colour = 0.06 * strength, 8 * strength, min(1.0, 0.25 * strength)
     steps = [
-        A.HorizontalFlip(p=0.5),
+        A.HorizontalFlip(p=hflip),
         A.Affine(
             scale=(1 - 1.5 * shift, 1 + 1.5 * shift),
             translate_percent=(-shift, shift),

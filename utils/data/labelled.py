@@ -36,6 +36,11 @@ class LabelledImages:
         return len(self.files)
 
     @property
+    def whose(self) -> str:
+        """What `persons` are: people as far as the CSV tells them, else images."""
+        return "images" if len(set(self.persons)) == len(self) else "people"
+
+    @property
     def relabelled(self) -> np.ndarray:
         """(N,) bool: relabel.csv corrects none of them."""
         return np.zeros(len(self), bool)

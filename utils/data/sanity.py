@@ -1,5 +1,6 @@
 """What is odd about photographs before they are trained on: classes too small to learn, copies across the split."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,6 +52,21 @@ def small_classes(photographs: Photographs, labelling: Labelling) -> str:
         f"{len(small)} of {labelling.num_classes} classes have a single {one}, which is trained on or held out, "
         f"never both (images in parentheses): {'; '.join(told)}{more}"
     )
+
+
+def alike_names(labelling: Labelling) -> str:
+    """In words the values of an attribute that differ in case, blanks or Unicode form alone; nothing when none do."""
+    told = []
+    for values in labelling.values.values():
+        first = {}
+        for value in values:
+            same = first.setdefault(unicodedata.normalize("NFKC", " ".join(value.split())).casefold(), value)
+            if same != value:
+                told.append(f"{same!r} and {value!r}")
+    if not told:
+        return ""
+    more = f" and {len(told) - EXAMPLES} more" if len(told) > EXAMPLES else ""
+    return f"values are written nearly alike and count as classes of their own: {', '.join(told[:EXAMPLES])}{more}"
 
 
 def copies(squares: Sequence[np.ndarray], held_out: np.ndarray, train: np.ndarray) -> list[tuple[int, int]]:

@@ -41,7 +41,7 @@ def alarm_lines(
         at_best = " at best" if len(every) > 1 else ""
         return [
             f"ALARM: {who} learned little: {scored.title} {best:.3f}{at_best}, and answers that see no "
-            f"photograph reach {guessed:.3f} on these people: fine-tune with more --epochs or a higher --lr (a lower "
+            f"photograph reach {guessed:.3f} on the same: fine-tune with more --epochs or a higher --lr (a lower "
             "one if the training loss rose)"
         ]
     confusions = np.stack([confusion_matrix(labels, preds_of(answers), len(classes)) for answers in every])

@@ -22,6 +22,7 @@ class OutOfFold(Scored):
     def __init__(self, parts: Sequence[HeldOut]):
         first, self.parts = parts[0], list(parts)
         self.accelerator, self.labelling, self.preprocessing = first.accelerator, first.labelling, first.preprocessing
+        self.whose = first.whose
         self.rows, self.ids, self.persons, self.labels, self.relabelled = (
             np.concatenate([getattr(part, name) for part in parts])
             for name in ("rows", "ids", "persons", "labels", "relabelled")

@@ -7,7 +7,7 @@ from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
 from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, OVER_FOLDS, REFIT, SOUP, Manifest, is_weighted
-from utils.evaluation.results import latest_rows, with_interval
+from utils.evaluation.results import latest_rows, whose, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
 PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
@@ -54,25 +54,26 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
         return None
     sign, title, interval = METRICS[metric].sign, METRICS[metric].title, f"{metric}_interval"
     way, path, best = max(scored, key=lambda one: (sign * one[2][metric], one[0] in PREFERRED))
-    persons = best["persons"]
-    why = f"the {way} has the best {title} on {persons} held-out people, {with_interval(best, metric)}"
+    units = whose(best)
+    persons = f"{best['persons']} {units}"
+    why = f"the {way} has the best {title} on {best['persons']} held-out {units}, {with_interval(best, metric)}"
     least = min(sign * end for end in best[interval])
     near = [one for one in scored if one[2] is not best and max(sign * end for end in one[2][interval]) >= least]
     for other, file, row in near:
         if other == AUTO_ENSEMBLE:
             return file, (
                 f"on real photographs the {other} did best on new people (docs/results.md); here {why}, against "
-                f"{with_interval(row, metric)}, and {persons} people cannot tell these apart"
+                f"{with_interval(row, metric)}, and {persons} cannot tell these apart"
             )
     by_way = {other: (file, row) for other, file, row in near}
     for other in (other for other in NOT_BY_LUCK if way not in NOT_BY_LUCK and other in by_way):
         file, row = by_way[other]
-        told = f"{with_interval(row, metric)}, and {persons} people cannot tell it from the {way}, which has the best"
+        told = f"{with_interval(row, metric)}, and {persons} cannot tell it from the {way}, which has the best"
         return file, f"the {other} has {title} {told} {title}, {with_interval(best, metric)}, by luck too; {reason}"
     if near:
         others = len(scored) - 1
         count = "all others" if len(near) == others else f"{len(near)} of {others} others"
-        why += f"; the intervals of {count} overlap it, so {persons} people cannot tell these apart"
+        why += f"; the intervals of {count} overlap it, so {persons} cannot tell these apart"
     return path, why
 
 
@@ -102,10 +103,12 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     untold = [way for way, _, row in rows if isinstance(row, dict) and manifest.metric not in row]
     metric = "macro_f1" if untold else manifest.metric
     title = METRICS[metric].title
-    heading = [f"{title}, people who chose", "people who did not"]
+    units = next((whose(row) for _, _, row in rows if isinstance(row, dict)), "people")
+    who = f"{units} {'who' if units == 'people' else 'that'}"
+    heading = [f"{title}, {who} chose", f"{who} did not"]
     if scored_on_new_people:
         on_new = metric if all(metric in row for row in scored_on_new_people.values()) else "macro_f1"
-        heading.append("new people" if on_new == metric else f"{METRICS[on_new].title}, new people")
+        heading.append(f"new {units}" if on_new == metric else f"{METRICS[on_new].title}, new {units}")
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
@@ -122,6 +125,6 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     choice = recommended(rows, metric, f"of the soups: {manifest.reason}" if manifest.reason else "")
     if choice is None:
         again = " and ".join(f"{script} --sweep {manifest.name}" for script in ("validation.py", "inference.py"))
-        return [*lines, f"no submission is scored on held-out people: run {again}"]
+        return [*lines, f"no submission is scored on held-out {units}: run {again}"]
     path, why = choice
     return [*lines, f"hand in {path}: {why}"]

@@ -62,13 +62,14 @@ class Scored:
     """What is asked of held-out photographs once they are predicted: `labels` and `persons` (N,), and `labelling`.
 
     `relabelled` (N,) are those whose label relabel.csv changed. Every record of scores counts them, so that nobody who
-    scores is cleaned silently.
+    scores is cleaned silently. `whose` they are is what intervals resample: people, groups or images.
     """
 
     labels: np.ndarray
     persons: np.ndarray
     relabelled: np.ndarray
     labelling: Labelling
+    whose: str
 
     def score(self, logits: np.ndarray) -> Scores:
         """The scores of (N, C) logits. Raises `Diverged` when one of them is NaN or infinite."""
@@ -114,6 +115,7 @@ class HeldOut(Scored):
         decode_all: bool = False,
     ):
         self.accelerator, self.rows, self.labelling, self.folder = accelerator, rows, labelling, folder
+        self.whose = photographs.whose
         self.preprocessing, self.batch_size, self.workers = preprocessing, options.batch_size, options.workers
         size, some = preprocessing["size"], None if decode_all else rows
         self.squares = decoded(accelerator, photographs, size, some, keep=not options.no_cache)

@@ -91,15 +91,21 @@ def row_line(row: dict, metric: str = "macro_f1") -> str:
     return f"{row['kind']:23} {scores}  {row['model']}"
 
 
+def whose(row: dict) -> str:
+    """What the interval of a row of scores resamples: people, groups or images."""
+    told = row["people"].partition(" of ")[0]  # the path of right answers may have any words in it
+    if "images" in told and row["persons"] == row["images"]:
+        return "images"
+    return "groups" if "groups" in told else "people"
+
+
 def score_table(rows: list[dict], metric: str = "macro_f1") -> str:
     """Rows as a table for people, with a heading that says who was scored."""
     first = rows[0]
     changed = f", {first['relabelled']} of them relabelled" if first.get("relabelled") else ""
-    told = first["people"].partition(" of ")[0]  # the path of right answers may have any words in it
-    whose = "groups" if "groups" in told else "people"
-    whose = "images" if "images" in told and first["persons"] == first["images"] else whose
-    counted = f"{first['persons']} {whose}, " if whose != "images" else ""
-    people = f"{first['people']}: {counted}{first['images']} images{changed}; in brackets 95 % over {whose}"
+    units = whose(first)
+    counted = f"{first['persons']} {units}, " if units != "images" else ""
+    people = f"{first['people']}: {counted}{first['images']} images{changed}; in brackets 95 % over {units}"
     return "\n".join([people, *(row_line(row, metric) for row in rows)])
 
 

@@ -64,7 +64,7 @@ tags: [{family}, model-soup]
 
 Digest of the weights: {checkpoint.digest}
 
-On {people}: {known}.{" The same people chose the soup, so on others expect a little less." * selected}
+On {people}: {known}.{" They chose the soup, too, so on others expect a little less." * selected}
 
 The tower is transformers' `{kind.__name__}`. The head lies beside it, since transformers has no class
 for both: `pipeline` does not run this folder, and the code below does. It needs torch, transformers and pillow.

@@ -48,11 +48,11 @@ def examine(evaluator: Evaluator) -> list[str]:
 def _standard_errors(evaluator: Evaluator) -> str:
     """How unsure scores are: the deviation over resampled people of the best, and of the next one behind it."""
     best, other = (_resampled(evaluator, k) for k in evaluator.order[:2])
-    title = METRICS[evaluator.metric_name].title
-    people = len(np.unique(evaluator.held_out.persons[evaluator.positions]))
+    title, held_out = METRICS[evaluator.metric_name].title, evaluator.held_out
+    count = len(np.unique(held_out.persons[evaluator.positions]))
     return (
-        f"{people} people: the standard error of {title} is {best.std():.3f}, that of the difference between the two "
-        f"best ingredients {(best - other).std():.3f}"
+        f"{count} {held_out.whose}: the standard error of {title} is {best.std():.3f}, that of the difference between "
+        f"the two best ingredients {(best - other).std():.3f}"
     )
 
 
@@ -187,6 +187,6 @@ def diagnosis(evaluator: Evaluator, soup: Soup) -> str | None:
         return f"{what}; {odd} scores {sign * scores[worst]:.4f}, far worse than the others: drop it (--indices)"
     return (
         f"{what}; there is no barrier (loss halfway {halfway:.3f} against {ends[0]:.3f} and {ends[1]:.3f}) and the "
-        f"ingredients differ by {spread:.4f} at most on {len(evaluator.labels)} photographs: hold out more people, or "
+        f"ingredients differ by {spread:.4f} at most on {len(evaluator.labels)} photographs: hold out more, or "
         "vary the ingredients more (seeds, longer training)"
     )

@@ -96,12 +96,12 @@ def verdict(evaluator: Evaluator, book: ScoreBook) -> str | None:
     gains = {recipe: gain for recipe, gain in told.items() if gain}
     if not any(RECIPES[recipe].selects for recipe in gains):
         return None
-    best = max(gains, key=lambda recipe: gains[recipe].low)
+    best, whose = max(gains, key=lambda recipe: gains[recipe].low), evaluator.held_out.whose
     if gains[best].low > 0:
         title = METRICS[evaluator.metric_name].title
-        better = "safely better than the expected single model on people that did not choose it"
+        better = f"safely better than the expected single model on {whose} that did not choose it"
         return f"{better}: {best}, gain in {title} {gains[best]}"
-    return "no recipe is safely better than the expected single model on people that did not choose it"
+    return f"no recipe is safely better than the expected single model on {whose} that did not choose it"
 
 
 def _singles(evaluator: Evaluator, book: ScoreBook) -> list[tuple[str, dict]]:
@@ -121,7 +121,7 @@ def recommended(evaluator: Evaluator, book: ScoreBook, saved: list[SavedSoup]) -
         return recipe, "of the two published soups only this one was made"
     metric, title = evaluator.metric_name, METRICS[evaluator.metric_name].title
     gain = book.held_out.gain(made["greedy"].logits, made["uniform"].logits)[metric]
-    people = f"{len(np.unique(evaluator.held_out.persons))} people"
+    people = f"{len(np.unique(evaluator.held_out.persons))} {evaluator.held_out.whose}"
     if gain.low > 0:
         return "greedy", f"{people} set the greedy soup above the uniform soup: {title} {gain}"
     return "uniform", (

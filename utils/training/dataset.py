@@ -46,7 +46,7 @@ def train_set(task: Task, options: Options) -> LabelledSquares:
         passes.append(_of_value(photographs, task.whole, rows, told, flag))
     all_rows = np.concatenate(passes)
     which = np.repeat(np.minimum(np.arange(len(passes)), 1), [len(part) for part in passes])
-    pipelines = [pipeline(kind, options.aug_strength) for kind in ("train", "train2")[: len(passes)]]
+    pipelines = [pipeline(kind, options.aug_strength, options.hflip) for kind in ("train", "train2")[: len(passes)]]
     mixing = None
     if options.mixup or options.half_cutmix:
         mixing = Mixing(

@@ -16,7 +16,7 @@ from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.prompts import default_prompts, read_prompts
 from utils.data.reading import Reading, asked_labelling, read_photographs, reading_of
-from utils.data.sanity import check_classes, small_classes, told_copies
+from utils.data.sanity import alike_names, check_classes, small_classes, told_copies
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
@@ -74,6 +74,7 @@ class Task:
         squares, held_out = self.held_out.squares, self.held_out.rows
         lines = (
             small_classes(self.photographs, self.labelling),
+            alike_names(self.labelling),
             told_copies(self.photographs, squares, held_out, self.rows),
         )
         return [line for line in lines if line]
