@@ -155,7 +155,9 @@ def test_an_array_becomes_a_png(tmp_path):
 
 NO_IMAGE = {**rows(2), "image": [rows(1)["image"][0], None]}
 TWO = datasets.Features({**FEATURES, "other": datasets.Image()})
+BROKEN = {**rows(2), "image": [rows(1)["image"][0], {"bytes": b"no image", "path": None}]}
 BAD = {
+    "bytes that are no image": (of(BROKEN), Reading(), "row 1 of train, column image: these bytes are no image"),
     "no image in a row": (of(NO_IMAGE), Reading(), "row 1 of train, column image: there is no image: remove"),
     "no column of images": (of(rows(2)).remove_columns("image"), Reading(), "no column of images, only label, vase"),
     "several": (of(rows(2) | {"other": rows(2)["image"]}, TWO), Reading(), "image, other: name one with --image"),

@@ -34,6 +34,14 @@ def test_any_level_of_the_data_folder_will_do(small, inside):
     assert len(read_photographs(small / inside)) == 42
 
 
+def test_person_folders_without_photographs_are_told(small, caplog):
+    (small / "train" / "images" / "000777_male_Asian_30").mkdir()
+    with caplog.at_level(logging.WARNING):
+        read_photographs(small)
+    assert "1 person folders in" in caplog.text
+    assert "hold no photograph: 000777_male_Asian_30" in caplog.text
+
+
 def test_dot_files_and_unknown_names_are_skipped_and_counted(small, caplog):
     person = small / "train" / "images" / "000000_male_Asian_22"
     (person / "._mask1.jpg").write_bytes(b"")

@@ -95,6 +95,24 @@ def test_train_and_val_inside_are_respected_and_test_is_left_out():
         make_folds(photographs, 2, 42)
 
 
+def test_a_val_without_images_and_a_class_in_val_alone_are_errors():
+    for name in ("train/cat/a.jpg", "train/dog/b.jpg"):
+        image(f"set/{name}")
+    Path("set/val").mkdir()
+    with pytest.raises(InputError, match=r"set/val holds no images: fill it, or remove it and a part of train"):
+        read_photographs(Path("set"))
+    image("set/val/cow/c.jpg")
+    with pytest.raises(InputError, match=r"the label 'cow' is held out and never trained on: move some"):
+        make_split(read_photographs(Path("set")), 0.2, 42)
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read():
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        image(f"set/{name}")
+    Path("set/cat/z.jpg").symlink_to("gone.jpg")
+    assert read_photographs(Path("set")).files.tolist() == ["cat/a.jpg", "cat/z.jpg", "dog/b.jpg"]
+
+
 def test_a_class_may_be_called_train_and_a_train_in_capitals_is_an_error():
     for name in ("car/a.jpg", "bus/b.jpg", "train/c.jpg"):
         image(f"set/{name}")

@@ -24,12 +24,15 @@ def read_class_folders(folder: Path, reading: Reading) -> Photographs:
     """The photographs of all classes; a sub-folder of another one belongs to the class of the outer.
 
     Where there are classes in a folder `train`, those of `val` or `validation` are held out, and `test` is left for
-    inference. Raises `InputError` for an image beside the folders of classes, and for a file name in which
-    `--group-pattern` finds nothing.
+    inference. Raises `InputError` for an image beside the folders of classes, for a `val` without images, and for a
+    file name in which `--group-pattern` finds nothing.
     """
     is_split = _is_split(folder)
     parts = [folder / name for name in (TRAIN, *HELD_OUT)] if is_split else [folder]
     files = [(part / path).relative_to(folder) for part in parts for path in sorted(images_below(part))]
+    empty = [part for part in parts if part.is_dir() and not any(path.parts[0] == part.name for path in files)]
+    if is_split and empty:
+        raise InputError(f"{empty[0]} holds no images: fill it, or remove it and a part of {TRAIN} is held out")
     depth = int(is_split)
     beside = next((path for path in files if len(path.parts) <= depth + 1), None)
     if beside:

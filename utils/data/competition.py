@@ -127,7 +127,7 @@ def read_person_folders(folder: Path) -> Photographs:
     `InputError` for a person folder that does not parse, and an empty result.
     """
     skipped = defaultdict(list)
-    rows = []
+    rows, empty = [], []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if hidden(entry.name) or not entry.is_dir():
             skipped["dot files" if hidden(entry.name) else "files beside the person folders"].append(entry.name)
@@ -136,7 +136,10 @@ def read_person_folders(folder: Path) -> Photographs:
             person = parse_person(entry.name)
         except InputError as error:
             raise InputError(f"{error} (in {folder})") from None
-        rows += [(person, name) for name in _photograph_names(Path(entry.path), skipped)]
+        names = _photograph_names(Path(entry.path), skipped)
+        rows += [(person, name) for name in names]
+        if not names:
+            empty.append(entry.name)
     if not rows:
         raise InputError(f"no photographs in {folder}: expected {LAYOUT}")
     if skipped:
@@ -144,6 +147,8 @@ def read_person_folders(folder: Path) -> Photographs:
         example = f" such as {skipped['unknown names'][0]!r}" if "unknown names" in skipped else ""
         log.info("skipped in %s: %s%s", folder, ", ".join(counts), example)
         log.debug("skipped: %s", dict(skipped))
+    if empty:
+        log.warning("%d person folders in %s hold no photograph: %s", len(empty), folder, ", ".join(empty[:5]))
     people = [person for person, _ in rows]
     stems = [Path(name).stem.lower() for _, name in rows]
     person_of = _person_of_folders(people)

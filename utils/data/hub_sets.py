@@ -213,11 +213,22 @@ def _text(value, names: list[str]) -> str:
 def _write_image(value, folder: Path, stem: str, where: str) -> str:
     """Write an image as it is, or an array as PNG; returns its name."""
     content = _content(value, where)
+    _check_image(content, where)
     file = f"{stem}.png" if content.startswith(b"\x89PNG") else f"{stem}.jpg"  # readers look at what is in it
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return file
+
+
+def _check_image(content: bytes, where: str) -> None:
+    """Raise `InputError` for bytes that begin like no image; what is damaged further on is found when it is decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        Image.open(io.BytesIO(content)).close()
+    except UnidentifiedImageError:
+        raise InputError(f"{where}: these bytes are no image: write the row anew, or remove it") from None
 
 
 def _content(value, where: str) -> bytes:

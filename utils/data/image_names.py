@@ -15,13 +15,13 @@ def hidden(name: str) -> bool:
 
 def images_below(folder: Path) -> Iterator[Path]:
     """The images below a folder, relative to it, in whatever order. Hidden ones are left out, and links are followed
-    but those to a folder that they are in.
+    but those to a folder that they are in. A link to nothing is one of them, so that whoever opens it names it.
     """
     for path, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not hidden(name) and not _leads_up(Path(path, name))]
         for name in files:
             inside = Path(path, name).relative_to(folder)
-            if inside.suffix.lower() in SUFFIXES and not hidden(name) and (folder / inside).is_file():
+            if inside.suffix.lower() in SUFFIXES and not hidden(name):
                 yield inside
 
 
