@@ -131,10 +131,13 @@ def run(options: Options) -> Path | dict[str, Path]:
 
     # Data
     asked = {name: given for name in ("image_column", "split_column") if (given := getattr(options, name))}
-    reading = replace(recorded_reading(one for ensemble in ensembles.values() for one in ensemble.members), **asked)
+    members = [one for ensemble in ensembles.values() for one in ensemble.members]
+    reading = replace(recorded_reading(members), **asked)
     is_main = accelerator.is_main_process
     test = unlabelled.read_test_images(options.data_location, answer_bad, is_main, reading, options.split)
     log.info("%d images of %s", test.count, test.folder)
+    if is_main and (seen := unlabelled.told_seen(test, [one.split for one in members])):
+        log.warning(seen)
 
     # Loop
     models = [one for ensemble in ensembles.values() for one in ensemble.models]

@@ -346,7 +346,7 @@ def saved_line(soups: list[SavedSoup], evaluator: Evaluator, verdict: str | None
     if verdict:
         parts.append(verdict)
     elif len(soups) > 1:
-        parts = [f"{parts[0]}, the best one on the people that chose is {path}"]
+        parts = [f"{parts[0]}, the best one on the {evaluator.held_out.whose} that chose is {path}"]
     greedy = next((one.soup for one in soups if one.soup.recipe == "greedy"), None)
     if greedy is not None and evaluator.metric_name == "accuracy" and len(evaluator.ingredients) > 1:
         parts.append(other_choice(evaluator, greedy))

@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base import files, flags
@@ -317,8 +318,11 @@ def detail(options: Options) -> int:
 
 
 def inference_command(options: Options, **asked) -> str:
-    """What to type next: the same models on the images to predict."""
-    same = {"data_location": options.data_location, "model_location": options.model_location}
+    """What to type next: the same models on the images to predict, whose place only the user may know."""
+    from utils.data.unlabelled import has_own_images
+
+    place = options.data_location if has_own_images(options.data_location) else Path("IMAGES_TO_PREDICT")
+    same = {"data_location": place, "model_location": options.model_location}
     return parser().command("inference.py", parser().parse([]).replace(**same, **asked))
 
 

@@ -16,7 +16,7 @@ from utils.data.labels import Attribute, Labelling, labelling_from_record
 from utils.data.reading import Reading, asked_labelling, read_photographs, recorded_reading
 from utils.data.relabel import read_claims
 from utils.data.splits import make_folds, make_split
-from utils.data.unlabelled import read_test_images
+from utils.data.unlabelled import read_test_images, told_seen
 
 AS_COMPETITION = Reading(
     label_columns=("mask", "gender", "age"),
@@ -111,6 +111,16 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read():
         image(f"set/{name}")
     Path("set/cat/z.jpg").symlink_to("gone.jpg")
     assert read_photographs(Path("set")).files.tolist() == ["cat/a.jpg", "cat/z.jpg", "dog/b.jpg"]
+
+
+def test_images_that_were_trained_on_are_told_when_they_are_to_be_predicted():
+    for name in ("cat/a.jpg", "cat/b.jpg", "dog/c.jpg"):
+        image(f"set/{name}")
+    test = read_test_images(Path("set"))
+    told = told_seen(test, [None, {"train_ids": ["cat/a", "dog/c"]}])
+    assert told.startswith("2 of 3 images of set were trained on")
+    assert told_seen(test, [{"train_ids": ["cat/a"]}]) == ""
+    assert told_seen(test, [None]) == ""
 
 
 def test_a_class_may_be_called_train_and_a_train_in_capitals_is_an_error():

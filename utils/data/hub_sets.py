@@ -222,7 +222,7 @@ def _write_image(value, folder: Path, stem: str, where: str) -> str:
 
 
 def _check_image(content: bytes, where: str) -> None:
-    """Raise `InputError` for bytes that begin like no image; what is damaged further on is found when it is decoded."""
+    """Raise `InputError` for bytes that begin like no image; damage further on is found when it is decoded."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -126,6 +126,25 @@ def read_test_images(
     else:
         raise not_a_set(data_location, KINDS)
     return _checked(replace(test, answer_bad=answer_bad), progress)
+
+
+def told_seen(test: TestImages, splits: Iterable[dict | None]) -> str:
+    """In words that most images to predict are some that models with these splits were trained on; else nothing. It
+    goes by the names of images, and so finds none where groups stand in the splits.
+    """
+    known = {name for split in splits if split for name in split["train_ids"]}
+    seen = sum(os.path.splitext(name)[0] in known for name in test.files()) if known else 0
+    if 2 * seen <= test.count:
+        return ""
+    return (
+        f"{seen} of {test.count} images of {test.folder} were trained on, so that these answers say little: name the "
+        "images to predict with --data-location (TEST_LOCATION of training.sh)"
+    )
+
+
+def has_own_images(location: Path) -> bool:
+    """Whether a location of photographs to train on has others to predict beside them."""
+    return any((location / name).exists() for name in ("eval", "info.csv", "info.parquet", TEST))
 
 
 def check_folder(location: Path) -> None:

@@ -51,7 +51,7 @@ def write_ensemble(name: str, candidates: list[Candidate], choice: Choice, score
 def score_rows(name: str, held_out: HeldOut, crossed: CrossFit) -> list[dict]:
     """The rows of scores; each person is predicted by what was chosen on other people."""
     return [
-        held_out.row("best member", "the one that did best on other people", crossed.single),
+        held_out.row("best member", f"the one that did best on other {held_out.whose}", crossed.single),
         held_out.row("auto ensemble", name, crossed.plain),
         held_out.row("auto ensemble, bias", name, crossed.biased),
     ]
