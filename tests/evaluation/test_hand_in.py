@@ -7,7 +7,7 @@ import pytest
 
 from utils.base.errors import InputError
 from utils.evaluation.hand_in import hand_in_lines, recommended
-from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, SOUP, Manifest, read_manifest
+from utils.evaluation.manifest import AUTO_ENSEMBLE, BEST_SINGLE, HARD_VOTE, REFIT, SOUP, Manifest, read_manifest
 from utils.evaluation.results import read_rows, row_line
 
 KNOWN = {"people": "held-out people", "split": "s", "images": 70, "persons": 10}
@@ -80,6 +80,9 @@ def test_what_is_no_people_is_not_called_so(people, persons, units):
     assert told[0].split("|")[1:3] == [f" macro-F1, {units} that chose ", f" {units} that did not "]
     assert f"on {persons} held-out {units}, 0.350" in told[-1]
     assert f"{persons} {units} cannot tell these apart" in told[-1]
+    untold = {key: value for key, value in rows[1].items() if key != "people"}
+    again = hand_in_lines(sweep([rows[0], untold], {BEST_SINGLE: "output/output_a.csv", SOUP: "output/output_g.csv"}))
+    assert again == told
 
 
 def test_intervals_that_overlap_are_told():
@@ -170,6 +173,19 @@ def test_the_auto_ensemble_is_handed_in_where_held_out_people_cannot_tell_it_fro
         "tell these apart",
     )
     assert recommended([best, far], "macro_f1")[0] == Path("g.csv")
+
+
+def test_a_refit_soup_goes_before_an_auto_ensemble_and_that_before_a_soup():
+    refit, auto, soup = (
+        (way, Path(f"{way}.csv"), row(way, way, score, score - 0.1, score + 0.1))
+        for way, score in ((REFIT, 0.60), (AUTO_ENSEMBLE, 0.65), (SOUP, 0.62))
+    )
+    assert recommended([soup, auto, refit], "macro_f1")[0] == refit[1]
+    assert recommended([soup, auto], "macro_f1")[0] == auto[1]
+    far = (REFIT, refit[1], row(REFIT, REFIT, 0.3, 0.2, 0.4))
+    assert recommended([soup, auto, far], "macro_f1")[0] == auto[1]
+    same = (REFIT, refit[1], row(REFIT, REFIT, 0.65, 0.55, 0.75))
+    assert recommended([(SOUP, soup[1], row(SOUP, "s", 0.65, 0.55, 0.75)), same], "macro_f1")[0] == same[1]
 
 
 def test_what_nobody_scored_says_so_and_is_never_recommended():

@@ -1,5 +1,6 @@
 """Which submission of a sweep to hand in, by what the people say who are held out."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.base.flags import RECIPES
@@ -11,7 +12,7 @@ from utils.evaluation.results import latest_rows, whose, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
 PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
-NOT_BY_LUCK = (REFIT, SOUP)  # to hand in where people cannot tell: what averages, and was not picked as the best
+PROVEN = (REFIT, AUTO_ENSEMBLE)  # what did best on new people of real photographs, in this order (docs/results.md)
 
 
 def submission_rows(manifest: Manifest) -> list[tuple[str, Path, dict | str]]:
@@ -45,8 +46,9 @@ def _of_scored_weights(path: Path, row: dict) -> bool:
 def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: str = "") -> tuple[Path, str] | None:
     """The file to hand in, and why in one sentence; None when none was scored.
 
-    It is the auto ensemble, unless by `metric` the intervals of held-out people set it below the best; without one it
-    is the soup under the same condition, which was recommended for a `reason`; else the file that scores best. What
+    It is the refit soup of a folded sweep, unless by `metric` the intervals of held-out people set it below the best;
+    without one the auto ensemble under the same condition; without both the soup, which was recommended for a
+    `reason`; else the file that scores best. What
     the models of all folds predict has the score of their average, for many times the inference, and is not named.
     """
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict) and not way.endswith(OVER_FOLDS)]
@@ -54,27 +56,33 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
         return None
     sign, title, interval = METRICS[metric].sign, METRICS[metric].title, f"{metric}_interval"
     way, path, best = max(scored, key=lambda one: (sign * one[2][metric], one[0] in PREFERRED))
-    units = whose(best)
+    units = _whose(row for _, _, row in scored)
     persons = f"{best['persons']} {units}"
     why = f"the {way} has the best {title} on {best['persons']} held-out {units}, {with_interval(best, metric)}"
     least = min(sign * end for end in best[interval])
     near = [one for one in scored if one[2] is not best and max(sign * end for end in one[2][interval]) >= least]
-    for other, file, row in near:
-        if other == AUTO_ENSEMBLE:
-            return file, (
-                f"on real photographs the {other} did best on new people (docs/results.md); here {why}, against "
-                f"{with_interval(row, metric)}, and {persons} cannot tell these apart"
-            )
     by_way = {other: (file, row) for other, file, row in near}
-    for other in (other for other in NOT_BY_LUCK if way not in NOT_BY_LUCK and other in by_way):
+    better_known = PROVEN[: PROVEN.index(way)] if way in PROVEN else PROVEN
+    for other in (other for other in better_known if other in by_way):
         file, row = by_way[other]
+        return file, (
+            f"on real photographs the {other} did best on new people (docs/results.md); here {why}, against "
+            f"{with_interval(row, metric)}, and {persons} cannot tell these apart"
+        )
+    if way not in PROVEN and SOUP in by_way:  # it averages, and was not picked as the best
+        file, row = by_way[SOUP]
         told = f"{with_interval(row, metric)}, and {persons} cannot tell it from the {way}, which has the best"
-        return file, f"the {other} has {title} {told} {title}, {with_interval(best, metric)}, by luck too; {reason}"
+        return file, f"the {SOUP} has {title} {told} {title}, {with_interval(best, metric)}, by luck too; {reason}"
     if near:
         others = len(scored) - 1
         count = "all others" if len(near) == others else f"{len(near)} of {others} others"
         why += f"; the intervals of {count} overlap it, so {persons} cannot tell these apart"
     return path, why
+
+
+def _whose(rows: Iterable[dict]) -> str:
+    """What the intervals of a sweep's rows resample, of which some do not tell."""
+    return next((whose(row) for row in rows if "people" in row), "people")
 
 
 def nothing_chosen(manifest: Manifest, way: str) -> bool:
@@ -103,7 +111,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     untold = [way for way, _, row in rows if isinstance(row, dict) and manifest.metric not in row]
     metric = "macro_f1" if untold else manifest.metric
     title = METRICS[metric].title
-    units = next((whose(row) for _, _, row in rows if isinstance(row, dict)), "people")
+    units = _whose(row for _, _, row in rows if isinstance(row, dict))
     who = f"{units} {'who' if units == 'people' else 'that'}"
     heading = [f"{title}, {who} chose", f"{who} did not"]
     if scored_on_new_people:
