@@ -136,7 +136,7 @@ def run(options: Options) -> Path | dict[str, Path]:
     is_main = accelerator.is_main_process
     test = unlabelled.read_test_images(options.data_location, answer_bad, is_main, reading, options.split)
     log.info("%d images of %s", test.count, test.folder)
-    if is_main and (seen := unlabelled.told_seen(test, [one.split for one in members])):
+    if is_main and (seen := unlabelled.told_seen(test, [one.split for one in members], members[0].labelling.classes)):
         log.warning(seen)
 
     # Loop

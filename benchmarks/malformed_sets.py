@@ -78,7 +78,7 @@ CASES: dict[str, Case] = {  # what makes the set, the arguments, location first,
     "an empty folder": (lambda: Path("set").mkdir(), "set", "no photographs in"),
     "a folder of text files": (lambda: file("set/cat/a.txt", "x"), "set", "no photographs in"),
     "a file of no kind": (lambda: file("set.tsv", "x"), "set.tsv", "set.tsv is no folder, CSV or Parquet"),
-    "one class": (lambda: classes("cat"), "set", "cat"),
+    "one class": (lambda: classes("cat"), "set", "are of one class, 'cat'"),
     "an image beside the classes": (lambda: (classes("cat", "dog"), images("set/c.jpg")), "set", "set/c.jpg is in no"),
     "an image beside those of train": (
         lambda: (classes("train/cat", "train/dog"), images("set/train/c.jpg")), "set", "set/train/c.jpg is in no",
@@ -139,7 +139,7 @@ CASES: dict[str, Case] = {  # what makes the set, the arguments, location first,
         lambda: table(rows(header="file,label,side", more=",val")), f"{TABLE} --split-column side", "the side val",
     ),
     "one group alone": (
-        lambda: table(rows(header="file,label,who", more=",p")), f"{TABLE} --group-column who", "p",
+        lambda: table(rows(header="file,label,who", more=",p")), f"{TABLE} --group-column who", "side of the split",
     ),
     # The competition's folders
     "a person folder that does not parse": (
@@ -150,13 +150,13 @@ CASES: dict[str, Case] = {  # what makes the set, the arguments, location first,
     "a photograph twice": (
         lambda: (people(*SIX), images(f"set/train/images/{SIX[0]}/mask1.png")), "set", "holds both mask1.jpg and",
     ),
-    "persons and classes mixed": (lambda: (people(*SIX), images("set/train/images/cat/1.jpg")), "set", "cat"),
+    "persons and classes mixed": (lambda: (people(*SIX), images("set/train/images/cat/1.jpg")), "set", "folder 'cat'"),
     # Sets of datasets, and Parquet
     "a Parquet file of no bytes": (lambda: file(BYTES), BYTES, "set.parquet"),
     "a Parquet file that is text": (lambda: file(BYTES, "file,label\n"), BYTES, "set.parquet"),
     "images that are numbers": (lambda: parquet({"image": [1, 2], "label": ["a", "b"]}), BYTES, "1 is none of"),
     "images without bytes": (
-        lambda: parquet({"image": [{"bytes": None, "path": None}] * 4, "label": list("abab")}), BYTES, "image",
+        lambda: parquet({"image": [{"bytes": None, "path": None}] * 4, "label": list("abab")}), BYTES, "there is no",
     ),
     "images of broken bytes": (
         lambda: parquet({"image": [{"bytes": b"x", "path": None}] * 20, "label": list("ab") * 10}), BYTES, BYTES,
@@ -182,7 +182,7 @@ def tried(make: Callable[[], object], arguments: str, part: str, folder: Path) -
                 f"exit status {done.returncode}": done.returncode not in (1, 2),  # 2 for a flag that means nothing
                 "a traceback": "Traceback" in done.stderr + done.stdout,
                 f"{len(errors)} errors: {done.stderr[-300:]}": len(errors) != 1,
-                f"not named: {errors}": errors and part.lower() not in errors[0].lower(),
+                f"not named: {errors}": errors and part not in errors[0],
                 f"left behind: {left}": any(one.startswith("model/") for one in left),
                 f"trained: {done.stdout[-200:]}": re.search(r"epoch 1 of 1", done.stdout) is not None,
             }.items()

@@ -156,7 +156,9 @@ def test_an_array_becomes_a_png(tmp_path):
 NO_IMAGE = {**rows(2), "image": [rows(1)["image"][0], None]}
 TWO = datasets.Features({**FEATURES, "other": datasets.Image()})
 BROKEN = {**rows(2), "image": [rows(1)["image"][0], {"bytes": b"no image", "path": None}]}
+CUT = {**BROKEN, "image": [rows(1)["image"][0], {"bytes": picture(0, "JPEG")[:40], "path": None}]}
 BAD = {
+    "bytes that are cut off": (of(CUT), Reading(), "row 1 of train, column image: these bytes are no image"),
     "bytes that are no image": (of(BROKEN), Reading(), "row 1 of train, column image: these bytes are no image"),
     "no image in a row": (of(NO_IMAGE), Reading(), "row 1 of train, column image: there is no image: remove"),
     "no column of images": (of(rows(2)).remove_columns("image"), Reading(), "no column of images, only label, vase"),

@@ -15,6 +15,7 @@ from utils.data import competition
 from utils.data.labels import Attribute, Labelling, labelling_from_record
 from utils.data.reading import Reading, asked_labelling, read_photographs, recorded_reading
 from utils.data.relabel import read_claims
+from utils.data.sanity import check_learned
 from utils.data.splits import make_folds, make_split
 from utils.data.unlabelled import read_test_images, told_seen
 
@@ -102,8 +103,10 @@ def test_a_val_without_images_and_a_class_in_val_alone_are_errors():
     with pytest.raises(InputError, match=r"set/val holds no images: fill it, or remove it and a part of train"):
         read_photographs(Path("set"))
     image("set/val/cow/c.jpg")
+    photographs = read_photographs(Path("set"))
+    split = make_split(photographs, 0.2, 42)
     with pytest.raises(InputError, match=r"the label 'cow' is held out and never trained on: move some"):
-        make_split(read_photographs(Path("set")), 0.2, 42)
+        check_learned(photographs, photographs.labelling, split.train, split.held_out)
 
 
 def test_a_link_to_nothing_is_an_image_that_cannot_be_read():
@@ -111,16 +114,21 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read():
         image(f"set/{name}")
     Path("set/cat/z.jpg").symlink_to("gone.jpg")
     assert read_photographs(Path("set")).files.tolist() == ["cat/a.jpg", "cat/z.jpg", "dog/b.jpg"]
+    with pytest.raises(InputError, match=r"^1 images in set are links to nothing, the first: cat/z\.jpg"):
+        read_test_images(Path("set"))
 
 
 def test_images_that_were_trained_on_are_told_when_they_are_to_be_predicted():
     for name in ("cat/a.jpg", "cat/b.jpg", "dog/c.jpg"):
         image(f"set/{name}")
     test = read_test_images(Path("set"))
-    told = told_seen(test, [None, {"train_ids": ["cat/a", "dog/c"]}])
-    assert told.startswith("2 of 3 images of set were trained on")
-    assert told_seen(test, [{"train_ids": ["cat/a"]}]) == ""
-    assert told_seen(test, [None]) == ""
+    told = told_seen(test, [None, {"train_ids": ["cat/a", "dog/c"]}], ("cat", "dog"))
+    assert told.startswith(
+        "2 of 3 images of set lie in folders of classes, under the names of images that were trained"
+    )
+    assert told_seen(test, [{"train_ids": ["cat/a"]}], ("cat", "dog")) == ""
+    assert told_seen(test, [{"train_ids": ["cat/a", "dog/c"]}], ("cow", "hen")) == ""  # as of any numbered files
+    assert told_seen(test, [None], ("cat", "dog")) == ""
 
 
 def test_a_class_may_be_called_train_and_a_train_in_capitals_is_an_error():

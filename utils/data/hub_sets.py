@@ -223,12 +223,14 @@ def _write_image(value, folder: Path, stem: str, where: str) -> str:
 
 def _check_image(content: bytes, where: str) -> None:
     """Raise `InputError` for bytes that begin like no image; damage further on is found when it is decoded."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         Image.open(io.BytesIO(content)).close()
-    except UnidentifiedImageError:
-        raise InputError(f"{where}: these bytes are no image: write the row anew, or remove it") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever their parsers do
+        raise InputError(f"{where}: these bytes are no image ({error}): write the row anew, or remove it") from error
 
 
 def _content(value, where: str) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 from utils.base.errors import InputError
 from utils.data.hashes import BLOCK, SAME, bits_apart, difference_hashes
 from utils.data.labels import Labelling
-from utils.data.photographs import Photographs
+from utils.data.photographs import TRAIN, Photographs
 
 SHOWN = 5  # classes that a warning names
 EXAMPLES = 3  # pairs of copies that a warning names
@@ -25,6 +25,19 @@ def check_classes(photographs: Photographs, labelling: Labelling) -> None:
             f"all {len(photographs)} photographs in {photographs.folder} are of one class, "
             f"{labelling.classes[present[0]]!r}: there is nothing to tell apart; add photographs of another class"
         )
+
+
+def check_learned(photographs: Photographs, labelling: Labelling, train: np.ndarray, held_out: np.ndarray) -> None:
+    """Raise `InputError` when photographs that are told to be held out have a value that none to train on has."""
+    if photographs.sides is None:
+        return
+    for part in labelling.parts:
+        values = photographs.labels(labelling.only((part.name,)))
+        if len(never := np.setdiff1d(values[held_out], values[train])):
+            raise InputError(
+                f"the {part.name} {part.values[never[0]]!r} is held out and never trained on: move some of its "
+                f"photographs to the side {TRAIN}, or leave it out"
+            )
 
 
 def has_groups(photographs: Photographs) -> bool:

@@ -88,9 +88,7 @@ def make_split(photographs: Photographs, val_ratio: float, seed: int, by: str = 
 
 
 def _told_split(photographs: Photographs, seed: int, val_ratio: float, by: str) -> Split:
-    """The split that `sides` tell; raises `InputError` for other words there, for a group on both sides, and for a
-    value that is held out alone.
-    """
+    """The split that `sides` tell; raises `InputError` for other words there, and for a group on both sides."""
     odd = sorted(set(photographs.sides.tolist()) - {TRAIN, *HELD_OUT})
     if odd and all(side.isdecimal() for side in odd):
         raise InputError(f"the photographs are told into the folds {', '.join(odd[:9])}: give --folds {len(odd)}")
@@ -102,13 +100,6 @@ def _told_split(photographs: Photographs, seed: int, val_ratio: float, by: str) 
         raise InputError(f"photographs of {both[0]} stand on both sides of the split ({len(both)} such groups)")
     if held_out.all() or not held_out.any():
         raise InputError(f"all photographs are on the side {photographs.sides[0]}: one must be held out, one not")
-    for part in photographs.labelling.parts:
-        index = part.index(photographs.values[part.name])
-        if len(untrained := np.setdiff1d(index[held_out], index[~held_out])):
-            raise InputError(
-                f"the {part.name} {part.values[untrained[0]]!r} is held out and never trained on: move some of its "
-                f"photographs to the side {TRAIN}, or leave it out"
-            )
     return _split(photographs, np.unique(_units(photographs, by)[held_out]), seed, val_ratio, by)
 
 

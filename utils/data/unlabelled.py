@@ -128,23 +128,29 @@ def read_test_images(
     return _checked(replace(test, answer_bad=answer_bad), progress)
 
 
-def told_seen(test: TestImages, splits: Iterable[dict | None]) -> str:
-    """In words that most images to predict are some that models with these splits were trained on; else nothing. It
-    goes by the names of images, and so finds none where groups stand in the splits.
+def told_seen(test: TestImages, splits: Iterable[dict | None], classes: Iterable[str]) -> str:
+    """In words that half of the images to predict or more are probably some that models with these splits were
+    trained on; else nothing. It goes by names in folders of `classes`: no record says where photographs lay.
     """
-    known = {name for split in splits if split for name in split["train_ids"]}
-    seen = sum(os.path.splitext(name)[0] in known for name in test.files()) if known else 0
-    if 2 * seen <= test.count:
+    known, classes = {name for split in splits if split for name in split["train_ids"]}, set(classes)
+    names = (name for name in test.files() if Path(name).parts[0] in classes) if known else ()
+    seen = sum(os.path.splitext(name)[0] in known for name in names)
+    if not seen or 2 * seen < test.count:
         return ""
     return (
-        f"{seen} of {test.count} images of {test.folder} were trained on, so that these answers say little: name the "
-        "images to predict with --data-location (TEST_LOCATION of training.sh)"
+        f"{seen} of {test.count} images of {test.folder} lie in folders of classes, under the names of images that "
+        "were trained on: if they are these, the answers say little; name those to predict with --data-location "
+        "(TEST_LOCATION of training.sh)"
     )
 
 
 def has_own_images(location: Path) -> bool:
-    """Whether a location of photographs to train on has others to predict beside them."""
-    return any((location / name).exists() for name in ("eval", "info.csv", "info.parquet", TEST))
+    """Whether a location of photographs to train on may have others to predict: all but folders without a part for
+    them.
+    """
+    if any((location / name).exists() for name in ("eval", "info.csv", "info.parquet", TEST)):
+        return True
+    return not any(class_folders.looks_like_it(folder) for folder in (location, location / TRAIN) if folder.is_dir())
 
 
 def check_folder(location: Path) -> None:
@@ -238,6 +244,8 @@ def _checked(test: TestImages, progress: bool) -> TestImages:
         first = next(name for name in test.files() if _hash(name) in doubled)
         raise InputError(f"{test.source} lists {len(doubled)} images twice, the first: {first}")
     if missing and not test.skip_bad:
+        if isinstance(test.source, list):
+            raise InputError(f"{missing} images in {test.folder} are links to nothing, the first: {first_missing}")
         raise InputError(
             f"{test.source} names {missing} images that are not in {test.folder}, the first: {first_missing}; {SKIP}"
         )

@@ -116,7 +116,8 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
     heading = [f"{title}, {who} chose", f"{who} did not"]
     if scored_on_new_people:
         on_new = metric if all(metric in row for row in scored_on_new_people.values()) else "macro_f1"
-        heading.append(f"new {units}" if on_new == metric else f"{METRICS[on_new].title}, new {units}")
+        new = f"new {_whose(scored_on_new_people.values())}"
+        heading.append(new if on_new == metric else f"{METRICS[on_new].title}, {new}")
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
         scores = [row if isinstance(row, str) else with_interval(row, metric), ""]

@@ -16,7 +16,7 @@ from utils.data.labels import Labelling
 from utils.data.photographs import Photographs
 from utils.data.prompts import default_prompts, read_prompts
 from utils.data.reading import Reading, asked_labelling, read_photographs, reading_of
-from utils.data.sanity import alike_names, check_classes, small_classes, told_copies
+from utils.data.sanity import alike_names, check_classes, check_learned, small_classes, told_copies
 from utils.data.splits import Split, check_unseen, split_of
 from utils.evaluation.held_out import HeldOut
 from utils.models.clip import build
@@ -121,6 +121,7 @@ def read_task(accelerator: Accelerator, options: Options, epochs_asked: int) -> 
         if weights.meta is not None:
             check_unseen(split, weights.meta["split"], photographs, weights.source)
     rows, held_out_rows = _without_ages(photographs, split.train, options.drop_ages), split.held_out
+    check_learned(photographs, labelling, rows, held_out_rows)
     if options.fast_dev_run:
         few = 2 * options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
         by_class = rows[np.argsort(photographs.labels(labelling)[rows], kind="stable")]
