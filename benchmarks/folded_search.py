@@ -57,6 +57,7 @@ class Full(Evaluator):
 def parser() -> Parser:
     parser = Parser(__doc__)
     flags.add_locations(parser)
+    flags.add_relabel(parser)
     parser.set_defaults(model_location=None)
     parser.add_argument("--metric", choices=METRICS, default="macro_f1", help="what the soup must raise")
     parser.add_argument("--repeats", type=number(int, 1), default=3, help="times that each search is run")
@@ -109,6 +110,7 @@ def searched(options: Options, kind: type[Evaluator]) -> tuple[list[str], int, f
     """One search with nothing cached: its members, photographs looked at, seconds, and what was searched."""
     shutil.rmtree("logs", ignore_errors=True)
     places = ["--data-location", str(options.data_location), "--model-location", str(options.model_location)]
+    places += ["--relabel", str(options.relabel)] if options.relabel else []
     asked = soup_script.parser().parse([*places, "--metric", options.metric, "--workers", "0"])
     accelerator = start_runtime("folded_search")
     inputs = read_inputs(asked)
@@ -156,9 +158,10 @@ def run(options: Options) -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         data, given = options.data_location.resolve(), options.model_location and options.model_location.resolve()
+        relabel = options.relabel and options.relabel.resolve()
         os.chdir(place)
         if given:
-            compare(options.replace(data_location=data, model_location=given))
+            compare(options.replace(data_location=data, model_location=given, relabel=relabel))
         else:
             data = Path("faces").resolve()
             faces.write_data_set(data, train=options.people, test=1)
@@ -167,7 +170,7 @@ def run(options: Options) -> None:
             recipes, folds = map(int, size.split("x"))
             model = Path(f"model_{size}").resolve()
             make_sweep(model, data, options.tower, recipes, folds)
-            one = options.replace(data_location=data, model_location=model)
+            one = options.replace(data_location=data, model_location=model, relabel=None)
             if not given and size == options.sizes[-1]:
                 compare(one)
             rows.append((recipes, folds, os.path.getsize(next(model.glob("*.pt"))), peak(one)))
