@@ -193,9 +193,7 @@ def run(options: Options) -> None:
             expected = plain(paths, photographs, rows, METRICS[options.metric])
             times["plain"].append(time.perf_counter() - begin)
             place = Path(folder) / "sweep"
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-            os.chdir(place)
+            begin_in(place)
             for kind in ("cold", "warm"):
                 if kind == "warm":
                     shutil.rmtree("logs")
@@ -216,14 +214,19 @@ def run(options: Options) -> None:
         print(f"forwards: plain {passes * len(rows)}, warm {used}: {passes * len(rows) / used:.2f} times less at most")
 
 
+def begin_in(place: Path) -> None:
+    """Go on in an empty folder."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    os.chdir(place)
+
+
 def against(options: Options, place: Path) -> None:
     """Time whole searches of this and the other checkout in turn, which must write the same soup."""
     times, soups = defaultdict(list), set()
     for turn in range(options.repeats):
         for name, checkout in {"other": options.other.resolve(), "this": REPOSITORY}.items():
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-            os.chdir(place)
+            begin_in(place)
             for kind in ("cold", "warm"):
                 if kind == "warm":
                     shutil.rmtree("logs")

@@ -101,7 +101,9 @@ def told(**gains):
         }
         for recipe, gain in gains.items()
     }
-    evaluator = SimpleNamespace(metric_name="macro_f1", ingredients=ingredients, order=[0])
+    evaluator = SimpleNamespace(
+        held_out=SimpleNamespace(whose="people"), metric_name="macro_f1", ingredients=ingredients, order=[0]
+    )
     return evaluator, SimpleNamespace(rows=rows, soups=lambda: files)
 
 

@@ -201,7 +201,7 @@ class Told:
             "",
         )
         self.rows, self.ids, self.persons = rows, photographs.ids[rows], photographs.persons[rows]
-        self.relabelled, self.resident = photographs.relabelled[rows], None
+        self.relabelled, self.resident, self.whose = photographs.relabelled[rows], None, photographs.whose
         self.labels, self.predicted = photographs.labels(self.labelling)[rows], predicted[rows]
 
     def logits(self, model):
