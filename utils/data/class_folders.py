@@ -30,14 +30,13 @@ def read_class_folders(folder: Path, reading: Reading) -> Photographs:
     is_split = _is_split(folder)
     parts = [folder / name for name in (TRAIN, *HELD_OUT)] if is_split else [folder]
     files = [(part / path).relative_to(folder) for part in parts for path in sorted(images_below(part))]
-    empty = [part for part in parts if part.is_dir() and not any(path.parts[0] == part.name for path in files)]
-    if is_split and empty:
-        raise InputError(f"{empty[0]} holds no images: fill it, or remove it and a part of {TRAIN} is held out")
     depth = int(is_split)
     beside = next((path for path in files if len(path.parts) <= depth + 1), None)
     if beside:
         raise InputError(f"{folder / beside} is in no class's folder: move it into one, or away")
     sides = [path.parts[0] for path in files] if is_split else None
+    if empty := [part for part in parts if is_split and part.is_dir() and part.name not in sides]:
+        raise InputError(f"{empty[0]} holds no images: fill it, or remove it and a part of {TRAIN} is held out")
     if sides and set(sides) == {TRAIN}:
         sides = None
     labels = [path.parts[depth] for path in files]
