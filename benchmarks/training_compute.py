@@ -1,4 +1,4 @@
-"""Less work in a step of training, and what it costs: patch dropout, small photographs at first, frozen layers.
+"""Less work in a step of training, and what it costs: patch dropout, small photographs at first, frozen layers, bf16.
 
     python benchmarks/training_compute.py scores --data faces --pretrained backbones --truth truth.csv
     python benchmarks/training_compute.py speed --data faces --pretrained backbones [--repeats 3]
@@ -10,7 +10,9 @@ and prints images a second in the loop, their ratio to the plain run of the same
 its evaluation takes when one in five is held out.
 
 Patch dropout is that of Li et al. 2023, "FLIP": a step sees a random part of each photograph's patches. Neither it nor
-the growing size is an option of `finetune.py`: they are put into the model from here. Results: see docs/results.md.
+the growing size is an option of `finetune.py`: they are put into the model from here. On a CPU without bf16
+instructions `scores` computes the products of bf16 numbers in float32 and rounds them (`Rounded`), which is what such
+instructions do, and `speed` leaves bf16 out. Results: see docs/results.md.
 """
 
 import argparse
@@ -29,6 +31,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_any_only, tree_map_only
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
@@ -44,6 +48,7 @@ COMMON = (
 )
 PEOPLE, EPOCHS = 80, 6  # of `speed`
 AUGMENTED = "--epochs 24 --aug-strength 1.5"
+BF16 = "bf16"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,40 @@ VARIANTS = {
     "freeze first-2": Variant(f"{AUGMENTED} --freeze first-2"),
     "no augmentation": Variant("--epochs 24 --aug-strength 0"),
     "no augmentation, freeze first-2": Variant("--epochs 24 --aug-strength 0 --freeze first-2"),
+    BF16: Variant(f"{AUGMENTED} --mixed-precision bf16"),
 }
+
+
+class Rounded(TorchDispatchMode):
+    """Matrix products of bf16 numbers as an instruction for them gives them: added up in float32, rounded once.
+
+    Everything else is computed by torch itself, in the precision that autocast chose for it.
+    """
+
+    PRODUCTS = (
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+        "aten::baddbmm",
+        "aten::convolution",
+        "aten::convolution_backward",
+    )
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = (args, kwargs or {})
+        if func._schema.name not in self.PRODUCTS or not tree_any_only(torch.Tensor, is_bf16, given):
+            return func(*given[0], **given[1])
+        args, kwargs = tree_map_only(torch.Tensor, lambda one: one.float() if is_bf16(one) else one, given)
+        return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, func(*args, **kwargs))
+
+
+def is_bf16(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.bfloat16
+
+
+def computes_bf16() -> bool:
+    """Whether the machine that trains has instructions for products of bf16 numbers."""
+    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 @contextlib.contextmanager
@@ -136,7 +174,8 @@ def scores(options: argparse.Namespace) -> None:
     for name in dict.fromkeys(["plain", *options.only]):
         every = []
         for seed in options.seeds:
-            path, _ = train(name, options, options.data, "--resume", "--random-seed", str(seed))
+            with contextlib.nullcontext() if computes_bf16() else Rounded():
+                path, _ = train(name, options, options.data, "--resume", "--random-seed", str(seed))
             every.append(truth.score(predicted(path, options.data, truth))["macro_f1"])
         plain = plain or every
         gains = [one - other for one, other in zip(every, plain, strict=True)]

@@ -1,5 +1,6 @@
 """The sweep: its grid, its shares, its failures, with a stand-in for what starts finetune.py."""
 
+import contextlib
 import os
 import pty
 import re
@@ -128,33 +129,48 @@ def test_a_worker_that_is_killed_stops_the_sweep(sweep):
     assert "finetune_age.py" not in " ".join(calls)
 
 
-def sleepers_of(process, calls, count):
+def sleepers_of(process, count):
     """The stand-ins that sleep, as soon as there are so many."""
-    until = time.monotonic() + 20
-    while not (calls.is_file() and len(calls.read_text().splitlines()) == count) and time.monotonic() < until:
+    until, found = time.monotonic() + 20, []
+    while len(found) != count and time.monotonic() < until:
         time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if child.cmdline() == ["sleep", "60"]]
+        children = psutil.Process(process.pid).children(recursive=True)
+        found = [child for child in children if cmdline(child) == ["sleep", "60"]]
+    return found
+
+
+def cmdline(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+
+
+def all_of(terminal):
+    """What was written to the other side of a terminal: one read may give a part of it, the last one is an error."""
+    told = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 10_000):
+            told += part
+    return told
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_on_a_terminal_ends_the_runs(sweep, jobs, tmp_path):
+def test_ctrl_c_on_a_terminal_ends_the_runs(sweep, jobs):
     ours, theirs = pty.openpty()
     process = sweep.start(INDICES="0 1", JOBS=str(jobs), SLEEP="60", terminal=theirs)
     os.close(theirs)
-    sleepers = sleepers_of(process, tmp_path / "calls.txt", jobs)
+    sleepers = sleepers_of(process, jobs)
     assert len(sleepers) == jobs
     time.sleep(0.5)  # for training.sh to wait for them
     os.write(ours, b"\x03")
     assert process.wait(timeout=20) == 1
-    assert b"interrupted; run the same command again" in os.read(ours, 10_000)
     assert not psutil.wait_procs(sleepers, timeout=10)[1]
+    assert b"interrupted; run the same command again" in all_of(ours)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_signal_ends_the_runs_too(sweep, jobs, tmp_path):
+def test_a_signal_ends_the_runs_too(sweep, jobs):
     process = sweep.start(INDICES="0 1", JOBS=str(jobs), SLEEP="60")
-    sleepers = sleepers_of(process, tmp_path / "calls.txt", jobs)
+    sleepers = sleepers_of(process, jobs)
     assert len(sleepers) == jobs
     process.terminate()
     _, told = process.communicate(timeout=20)
