@@ -10,12 +10,19 @@ from pathlib import Path
 from utils.base.options import Parser
 
 NAMES = r"[^=,]+"
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:/([\w.-]+))?")
 
 
 def is_hub_id(location: Path) -> bool:
-    """Whether a location names a set of the hub: `user/name`, where this disk has no folder `user`."""
-    return bool(HUB_ID.fullmatch(str(location))) and not location.parent.exists()
+    """Whether a location names a set of the hub: `user/name`, or `user/name/configuration`, where this disk has no
+    folder `user`.
+    """
+    return bool(HUB_ID.fullmatch(str(location))) and not Path(location.parts[0]).exists()
+
+
+def hub_names(location: Path) -> list[str]:
+    """The name of a set of the hub, and of its configuration where one is named."""
+    return [name for name in HUB_ID.fullmatch(str(location)).groups() if name]
 
 
 def add_columns(parser: Parser) -> None:

@@ -72,7 +72,7 @@ def add_data_location(parser: Parser) -> None:
         type=Path,
         metavar="PATH",
         default=Path("data"),
-        help="the photographs: a folder, a table, or a set of datasets (a folder it saved, a Parquet file, a hub id)",
+        help="the photographs: a folder, a table, or a set of datasets (a folder it saved, Parquet, a hub id)",
     )
 
 

@@ -1,4 +1,5 @@
-"""Photographs that `datasets` keeps: a folder it saved, a Parquet file with the bytes of images, or a hub id.
+"""Photographs that `datasets` keeps: a folder it saved, Parquet with the bytes of images (a file, or a folder of them
+as sets of the hub have), or a hub id.
 
 They are unpacked once, into a folder of `cache/images` with the images as files and a table of all other columns, so
 that everything else sees files and a table.
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.base.data_flags import is_hub_id
+from utils.base.data_flags import hub_names, is_hub_id
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
 from utils.base.files import CACHE, identity, locked, temporary_beside
@@ -54,8 +55,16 @@ def is_saved(location: Path) -> bool:
     return any(all((location / name).is_file() for name in names) for names in SAVED)
 
 
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, where sets of the hub have them: in it, or in its `data`."""
+    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+
+
 def holds_images(path: Path) -> bool:
-    """Whether a Parquet file has a column of the bytes of images, as `datasets` writes them."""
+    """Whether a Parquet file, or the first one of a folder, has a column of the bytes of images, as `datasets` writes
+    them.
+    """
+    path = next(iter(parquet_files(path)), path)
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     import pyarrow
@@ -110,16 +119,19 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
     try:
         if location.is_file():
             found = datasets.Dataset.from_parquet(str(location), cache_dir=str(CACHE / "datasets"))
-        elif location.is_dir():
+        elif is_saved(location):
             found = datasets.load_from_disk(str(location))
+        elif location.is_dir():
+            found = datasets.load_dataset(str(location), cache_dir=str(CACHE / "datasets"))
         else:
-            found = datasets.load_dataset(str(location))
+            found = datasets.load_dataset(*hub_names(location))
     except Exception as error:  # of whatever kind: files, networks, scripts, features
         words = str(error).strip().split("\n")[0]
         remedy = (
             "save it with save_to_disk, or as Parquet, again"
             if location.exists()
-            else "it is no path, and as a set of the hub it cannot be had: give --data-location another one"
+            else "it is no path, and as a set of the hub (user/name, or user/name/configuration) it cannot be had: give "
+            "--data-location another one"
         )
         raise InputError(
             f"{location} cannot be read by datasets ({type(error).__name__}: {words}): {remedy}"

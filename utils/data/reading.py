@@ -15,7 +15,7 @@ from utils.data.relabel import apply_relabel, relabel_file
 
 KINDS = (
     f"the competition's folders ({competition.LAYOUT}), a folder per class (rose/1.jpg), a CSV or Parquet file with "
-    "the columns file,label, or what datasets keeps (a saved folder, a Parquet file with images, a hub id)"
+    "the columns file,label, or what datasets keeps (a saved folder, Parquet with images, a hub id)"
 )
 
 
