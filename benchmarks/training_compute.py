@@ -5,9 +5,9 @@
 
 `scores` runs `finetune.py` once per variant and seed, in the folder it is called from (a run that is there is skipped;
 `--only` and `--seeds` share the work among processes), and prints the macro-F1 on the people of the truth, whom no run
-has seen, and the difference to the plain run of the same seed. `speed` trains each variant on a few people, by turns,
-and prints images a second in the loop, their ratio to the plain run of the same turn, and the share of an epoch that
-its evaluation takes when one in five is held out.
+has seen, and the difference to the plain runs of the same seeds with its 95 % interval over people. `speed`
+trains each variant on a few people, by turns, and prints images a second in the loop, their ratio to the plain run of
+the same turn, and the share of an epoch that its evaluation takes when one in five is held out.
 
 Patch dropout is that of Li et al. 2023, "FLIP": a step sees a random part of each photograph's patches. Neither it nor
 the growing size is an option of `finetune.py`: they are put into the model from here. On a CPU without bf16
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any_only, tree_map_only
@@ -37,9 +38,10 @@ from torch.utils._pytree import tree_any_only, tree_map_only
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
-from folds import Truth, predicted
+from folds import Truth, difference_told, predicted, resampled
 
 import finetune
+from utils.base.runtime import computes_bf16
 from utils.data.loading import EpochLoader
 from utils.models.clip import Classifier
 
@@ -49,6 +51,7 @@ COMMON = (
 PEOPLE, EPOCHS = 80, 6  # of `speed`
 AUGMENTED = "--epochs 24 --aug-strength 1.5"
 BF16 = "bf16"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,6 @@ def is_bf16(tensor: torch.Tensor) -> bool:
     return tensor.dtype == torch.bfloat16
 
 
-def computes_bf16() -> bool:
-    """Whether the machine that trains has instructions for products of bf16 numbers."""
-    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-
-
 @contextlib.contextmanager
 def put_in(variant: Variant) -> Iterator[None]:
     """Train as the variant does while the block runs; evaluation sees whole photographs of full size."""
@@ -142,6 +140,7 @@ def put_in(variant: Variant) -> Iterator[None]:
         yield
     finally:
         EpochLoader.of_epoch, Classifier.embed = of_epoch, embed
+        AcceleratorState._reset_state(reset_partial_state=True)  # the precision of a run is no other's
 
 
 def some_of(tokens: torch.Tensor, dropped: float) -> torch.Tensor:
@@ -169,22 +168,21 @@ def train(name: str, options: argparse.Namespace, data: Path, *more: str) -> tup
 
 def scores(options: argparse.Namespace) -> None:
     truth, plain = Truth(options.truth), None
-    print("| variant | macro-F1 on new people, each seed | mean | minus plain: mean (range over seeds) |")
-    print("|---|---|---|---|")
-    for name in dict.fromkeys(["plain", *options.only]):
+    print("| variant | macro-F1 on new people, each seed | mean | minus plain |\n|---|---|---|---|")
+    for name in dict.fromkeys(["plain", *(options.only or VARIANTS)]):
         every = []
         for seed in options.seeds:
-            with contextlib.nullcontext() if computes_bf16() else Rounded():
+            with contextlib.nullcontext() if computes_bf16(DEVICE) else Rounded():
                 path, _ = train(name, options, options.data, "--resume", "--random-seed", str(seed))
-            every.append(truth.score(predicted(path, options.data, truth))["macro_f1"])
-        plain = plain or every
-        gains = [one - other for one, other in zip(every, plain, strict=True)]
-        told = f"{statistics.mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})"
-        each = " ".join(f"{one:.3f}" for one in every)
-        print(f"| {name} | {each} | {statistics.mean(every):.3f} | {told} |", flush=True)
+            every.append(predicted(path, options.data, truth))
+        mean = resampled("macro_f1", truth.labels, every, truth.persons, np.ones(len(truth.labels)))
+        plain = mean if plain is None else plain
+        each = " ".join(f"{truth.score(answers)['macro_f1']:.3f}" for answers in every)
+        print(f"| {name} | {each} | {mean[0]:.3f} | {difference_told(mean - plain)} |", flush=True)
 
 
 def speed(options: argparse.Namespace) -> None:
+    measurable = [name for name in VARIANTS if name != BF16 or computes_bf16(DEVICE)]
     rates, shares, evaluate = defaultdict(list), [], finetune.evaluate
     evaluated = []
 
@@ -201,7 +199,7 @@ def speed(options: argparse.Namespace) -> None:
         for person in sorted((options.data / "train" / "images").iterdir())[:PEOPLE]:
             (images / person.name).symlink_to(person)
         for turn in range(-1, options.repeats):
-            for name in dict.fromkeys(["plain", *options.only]):
+            for name in dict.fromkeys(["plain", *(options.only or measurable)]):
                 evaluated.clear()
                 few = ("--epochs", str(EPOCHS), "--overwrite", "--random-seed", str(turn + 1))
                 _, told = train(name, options, Path("data"), *few)
@@ -228,7 +226,7 @@ def main() -> None:
     parser.add_argument("--pretrained", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--truth", type=lambda text: Path(text).resolve())
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if options.what == "scores" and not options.truth:

@@ -47,6 +47,11 @@ def start_runtime(
     return accelerator
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 numbers itself; what torch cannot tell of a CPU is believed."""
+    return device.type != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16", True))
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Products of float32 are full float32 while the block runs, as they are for all scores that are recorded."""

@@ -130,8 +130,8 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
         remedy = (
             "save it with save_to_disk, or as Parquet, again"
             if location.exists()
-            else "it is no path, and as a set of the hub (user/name, or user/name/configuration) it cannot be had: give "
-            "--data-location another one"
+            else "it is no path, and as a set of the hub (user/name or user/name/configuration) it cannot be had: "
+            "give --data-location another one"
         )
         raise InputError(
             f"{location} cannot be read by datasets ({type(error).__name__}: {words}): {remedy}"

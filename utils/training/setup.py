@@ -9,7 +9,7 @@ from accelerate.utils import find_executable_batch_size
 from utils.base.errors import NoRoom
 from utils.base.files import LOGS
 from utils.base.options import Options
-from utils.base.runtime import from_main, loader_workers, start_runtime
+from utils.base.runtime import computes_bf16, from_main, loader_workers, start_runtime
 from utils.base.training_flags import TRACKERS
 from utils.data.augmentation import EpochSampler
 from utils.data.loading import EpochLoader
@@ -42,6 +42,16 @@ def start_training(options: Options, log_name: str) -> Accelerator:
     )
 
 
+def slowness(accelerator: Accelerator) -> list[str]:
+    """What makes steps slow without need, in words."""
+    if accelerator.mixed_precision != "bf16" or computes_bf16(accelerator.device):
+        return []
+    return [
+        "this CPU has no instructions for bf16, so a step may take 20 times as long as in float32: pass "
+        "--mixed-precision no, or take a machine that has them"
+    ]
+
+
 def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Options) -> Job:
     """Build all that the loop works with. Raises `InputError` when the photographs do not fill a step."""
     from transformers import get_cosine_schedule_with_warmup
@@ -49,7 +59,7 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     # Photographs
     train_set = dataset.train_set(task, options)
     if accelerator.is_main_process and grid.is_first(options):
-        for line in task.oddities():
+        for line in [*task.oddities(), *slowness(accelerator)]:
             log.warning(line)
     train_count, held_out_count = len(train_set), len(task.held_out.rows)
     log.info("%d photographs to train on, %d held out (split %s)", train_count, held_out_count, task.split.digest)
