@@ -116,7 +116,7 @@ def run(options: Options) -> Path | dict[str, Path]:
     # torch and what builds on it take seconds to import, and a mistake should not wait for them
     from utils.base import runtime
     from utils.base.files import CACHE, require_writable
-    from utils.data import answers, unlabelled
+    from utils.data import answers, origins, unlabelled
     from utils.data.reading import recorded_reading
     from utils.ensembles.members import read_ensembles
     from utils.evaluation import shards
@@ -138,15 +138,17 @@ def run(options: Options) -> Path | dict[str, Path]:
     log.info("%d images of %s", test.count, test.folder)
     if is_main and (seen := unlabelled.told_seen(test, [one.split for one in members], members[0].labelling.classes)):
         log.warning(seen)
+    written = {way: options.output_dir / f"output_{one.name}.{options.format}" for way, one in ensembles.items()}
+    for path in written.values() if is_main else ():
+        if replaced := origins.told_replaced(path, options.data_location):
+            log.warning(replaced)
 
     # Loop
     models = [one for ensemble in ensembles.values() for one in ensemble.models]
     logits = iter(shards.evaluate(accelerator, models, test, options.batch_size, options.workers))
 
     # Result
-    written = {}
     for way, ensemble in ensembles.items():
-        written[way] = options.output_dir / f"output_{ensemble.name}.{options.format}"
         kept = list(islice(logits, len(ensemble.models)))
         if accelerator.is_main_process:
             scores = partial(ensemble.scores, kept, range(len(test.shard_sizes)))

@@ -302,6 +302,20 @@ def test_a_submission_has_a_record_of_what_it_was_made_from(trained, faces, monk
     assert record["versions"]["torch"]
 
 
+def test_a_submission_of_other_images_is_warned_of_before_it_is_replaced(
+    trained, faces, tmp_path, monkeypatch, capsys
+):
+    in_a_copy(trained, monkeypatch)
+    infer(faces)
+    infer(faces)
+    assert "will be replaced" not in capsys.readouterr().out
+    output = infer(other := make_eval(tmp_path / "other", 4))
+    told = capsys.readouterr().out
+    assert f"{output} answers the images of {faces} and will be replaced: --output-dir DIR keeps both" in told
+    output.with_name(f"{output.name}.json").write_text("{")
+    assert infer(other) == output  # a damaged record goes with the file that it is of
+
+
 def test_rows_are_counted_in_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(unlabelled, "SHARD", 4)
     test = unlabelled.read_test_images(make_eval(tmp_path / "data", 10))
