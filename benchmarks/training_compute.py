@@ -136,11 +136,12 @@ def put_in(variant: Variant) -> Iterator[None]:
         return some_of(tokens, variant.dropped) if part < variant.until - 1e-9 else tokens
 
     EpochLoader.of_epoch, Classifier.embed = noted, less_work
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of a run is that of no other
     try:
         yield
     finally:
         EpochLoader.of_epoch, Classifier.embed = of_epoch, embed
-        AcceleratorState._reset_state(reset_partial_state=True)  # the precision of a run is no other's
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def some_of(tokens: torch.Tensor, dropped: float) -> torch.Tensor:
