@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from utils.base import training_flags
 from utils.base.errors import run_script
-from utils.base.options import Options, Parser
+from utils.base.options import ALL_FOLDS, Options, Parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,8 @@ def run(
     files = records.RunFiles(options)
     accelerator = setup.start_training(options, files.log_name)
     if drawn:
-        log.info("%s trains with its own options: %s", files.stem, drawn)
+        why = "with its own options" if options.fold != ALL_FOLDS else "on everyone, for about as many steps as a fold"
+        log.info("%s trains %s: %s", files.stem, why, drawn)
     log.debug("options: %s", options.plain)
     require_writable(options.model_location, LOGS, CACHE, PICTURES)
     if options.push_to_hub:

@@ -156,7 +156,7 @@ if [[ -z "$asked_stages" && -z "$specialist" ]]; then # nothing for one to tell
     leave_out age
 fi
 if wanted inference && [[ -z "$demo" ]]; then
-    check_test "$TEST_LOCATION"
+    check_test "$TEST_LOCATION" "${options[@]}"
 fi
 
 for i in "${indices[@]}"; do

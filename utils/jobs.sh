@@ -12,7 +12,7 @@ is_whole() { # TEXT: what else bash takes for a number in (( )) may be a command
 }
 
 is_set() { # LOCATION: a folder, a file, or what may be an id of the hub
-    [[ -e "$1" || ("$1" =~ ^[[:alnum:]_.-]+/[[:alnum:]_.-]+$ && "${1##*.}" != csv && "${1##*.}" != parquet) ]]
+    [[ -e "$1" || ("$1" =~ ^[[:alnum:]_.-]+/[[:alnum:]_.-]+(:[[:alnum:]_.-]+)?$ && "${1##*.}" != csv && "${1##*.}" != parquet) ]]
 }
 
 has_failed() { # NAME
@@ -68,10 +68,10 @@ check_options() {
     python -c "$code" "$HERE" "$@" </dev/null || exit 1
 }
 
-# check_test LOCATION ends here what has nothing to predict, before hours are spent on models that are to predict it
+# check_test LOCATION OPTION... ends here what has nothing to predict, before hours are spent on models that are to predict it
 check_test() {
     local code="import sys; sys.path[0] = sys.argv.pop(1); from utils.training import preflight; preflight.check_test(sys.argv[1:])"
-    python -c "$code" "$HERE" "$1" </dev/null || exit 1
+    python -c "$code" "$HERE" "$@" </dev/null || exit 1
 }
 
 # told WHAT: the soup of the sweep, or the members of it that are to be trained on everyone

@@ -120,30 +120,11 @@ def test_a_parquet_file_with_images_is_read_as_a_set_and_one_with_names_as_a_tab
     assert read_photographs(table).files.tolist() == [f"{k}.png" for k in range(6)]
 
 
-@pytest.mark.parametrize("inside", ["", "data"])
-def test_a_folder_of_parquet_files_is_read_as_its_saved_set_is(tmp_path, inside):
-    kept = tmp_path / "downloaded"
-    (kept / inside).mkdir(parents=True)
-    (kept / "README.md").write_text("---\nlicense: mit\n---\n# Flowers\n")
-    for k, part in enumerate((of(rows(3)), of(rows(3, 3)))):
-        part.to_parquet(str(kept / inside / f"train-{k:05d}-of-00002.parquet"))
-    for name, part in list(split_up().items())[1:]:
-        part.to_parquet(str(kept / inside / f"{name}-00000-of-00001.parquet"))
-    found, as_saved = read_photographs(kept), read_photographs(save(tmp_path / "saved", split_up()))
-    assert found.labelling == as_saved.labelling
-    assert found.files.tolist() == as_saved.files.tolist()
-    np.testing.assert_array_equal(found.labels(found.labelling), [k % 3 for k in range(9)])
-    assert [(found.folder / one).read_bytes() for one in found.files] == [
-        picture(k, ("PNG", "JPEG")[k % 2]) for k in range(9)
-    ]
-    assert read_test_images(kept).count == 2
-
-
-def test_a_configuration_of_a_hub_set_is_named_by_its_third_part(monkeypatch):
+def test_a_configuration_of_a_hub_set_is_named_behind_a_colon(monkeypatch):
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or split_up())
-    check_files(Options(data_location=Path("anna/flowers/small")))
-    assert len(read_photographs(Path("anna/flowers/small"))) == 9
+    check_files(Options(data_location=Path("anna/flowers:small")))
+    assert len(read_photographs(Path("anna/flowers:small"))) == 9
     assert asked == [("anna/flowers", "small")]
 
 

@@ -311,7 +311,9 @@ def test_a_submission_of_other_images_is_warned_of_before_it_is_replaced(
     assert "will be replaced" not in capsys.readouterr().out
     output = infer(other := make_eval(tmp_path / "other", 4))
     told = capsys.readouterr().out
-    assert f"{output} answers the images of {faces} and will be replaced: --output-dir DIR keeps both" in told
+    assert f"{output} answers other images, or these as they were (--data-location {faces}), and will be" in told
+    infer(other / "eval")
+    assert "will be replaced" not in capsys.readouterr().out  # the same images by another way
     output.with_name(f"{output.name}.json").write_text("{")
     assert infer(other) == output  # a damaged record goes with the file that it is of
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from utils.base.options import Parser
 
 NAMES = r"[^=,]+"
-HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:/([\w.-]+))?")
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?")
 
 
 def is_hub_id(location: Path) -> bool:
-    """Whether a location names a set of the hub: `user/name`, or `user/name/configuration`, where this disk has no
+    """Whether a location names a set of the hub: `user/name`, or `user/name:configuration`, where this disk has no
     folder `user`.
     """
-    return bool(HUB_ID.fullmatch(str(location))) and not Path(location.parts[0]).exists()
+    return bool(HUB_ID.fullmatch(str(location))) and not location.parent.exists()
 
 
 def hub_names(location: Path) -> list[str]:

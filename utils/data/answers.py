@@ -58,8 +58,8 @@ def write_answers(
         log.info("probabilities: %s", probs_file)
     for stale in (*([] if unreadable else [listed]), *([] if to_probs else [probs_file])):
         stale.unlink(missing_ok=True)
-    counts = {"count": test.count, "unreadable": len(unreadable)}
-    write_record(path, {"photographs": counts, "answer": answer, **record})
+    photographs = {"count": test.count, "unreadable": len(unreadable), "digest": test.digest}
+    write_record(path, {"photographs": photographs, "answer": answer, **record})
 
 
 def _answered_rows(

@@ -7,6 +7,7 @@ that everything else sees files and a table.
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import logging
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING
 from utils.base.data_flags import hub_names, is_hub_id
 from utils.base.digests import digest_of
 from utils.base.errors import InputError
-from utils.base.files import CACHE, identity, locked, temporary_beside
+from utils.base.files import CACHE, PICTURES, identity, locked, temporary_beside
 from utils.base.tables import write_table
-from utils.data.photographs import TRAIN
+from utils.data import parquet_files
+from utils.data.image_names import images_below
+from utils.data.photographs import TEST, TRAIN
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,8 +37,9 @@ SAVED = {"dataset_dict.json"}, {"dataset_info.json", "state.json"}  # in a folde
 TABLE, FACTS = "images.csv", "facts.json"
 SPLIT = "split of datasets"  # the column of the table that no set has of its own
 LABEL = "label"
+OWN = CACHE, PICTURES  # where this program has images of its own
 PER_FOLDER = 1000  # files
-VERSION = 1  # of what is unpacked
+VERSION = 2  # of what is unpacked
 
 
 @dataclass(frozen=True)
@@ -55,34 +59,33 @@ def is_saved(location: Path) -> bool:
     return any(all((location / name).is_file() for name in names) for names in SAVED)
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, where sets of the hub have them: in it, or in its `data`."""
-    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
-
-
-def holds_images(path: Path) -> bool:
-    """Whether a Parquet file, or the first one of a folder, has a column of the bytes of images, as `datasets` writes
-    them.
-    """
-    path = next(iter(parquet_files(path)), path)
-    if path.suffix.lower() != ".parquet" or not path.is_file():
+def is_kept(location: Path) -> bool:
+    """Whether `datasets` keeps a set there. Raises `InputError` for a folder that holds folders of images, too."""
+    if is_saved(location) or is_hub_id(location):
+        return True
+    if not parquet_files.holds_images(location):
         return False
-    import pyarrow
-    import pyarrow.parquet
+    own = {folder.resolve() for folder in OWN}
+    beside = (location / path.parts[0] for path in images_below(location) if len(path.parts) > 1)
+    if folder := next((one for one in beside if one.resolve() not in own), None):
+        raise InputError(
+            f"{location} holds Parquet files with images and a folder of images, {folder.name}: move one of them "
+            "away, or name the one that is meant"
+        )
+    return True
 
+
+def names_of_parts(location: Path) -> set[str]:
+    """The parts that a set has, as far as that shows without reading it: all that a set of the hub may have."""
+    if is_hub_id(location):
+        return {TRAIN, TEST}
+    listed = location / "dataset_dict.json"
+    if not listed.is_file():
+        return set(parquet_files.parts_of(location)) or {TRAIN}
     try:
-        schema = pyarrow.parquet.read_schema(path)
-    except pyarrow.ArrowException:
-        return False  # which the reader of tables tells of
-    return any(_may_be_images(field.type) for field in schema)
-
-
-def _may_be_images(kind) -> bool:
-    import pyarrow.types as types
-
-    if types.is_struct(kind):
-        return "bytes" in {kind.field(k).name for k in range(kind.num_fields)}
-    return types.is_binary(kind) or types.is_large_binary(kind)
+        return set(json.loads(listed.read_text(encoding="utf-8"))["splits"])
+    except (ValueError, LookupError, TypeError):
+        return {TRAIN, TEST}  # whoever reads it tells what is wrong
 
 
 def unpacked(location: Path, reading: Reading) -> Unpacked | None:
@@ -91,7 +94,7 @@ def unpacked(location: Path, reading: Reading) -> Unpacked | None:
     Raises `InputError` for a set that cannot be read, one without a column of images, or with several of which none is
     named, and for a row without an image.
     """
-    if not (is_saved(location) or holds_images(location) or is_hub_id(location)):
+    if not is_kept(location):
         return None
     parts, key = _read(location)
     first = next(iter(parts.values()))
@@ -106,7 +109,7 @@ def unpacked(location: Path, reading: Reading) -> Unpacked | None:
     if not labels and LABEL not in first.column_names and len(facts["classes"]) == 1:
         labels = tuple(facts["classes"])
     order = {name: tuple(names) for name, names in facts["classes"].items() if name in (labels or (LABEL,))}
-    split = reading.split_column or (SPLIT if len(parts) > 1 else None)
+    split = reading.split_column or (SPLIT if list(parts) != [TRAIN] else None)
     wanted = replace(reading, image_column=column, label_columns=labels, split_column=split)
     return Unpacked(folder / TABLE, wanted, order, location if location.exists() else Path(location.name))
 
@@ -116,21 +119,23 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it tells of an error before it raises it
+    by_part = parquet_files.parts_of(location)
+    if parquet_files.parquet_files(location) and not by_part:
+        raise _no_rows(location)
     try:
-        if location.is_file():
-            found = datasets.Dataset.from_parquet(str(location), cache_dir=str(CACHE / "datasets"))
-        elif is_saved(location):
+        if is_saved(location):
             found = datasets.load_from_disk(str(location))
-        elif location.is_dir():
-            found = datasets.load_dataset(str(location), cache_dir=str(CACHE / "datasets"))
+        elif by_part:
+            found = {name: _of_files(files) for name, files in by_part.items()}
         else:
             found = datasets.load_dataset(*hub_names(location))
     except Exception as error:  # of whatever kind: files, networks, scripts, features
-        words = str(error).strip().split("\n")[0]
+        words = str(error.__cause__ or error).strip().split("\n")[0]
         remedy = (
             "save it with save_to_disk, or as Parquet, again"
             if location.exists()
-            else "it is no path, and as a set of the hub (user/name or user/name/configuration) it cannot be had: "
+            else "it is no path, and as a set of the hub (user/name, or user/name:configuration) it cannot be had: "
             "give --data-location another one"
         )
         raise InputError(
@@ -139,13 +144,25 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
     parts = dict(found) if isinstance(found, dict) else {TRAIN: found}
     parts = {name: part for name, part in parts.items() if len(part)}
     if not parts:
-        raise InputError(f"{location} has no rows: give another --data-location")
+        raise _no_rows(location)
     if location.exists():
-        files = [location] if location.is_file() else sorted(one for one in location.rglob("*") if one.is_file())
-        key = [str(one) for file in files for one in (file, identity(file))]
+        files = [file for part in by_part.values() for file in part]
+        files = files or sorted(one for one in location.rglob("*") if one.is_file())
+        key = [str(one) for file in files for one in (file.resolve(), identity(file))]
     else:
         key = [f"{name} {part._fingerprint}" for name, part in parts.items()]
     return parts, [str(location.resolve() if location.exists() else location), *key]
+
+
+def _no_rows(location: Path) -> InputError:
+    return InputError(f"{location} has no rows: give another --data-location")
+
+
+def _of_files(files: list[Path]) -> Dataset:
+    """Some Parquet files behind each other, whatever their names have in them."""
+    from datasets import Dataset
+
+    return Dataset.from_parquet([glob.escape(str(file)) for file in files], cache_dir=str(CACHE / "datasets"))
 
 
 def _image_column(location: Path, part: Dataset, asked: str | None) -> str:
@@ -167,7 +184,7 @@ def _is_of_images(part: Dataset, name: str) -> bool:
     from datasets import Array2D, Array3D, Image
 
     kinds = (Image, Array2D, Array3D)
-    return isinstance(part.features[name], kinds) or _may_be_images(part.data.schema.field(name).type)
+    return isinstance(part.features[name], kinds) or parquet_files.may_be_images(part.data.schema.field(name).type)
 
 
 def _shown(part: Dataset) -> str:

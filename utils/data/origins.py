@@ -27,8 +27,8 @@ class Member(Record):
 
 
 class SubmissionRecord(Record):
-    """What lies beside a submission, as far as somebody reads it: whose it is, how it was made and by which options,
-    and the limits of attributes that are numbers, such as `age_limits`.
+    """What lies beside a submission, as far as somebody reads it: whose it is, how it was made, of which photographs
+    and by which options, and the limits of attributes that are numbers, such as `age_limits`.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -40,6 +40,7 @@ class SubmissionRecord(Record):
     answer: Literal["names", "ids"] = "ids"
     members: list[Member] = Field([])
     how: dict[str, Any] = Field({})
+    photographs: dict[str, Any] = Field({})
     options: dict[str, Any] = Field({})
 
 
@@ -72,12 +73,17 @@ def record_of(submission: Path) -> SubmissionRecord:
     return read_record(path, SubmissionRecord, "record of a submission", "remove it")
 
 
-def told_replaced(submission: Path, data_location: Path) -> str:
-    """In words that a submission which is about to be written replaces one of other images; else nothing."""
+def told_replaced(submission: Path, digest: str) -> str:
+    """In words that a submission which is about to be written replaces one of other images than those of `digest`
+    (`TestImages.digest`); else nothing.
+    """
     with suppress(InputError):  # a damaged record is replaced, too
-        before = record_of(submission).options.get("data_location")
-        if before and submission.is_file() and Path(str(before)).resolve() != data_location.resolve():
-            return f"{submission} answers the images of {before} and will be replaced: --output-dir DIR keeps both"
+        before = record_of(submission)
+        if submission.is_file() and before.photographs.get("digest", digest) != digest:
+            return (
+                f"{submission} answers other images, or these as they were (--data-location "
+                f"{before.options.get('data_location')}), and will be replaced: --output-dir DIR keeps both"
+            )
     return ""
 
 

@@ -24,7 +24,7 @@ from utils.data.submissions import without_spaces
 log = logging.getLogger(__name__)
 
 SHARD = 256  # photographs: what a killed run may lose
-KINDS = "a folder of images, or a CSV or Parquet file with a column of files"
+KINDS = "a folder of images, a CSV or Parquet file with a column of files, or what datasets keeps"
 AS_IT_IS = Reading()
 SKIP = "leave it out of the list, or pass --skip-bad"
 
@@ -144,10 +144,16 @@ def told_seen(test: TestImages, splits: Iterable[dict | None], classes: Iterable
     )
 
 
-def has_own_images(location: Path) -> bool:
-    """Whether a location of photographs to train on may have others to predict: all but folders without a part for
-    them.
+def has_own_images(location: Path, split_column: str | None = None) -> bool:
+    """Whether a location of photographs to train on may have others to predict: all but folders and sets without a
+    part for them, and tables of which no `split_column` tells of one.
     """
+    if hub_sets.is_kept(location):
+        return TEST in hub_sets.names_of_parts(location)
+    if location.is_file():
+        columns, rows = open_table(location)
+        column = columns.index(split_column) if split_column in columns else None
+        return "ImageID" in columns or (column is not None and any(row[column].strip() == TEST for _, row in rows))
     if any((location / name).exists() for name in ("eval", "info.csv", "info.parquet", TEST)):
         return True
     return not any(class_folders.looks_like_it(folder) for folder in (location, location / TRAIN) if folder.is_dir())
@@ -155,7 +161,7 @@ def has_own_images(location: Path) -> bool:
 
 def check_folder(location: Path) -> None:
     """Raise `InputError` for a folder in which there is nothing to predict, whatever its images are like."""
-    if location.is_dir():
+    if location.is_dir() and not hub_sets.is_kept(location):
         _of_folder(location, None)
 
 
@@ -189,7 +195,10 @@ def _part(path: Path, columns: list[str], reading: Reading, split: str | None) -
         return columns[place], split or TEST
     if split:
         raise InputError(f"--split {split}: {path} has the splits {', '.join(found)}: name one of them")
-    log.info("no rows of %s in the column %s of %s: predicting all", TEST, reading.split_column, path)
+    log.warning(
+        "no rows of %s in the column %s of %s: predicting all, those that models were trained on among them",
+        TEST, reading.split_column, path,
+    )  # fmt: skip
     return None
 
 
@@ -208,7 +217,9 @@ def _of_folder(location: Path, split: str | None) -> TestImages:
         raise InputError(f"{location} has photographs to train on and no folder eval or test: name those to predict")
     test = TestImages(folder, ["ImageID"], _image_names(folder))
     if not test.source:
-        raise InputError(f"no info.csv and no images in {folder}: give --data-location")
+        raise InputError(
+            f"no info.csv and no images in {folder}: give --data-location (TEST_LOCATION of training.sh) {KINDS}"
+        )
     log.info("no info.csv: predicting all images of %s", folder)
     return test
 

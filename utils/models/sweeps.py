@@ -302,7 +302,7 @@ def find_checkpoint(model_name: str | None, model_location: Path, by_name: bool 
             return choice[0]
         if choice:
             names = ", ".join(path.name for path in choice)
-            raise Several(f"several checkpoints, choose one with --model-name: {names}")
+            raise Several(f"several checkpoints, choose one with --model-name: {names}; or a sweep with --sweep NAME")
     raise InputError(f"no checkpoints in {model_location}: run finetune.py first, or give --model-name")
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 from utils.base import flags, training_flags
@@ -91,10 +92,22 @@ def check_training(options: Options) -> None:
 
 
 def check_test(argv: list[str]) -> None:
-    """End as a script does that has nothing to predict, for training.sh; `argv` is the location."""
-    from utils.data.unlabelled import check_folder
+    """End as a script does that has nothing to predict, and warn where all there is are photographs to train on, for
+    training.sh; `argv` is the location, and the arguments of finetune.py.
+    """
+    run_script(lambda: _check_test(Path(argv[0]), training_flags.finetune_parser("", "finetune.py").parse(argv[1:])))
 
-    run_script(lambda: check_folder(Path(*argv)))
+
+def _check_test(location: Path, options: Options) -> None:
+    from utils.data.unlabelled import check_folder, has_own_images
+
+    check_folder(location)
+    if location == options.data_location and not has_own_images(location, options.split_column):
+        print(
+            f"warning: nothing in {location} is set apart to predict, so answers will be those of photographs that "
+            "the models learn from, and say little: name others with TEST_LOCATION",
+            file=sys.stderr,
+        )
 
 
 def tell() -> None:

@@ -1,0 +1,136 @@
+"""Parquet files with the bytes of images, one or a folder of them: which there are, and to which part each belongs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.base.errors import InputError
+from utils.data.image_names import hidden
+from utils.data.photographs import HELD_OUT, TEST, TRAIN
+
+if TYPE_CHECKING:
+    import pyarrow
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".parquet"
+VALIDATION = "validation"
+WORDS = {"training": TRAIN, "testing": TEST, "eval": TEST, "evaluation": TEST, TRAIN: TRAIN, TEST: TEST}
+WORDS |= dict.fromkeys(HELD_OUT, VALIDATION)  # what the names of files and folders call a part
+OF_SEVERAL = re.compile(r"(.+)-(\d+)-of-(\d+)")
+LAID_OUT = "info.csv", "info.parquet", "eval/info.csv", "eval/info.parquet", "eval/images", "train/images"
+FEATURES = b"huggingface"  # where a file keeps what `datasets` knows of its columns, names of classes among it
+
+
+def parquet_files(location: Path) -> list[Path]:
+    """The Parquet files of a folder, in it or in its folder `data`, or those of its folders that are called as parts
+    are; a location that is such a file; none where photographs are laid out as the competition's.
+    """
+    if location.is_file():
+        return [location] if location.suffix.lower() == SUFFIX else []
+    if not location.is_dir() or any((location / name).exists() for name in LAID_OUT):
+        return []
+    found = []
+    for folder in (location, location / "data", *(location / word for word in WORDS)):
+        found += sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and not hidden(path.name))
+    return found
+
+
+def holds_images(location: Path) -> bool:
+    """Whether a file has a column of the bytes of images, or one of a folder's as `datasets` writes it.
+
+    Raises `InputError` for a file of such a folder that is no Parquet.
+    """
+    files = parquet_files(location)
+    if files == [location]:
+        return any(may_be_images(field.type) or _is_image(field.type) for field in _schema(location) or ())
+    schemas = {file: _schema(file) for file in files}
+    if not any(_is_image(field.type) for schema in schemas.values() for field in schema or ()):
+        return False
+    if broken := next((file for file, schema in schemas.items() if schema is None), None):
+        raise InputError(f"{broken} is no Parquet file: download it again, or remove it")
+    return True
+
+
+def may_be_images(kind: pyarrow.DataType) -> bool:
+    """Whether a column of this type may hold images as they lie on a disk."""
+    import pyarrow.types as types
+
+    return _is_image(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def parts_of(location: Path) -> dict[str, list[Path]]:
+    """The files with rows by the part (train, validation, test) that their names or those of their folders tell; train
+    where none does.
+
+    Raises `InputError` for a file with other columns or classes than the first of its part. Warns of those of several
+    that are not there.
+    """
+    parts = {name: [] for name in (TRAIN, VALIDATION, TEST)}
+    for file in parquet_files(location):
+        if _has_rows(file):
+            parts[_part(file, location)].append(file)
+    parts = {name: files for name, files in parts.items() if files}
+    for files in parts.values():
+        first = _schema(files[0])
+        for file in files[1:]:
+            if not _schema(file).equals(first) or _features(file) != _features(files[0]):
+                raise InputError(
+                    f"{file} has other columns or classes than {files[0]}: write both alike, or leave one out"
+                )
+    _warn_of_missing([file for files in parts.values() for file in files])
+    return parts
+
+
+def _is_image(kind: pyarrow.DataType) -> bool:
+    import pyarrow.types as types
+
+    return types.is_struct(kind) and "bytes" in {kind.field(k).name for k in range(kind.num_fields)}
+
+
+def _schema(file: Path) -> pyarrow.Schema | None:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_schema(file)
+    except pyarrow.ArrowException:
+        return None
+
+
+def _has_rows(file: Path) -> bool:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_metadata(file).num_rows > 0
+
+
+def _features(file: Path) -> bytes | None:
+    return (_schema(file).metadata or {}).get(FEATURES)
+
+
+def _part(file: Path, location: Path) -> str:
+    """The part that a word of the file's name tells, else the name of its folder."""
+    words = re.split(r"[\W_]+", file.stem.lower())
+    if file.parent != location:
+        words.append(file.parent.name)
+    return next((WORDS[word] for word in words if word in WORDS), TRAIN)
+
+
+def _warn_of_missing(files: list[Path]) -> None:
+    """Say that `train-00000-of-00002` is there and the other one is not."""
+    there = {}
+    for file in files:
+        if match := OF_SEVERAL.fullmatch(file.stem):
+            there.setdefault((file.parent, match[1], int(match[3])), set()).add(int(match[2]))
+    for (folder, name, count), numbers in there.items():
+        if len(numbers) < count:
+            log.warning(
+                "%d of the %d files %s-... are read: name the folder %s if the others are in it, or download them",
+                len(numbers),
+                count,
+                name,
+                folder,
+            )
