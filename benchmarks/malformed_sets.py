@@ -61,7 +61,17 @@ def parquet(columns: dict, path: str = "set.parquet") -> None:
     import pyarrow
     from pyarrow import parquet as writer
 
+    Path(path).parent.mkdir(exist_ok=True)
     writer.write_table(pyarrow.table(columns), path)
+
+
+def of_images(count: int, label: str = "label") -> dict:
+    """Columns of images of two classes, as `datasets` writes them."""
+    import pyarrow
+
+    kind, content = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}), jpeg()
+    column = [{"bytes": content, "path": None}] * count
+    return {"image": pyarrow.array(column, kind), label: pyarrow.array([*"ab" * (count // 2)], pyarrow.string())}
 
 
 def jpeg() -> bytes:
@@ -160,6 +170,19 @@ CASES: dict[str, Case] = {  # what makes the set, the arguments, location first,
     ),
     "images of broken bytes": (
         lambda: parquet({"image": [{"bytes": b"x", "path": None}] * 20, "label": list("ab") * 10}), BYTES, BYTES,
+    ),
+    "a folder with a broken Parquet file": (
+        lambda: (parquet(of_images(20), "set/train-0.parquet"), file("set/train-1.parquet")), "set", "train-1.parquet",
+    ),
+    "Parquet files of different columns": (
+        lambda: (parquet(of_images(20), "set/a.parquet"), parquet(of_images(20, "kind"), "set/b.parquet")), "set",
+        "b.parquet has other columns",
+    ),
+    "Parquet files without rows": (lambda: parquet(of_images(0), "set/train.parquet"), "set", "has no rows"),
+    "Parquet files to predict alone": (lambda: parquet(of_images(20), "set/test.parquet"), "set", "on the side test"),
+    "Parquet files of tables": (lambda: parquet({"file": ["a.jpg"], "label": ["a"]}, "set/a.parquet"), "set", "set"),
+    "Parquet and folders of images": (
+        lambda: (parquet(of_images(20), "set/train.parquet"), classes("rose", "aster")), "set", "folder of images",
     ),
     "a hub id that is not there": (lambda: None, "nobody/no-such-set-of-images", "nobody/no-such-set-of-images"),
 }  # fmt: skip

@@ -36,6 +36,10 @@ class Attribute:
         """(N,) indices into `values` of a column of `Photographs`: these indices themselves, or numbers."""
         return column if self.limits is None else np.searchsorted(self.limits, column, side="right")
 
+    def listed(self, most: int) -> str:
+        """The names of the values, or the first of them."""
+        return ", ".join(self.values[:most]) + (", ..." if len(self.values) > most else "")
+
     def parse(self, text: str, where: str) -> int:
         """The index of a value that is told in words, or a number; raises `InputError` that begins with `where`."""
         if self.limits is None:
@@ -53,7 +57,7 @@ class Attribute:
             return self.values.index(text)
         lower = [value.lower() for value in self.values]
         if text.lower() not in lower:
-            shown = ", ".join(self.values[:MOST]) + (", ..." if len(self.values) > MOST else "")
+            shown = self.listed(MOST)
             raise InputError(f"{where}: {self.name} {text!r} is none of {shown}")
         return lower.index(text.lower())
 

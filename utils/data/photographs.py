@@ -119,7 +119,9 @@ def from_columns(
         if len(rows) < len(sides) and all(sides[k] == TRAIN for k in rows):  # nobody is told to be held out
             sides = None
     if not len(rows):
-        raise InputError(f"no photographs to train on in {folder}: all are on the side {TEST}")
+        raise InputError(
+            f"no photographs to train on in {listed_in or folder}: all are on the side {TEST}, to be predicted"
+        )
     if len(told) > 1 and WHOLE in told:
         raise InputError(f"a label column is called {WHOLE!r}, as what all of them make up: rename it")
     parts, values = [], {}

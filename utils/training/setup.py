@@ -11,6 +11,7 @@ from utils.base.files import LOGS
 from utils.base.options import Options
 from utils.base.runtime import computes_bf16, from_main, loader_workers, start_runtime
 from utils.base.training_flags import TRACKERS
+from utils.data import competition
 from utils.data.augmentation import EpochSampler
 from utils.data.loading import EpochLoader
 from utils.evaluation.prediction import predict
@@ -59,6 +60,11 @@ def prepare(accelerator: Accelerator, task: Task, files: RunFiles, options: Opti
     # Photographs
     train_set = dataset.train_set(task, options)
     if accelerator.is_main_process and grid.is_first(options):
+        if not competition.is_its(task.labelling):  # whose classes everybody knows
+            log.info(
+                "classes: %s",
+                "; ".join(f"{len(one.values)} of {one.name} ({one.listed(8)})" for one in task.labelling.parts),
+            )
         for line in [*task.oddities(), *slowness(accelerator)]:
             log.warning(line)
     train_count, held_out_count = len(train_set), len(task.held_out.rows)
