@@ -166,7 +166,7 @@ def ways_of_sweep(sweep: Manifest, model_location: Path) -> dict[str, Way]:
     for attributes, places in list(specialists.items())[:1]:
         ways[with_specialist(attributes)] = Way(soup, specialists=[str(places[0].path)])
     if not specialists:
-        log.info("the sweep %s has no specialist: going on without one", sweep)
+        log.debug("the sweep %s has no specialist: going on without one", sweep)
     for attributes in list(specialists)[1:]:
         log.info("the sweep %s has a %s too, which --weighted-ensemble takes", sweep, specialist_name(attributes))
     ways[SOFT_VOTE] = Way(soup, others=[best])
