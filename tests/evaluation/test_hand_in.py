@@ -94,6 +94,19 @@ def test_intervals_that_overlap_are_told():
     )
 
 
+def test_the_score_of_a_model_of_everyone_is_said_to_be_its_soups():
+    rows = [row("ingredient", "a.pt", 0.55, 0.5, 0.6), row("uniform soup", "u.pt", 0.5, 0.4, 0.6)]
+    rows += [row("uniform refit", "r.pt", 0.5, 0.4, 0.6)]
+    files = {BEST_SINGLE: "output/output_a.csv", SOUP: "output/output_u.csv", REFIT: "output/output_r.csv"}
+    *_, soup, refit, last = hand_in_lines(sweep(rows, files))
+    assert "0.500 [0.400, 0.600] of its soup" in refit
+    assert "of its soup" not in soup
+    assert last.startswith("hand in output/output_r.csv: ")
+    assert "0.550 [0.500, 0.600], against 0.500 [0.400, 0.600] of its soup, and 10 people cannot" in last
+    assert row_line(rows[2]).endswith("r.pt (trained on everyone: the scores are the soup's)")
+    assert row_line(rows[1]).endswith("u.pt")
+
+
 def with_loss(row, loss, low, high):
     return {**row, "log_loss": loss, "log_loss_interval": [low, high]}
 

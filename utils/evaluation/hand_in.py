@@ -8,7 +8,7 @@ from utils.base.metrics import METRICS
 from utils.base.terminal import aligned
 from utils.data.origins import record_of
 from utils.evaluation.manifest import AUTO_ENSEMBLE, HARD_VOTE, OVER_FOLDS, REFIT, SOUP, Manifest, is_weighted
-from utils.evaluation.results import latest_rows, whose, with_interval
+from utils.evaluation.results import is_refit, latest_rows, whose, with_interval
 
 CROSS_FITTED = (AUTO_ENSEMBLE,)  # each held-out person is scored by what others chose
 PREFERRED = (AUTO_ENSEMBLE, HARD_VOTE)  # of equal scores: what averages most models goes first
@@ -48,8 +48,8 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
 
     It is the refit soup of a folded sweep, unless by `metric` the intervals of held-out people set it below the best;
     without one the auto ensemble under the same condition; without both the soup, which was recommended for a
-    `reason`; else the file that scores best. What
-    the models of all folds predict has the score of their average, for many times the inference, and is not named.
+    `reason`; else the file that scores best. What the models of all folds predict has the score of their average, for
+    many times the inference, and is not named.
     """
     scored = [(way, path, row) for way, path, row in rows if isinstance(row, dict) and not way.endswith(OVER_FOLDS)]
     if not scored:
@@ -58,7 +58,7 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
     way, path, best = max(scored, key=lambda one: (sign * one[2][metric], one[0] in PREFERRED))
     units = _whose(row for _, _, row in scored)
     persons = f"{best['persons']} {units}"
-    why = f"the {way} has the best {title} on {best['persons']} held-out {units}, {with_interval(best, metric)}"
+    why = f"the {way} has the best {title} on {best['persons']} held-out {units}, {_score(best, metric)}"
     least = min(sign * end for end in best[interval])
     near = [one for one in scored if one[2] is not best and max(sign * end for end in one[2][interval]) >= least]
     by_way = {other: (file, row) for other, file, row in near}
@@ -67,17 +67,22 @@ def recommended(rows: list[tuple[str, Path, dict | str]], metric: str, reason: s
         file, row = by_way[other]
         return file, (
             f"on real photographs the {other} did best on new people (docs/results.md); here {why}, against "
-            f"{with_interval(row, metric)}, and {persons} cannot tell these apart"
+            f"{_score(row, metric)}, and {persons} cannot tell these apart"
         )
     if way not in PROVEN and SOUP in by_way:  # it averages, and was not picked as the best
         file, row = by_way[SOUP]
-        told = f"{with_interval(row, metric)}, and {persons} cannot tell it from the {way}, which has the best"
-        return file, f"the {SOUP} has {title} {told} {title}, {with_interval(best, metric)}, by luck too; {reason}"
+        told = f"{_score(row, metric)}, and {persons} cannot tell it from the {way}, which has the best"
+        return file, f"the {SOUP} has {title} {told} {title}, {_score(best, metric)}, by luck too; {reason}"
     if near:
         others = len(scored) - 1
         count = "all others" if len(near) == others else f"{len(near)} of {others} others"
         why += f"; the intervals of {count} overlap it, so {persons} cannot tell these apart"
     return path, why
+
+
+def _score(row: dict, metric: str) -> str:
+    """A score and its interval; nobody is left to score a model of everyone on."""
+    return f"{with_interval(row, metric)}{' of its soup' * is_refit(row)}"
 
 
 def _whose(rows: Iterable[dict]) -> str:
@@ -120,7 +125,7 @@ def hand_in_lines(manifest: Manifest, scored_on_new_people: dict[str, dict] | No
         heading.append(new if on_new == metric else f"{METRICS[on_new].title}, {new}")
     cells = [("submission", *heading, "file")]
     for way, path, row in rows:
-        scores = [row if isinstance(row, str) else with_interval(row, metric), ""]
+        scores = [row if isinstance(row, str) else _score(row, metric), ""]
         scores = scores[::-1] if nothing_chosen(manifest, way) else scores
         if way == SOUP and (nested := nested_row(manifest)) and metric in nested:
             scores[1] = with_interval(nested, metric)

@@ -23,6 +23,7 @@ from utils.evaluation.scores import Gain, paired_gain, score_row
 log = logging.getLogger(__name__)
 
 ESTIMATE = "out of fold"  # what the scores of a model are that was trained on everyone: those of its recipe
+AS_THE_SOUP = "trained on everyone: the scores are the soup's"
 
 
 def file_of(what: str, name: str) -> Path:
@@ -88,7 +89,12 @@ def row_line(row: dict, metric: str = "macro_f1") -> str:
     """
     shown = [name for name in shown_metrics(metric) if name in row]
     scores = "  ".join(f"{METRICS[name].title} {with_interval(row, name)}" for name in shown)
-    return f"{row['kind']:23} {scores}  {row['model']}"
+    return f"{row['kind']:23} {scores}  {row['model']}" + (f" ({AS_THE_SOUP})" if is_refit(row) else "")
+
+
+def is_refit(row: dict) -> bool:
+    """Whether a row is of a model that was trained on everyone, and has the scores of its soup (`add_estimate`)."""
+    return row["kind"].endswith(" refit")
 
 
 def whose(row: dict) -> str:

@@ -11,7 +11,7 @@ from utils.base.flags import RECIPES
 from utils.base.metrics import METRICS, PUBLISHED, shown_metrics
 from utils.base.terminal import aligned
 from utils.evaluation.held_out import EXPECTED
-from utils.evaluation.results import ScoreBook, read_rows, row_line, with_interval
+from utils.evaluation.results import AS_THE_SOUP, ScoreBook, read_rows, row_line, with_interval
 from utils.evaluation.scores import Gain
 from utils.models.averaging import Mixture
 from utils.soups.evaluator import Evaluator
@@ -19,7 +19,6 @@ from utils.soups.recipes import Soup
 from utils.soups.saved import SavedSoup
 
 HOW = "members", "ensemble", "looked_at", "gain_on_others"  # of a soup's row: how it came about
-AS_THE_SOUP = "trained on everyone: the scores are the soup's"
 
 
 def add_ensemble(book: ScoreBook, evaluator: Evaluator) -> None:
