@@ -5,8 +5,8 @@
 
 Writes `gpu.json` and `gpu.md` whenever there is one more row, so that a call that is cut off leaves what it measured.
 It keeps its time: a part for which too little is left is left out and named. `--rehearse` does all parts with a tiny
-tower on a CPU, in a minute. It needs the
-checkout alone: photographs of 384 x 512 are drawn, weights are a random ViT-B/32.
+tower on a CPU, in a minute. It needs the checkout alone: photographs of 384 x 512 are drawn, weights are a random
+ViT-B/32.
 
 The code measured is the product's own: `finetune.train` runs the steps, over its own loader or over a batch that lies
 on the device; `main.py` searches, `inference.py` predicts, `finetune.py` is killed. Clocks wait for the device. An

@@ -46,7 +46,7 @@ def holds_images(location: Path) -> bool:
     """
     files = parquet_files(location)
     if files == [location]:
-        return any(may_be_images(field.type) or _is_image(field.type) for field in _schema(location) or ())
+        return any(may_be_images(field.type) for field in _schema(location) or ())
     schemas = {file: _schema(file) for file in files}
     if not any(_is_image(field.type) for schema in schemas.values() for field in schema or ()):
         return False
