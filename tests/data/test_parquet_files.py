@@ -1,6 +1,7 @@
 """Parquet files with images: which are read, as which part, and what is not taken for such."""
 
 import logging
+import os
 from pathlib import Path
 
 import datasets
@@ -13,7 +14,7 @@ from test_hub_sets import FEATURES, NAMES, of, picture, rows, save, split_up
 
 from utils.base.errors import InputError
 from utils.data.parquet_files import parquet_files, parts_of
-from utils.data.reading import read_photographs
+from utils.data.reading import Reading, read_photographs
 from utils.data.unlabelled import check_folder, has_own_images, read_test_images
 
 NUMBERED = "000000.png", "000001.jpg", "000002.png"
@@ -158,6 +159,69 @@ def test_a_change_behind_a_link_is_read(tmp_path):
     assert len(read_photographs(tmp_path / "set")) == 4
 
 
+def test_a_saved_set_is_read_as_it_was_saved_whatever_lies_beside(tmp_path):
+    kept = save(tmp_path / "kept", of(rows(6)))
+    put(kept / "train.parquet", of(rows(3)))
+    (kept / "test.parquet").write_bytes(b"broken")
+    assert len(read_photographs(kept)) == 6
+    assert not has_own_images(kept)
+    save(kept, of(rows(4)))
+    assert len(read_photographs(kept)) == 4
+
+
+def test_a_part_without_the_column_of_images_is_named(tmp_path):
+    put_all(tmp_path, train=of(rows(6)), test=of(rows(2)).rename_column("image", "img"))
+    with pytest.raises(InputError, match="its part test has the columns img, label, vase, colour, and no image"):
+        read_photographs(tmp_path)
+
+
+def test_a_test_part_is_left_for_inference_whatever_another_column_says(tmp_path):
+    folds = {name: [str(k % 3) for k in range(count)] for name, count in (("train", 9), ("test", 3))}
+    put_all(tmp_path, **{name: of(rows(len(fold))).add_column("fold", fold) for name, fold in folds.items()})
+    found = read_photographs(tmp_path, reading=Reading(split_column="fold"))
+    assert len(found) == 9
+    assert set(found.sides) == {"0", "1", "2"}
+    predicted = read_test_images(tmp_path, reading=Reading(split_column="fold"))
+    assert list(predicted.files()) == [f"test/000/{name}" for name in NUMBERED]
+
+
+def test_a_single_file_is_of_the_part_that_its_own_name_tells(tmp_path):
+    assert len(read_photographs(put(tmp_path / "test" / "flowers.parquet", of(rows(6))))) == 6
+
+
+def test_images_as_plain_bytes_are_read_where_no_others_are(tmp_path):
+    content = {"image": [picture(k) for k in range(6)], "label": list("ababab")}
+    pyarrow.parquet.write_table(pyarrow.table(content), tmp_path / "train.parquet")
+    assert len(read_photographs(tmp_path)) == 6
+
+
+def test_a_file_is_read_once_by_whatever_link(tmp_path):
+    put(tmp_path / "data" / "train.PARQUET", of(rows(6)))
+    (tmp_path / "train").symlink_to(tmp_path / "data")
+    assert len(read_photographs(tmp_path)) == 6
+    (tmp_path / "data" / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"data/gone\.parquet is no Parquet file: download it again"):
+        read_photographs(tmp_path)
+
+
+def test_a_file_that_changed_under_the_same_time_and_a_part_that_was_renamed_are_read_anew(tmp_path):
+    file = put(tmp_path / "set" / "train" / "0.parquet", of(rows(6)))
+    put(tmp_path / "set" / "val" / "0.parquet", of(rows(3, 6)))
+    assert len(read_photographs(tmp_path / "set")) == 9
+    before = file.stat()
+    put(file, of(rows(4, 2)))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(read_photographs(tmp_path / "set")) == 7
+    (tmp_path / "set" / "val").rename(tmp_path / "set" / "test")
+    assert len(read_photographs(tmp_path / "set")) == 4
+
+
+def test_files_that_were_never_downloaded_are_named(tmp_path):
+    (tmp_path / "train-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="is no Parquet file: download it again"):
+        read_photographs(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "saved", "one part", "table"])
 def test_training_sh_takes_a_set_to_predict_and_says_where_nothing_is_set_apart(tmp_path, sweep, kind):
     parts = dict(split_up())
@@ -184,3 +248,5 @@ def test_training_sh_takes_a_set_to_predict_and_says_where_nothing_is_set_apart(
     result, calls = sweep(**how, TEST_LOCATION=str(others))
     assert calls
     assert "nothing in" not in result.stderr
+    result, _ = sweep(**how, TEST_LOCATION=f"{kept.parent}/../{kept.parent.name}/{kept.name}")
+    assert ("nothing in" in result.stderr) == (kind in ("one part", "table"))

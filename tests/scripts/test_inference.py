@@ -314,7 +314,15 @@ def test_a_submission_of_other_images_is_warned_of_before_it_is_replaced(
     assert f"{output} answers other images, or these as they were (--data-location {faces}), and will be" in told
     infer(other / "eval")
     assert "will be replaced" not in capsys.readouterr().out  # the same images by another way
-    output.with_name(f"{output.name}.json").write_text("{")
+    record_file = output.with_name(f"{output.name}.json")
+    record = json.loads(record_file.read_text())
+    for location in (faces, other / "eval"):  # an older record has no digest
+        record_file.write_text(
+            json.dumps({**record, "photographs": {"count": 4}, "options": {"data_location": str(location)}})
+        )
+        infer(other / "eval")
+        assert ("will be replaced" in capsys.readouterr().out) == (location == faces)
+    record_file.write_text("{")
     assert infer(other) == output  # a damaged record goes with the file that it is of
 
 

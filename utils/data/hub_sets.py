@@ -25,6 +25,7 @@ from utils.base.tables import write_table
 from utils.data import parquet_files
 from utils.data.image_names import images_below
 from utils.data.photographs import TEST, TRAIN
+from utils.data.tables import PART
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SAVED = {"dataset_dict.json"}, {"dataset_info.json", "state.json"}  # in a folder of save_to_disk
 TABLE, FACTS = "images.csv", "facts.json"
-SPLIT = "split of datasets"  # the column of the table that no set has of its own
 LABEL = "label"
 OWN = CACHE, PICTURES  # where this program has images of its own
 PER_FOLDER = 1000  # files
@@ -65,7 +65,7 @@ def is_kept(location: Path) -> bool:
         return True
     if not parquet_files.holds_images(location):
         return False
-    own = {folder.resolve() for folder in OWN}
+    own = {folder.resolve() for name in OWN for folder in (name, location / name)}
     beside = (location / path.parts[0] for path in images_below(location) if len(path.parts) > 1)
     if folder := next((one for one in beside if one.resolve() not in own), None):
         raise InputError(
@@ -80,8 +80,10 @@ def names_of_parts(location: Path) -> set[str]:
     if is_hub_id(location):
         return {TRAIN, TEST}
     listed = location / "dataset_dict.json"
+    if not is_saved(location):
+        return set(parquet_files.parts_of(location))
     if not listed.is_file():
-        return set(parquet_files.parts_of(location)) or {TRAIN}
+        return {TRAIN}
     try:
         return set(json.loads(listed.read_text(encoding="utf-8"))["splits"])
     except (ValueError, LookupError, TypeError):
@@ -109,7 +111,7 @@ def unpacked(location: Path, reading: Reading) -> Unpacked | None:
     if not labels and LABEL not in first.column_names and len(facts["classes"]) == 1:
         labels = tuple(facts["classes"])
     order = {name: tuple(names) for name, names in facts["classes"].items() if name in (labels or (LABEL,))}
-    split = reading.split_column or (SPLIT if list(parts) != [TRAIN] else None)
+    split = reading.split_column or (PART if list(parts) != [TRAIN] else None)
     wanted = replace(reading, image_column=column, label_columns=labels, split_column=split)
     return Unpacked(folder / TABLE, wanted, order, location if location.exists() else Path(location.name))
 
@@ -120,16 +122,15 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it tells of an error before it raises it
-    by_part = parquet_files.parts_of(location)
-    if parquet_files.parquet_files(location) and not by_part:
-        raise _no_rows(location)
+    by_part = {} if is_saved(location) or is_hub_id(location) else parquet_files.parts_of(location)
+    key = [str(one) for name, files in by_part.items() for file in files for one in (name, *_known_by(file))]
     try:
         if is_saved(location):
             found = datasets.load_from_disk(str(location))
-        elif by_part:
-            found = {name: _of_files(files) for name, files in by_part.items()}
-        else:
+        elif is_hub_id(location):
             found = datasets.load_dataset(*hub_names(location))
+        else:
+            found = {name: _of_files(files, digest_of(key)) for name, files in by_part.items()}
     except Exception as error:  # of whatever kind: files, networks, scripts, features
         words = str(error.__cause__ or error).strip().split("\n")[0]
         remedy = (
@@ -144,25 +145,24 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
     parts = dict(found) if isinstance(found, dict) else {TRAIN: found}
     parts = {name: part for name, part in parts.items() if len(part)}
     if not parts:
-        raise _no_rows(location)
-    if location.exists():
-        files = [file for part in by_part.values() for file in part]
-        files = files or sorted(one for one in location.rglob("*") if one.is_file())
-        key = [str(one) for file in files for one in (file.resolve(), identity(file))]
-    else:
+        raise InputError(f"{location} has no rows: give another --data-location")
+    if is_saved(location):
+        files = sorted(one for one in location.rglob("*") if one.is_file())
+        key = [str(one) for file in files for one in _known_by(file)]
+    elif is_hub_id(location):
         key = [f"{name} {part._fingerprint}" for name, part in parts.items()]
     return parts, [str(location.resolve() if location.exists() else location), *key]
 
 
-def _no_rows(location: Path) -> InputError:
-    return InputError(f"{location} has no rows: give another --data-location")
+def _known_by(file: Path) -> tuple:
+    return file.resolve(), identity(file)
 
 
-def _of_files(files: list[Path]) -> Dataset:
-    """Some Parquet files behind each other, whatever their names have in them."""
+def _of_files(files: list[Path], digest: str) -> Dataset:
+    """Some Parquet files behind each other, whatever their names have in them; `digest` stands for what is in them."""
     from datasets import Dataset
 
-    return Dataset.from_parquet([glob.escape(str(file)) for file in files], cache_dir=str(CACHE / "datasets"))
+    return Dataset.from_parquet([glob.escape(str(file)) for file in files], cache_dir=str(CACHE / "datasets" / digest))
 
 
 def _image_column(location: Path, part: Dataset, asked: str | None) -> str:
@@ -195,8 +195,8 @@ def _unpack(location: Path, parts: dict[str, Dataset], column: str, folder: Path
     """Write images, table and facts into `folder`, which is there when all of them are."""
     from datasets import Image
 
-    if any(SPLIT in part.column_names for part in parts.values()):
-        raise InputError(f"{location} has a column {SPLIT!r}: rename it")
+    if any(PART in part.column_names for part in parts.values()):
+        raise InputError(f"{location} has a column {PART!r}: rename it")
     log.info("unpacking %d images of %s into %s", sum(map(len, parts.values())), location, folder)
     temporary = temporary_beside(folder)
     try:
@@ -205,6 +205,8 @@ def _unpack(location: Path, parts: dict[str, Dataset], column: str, folder: Path
         told = [name for name in first.column_names if name != column and _is_plain(first, name)]
         rows = []
         for split, part in parts.items():
+            if column not in part.column_names:
+                raise InputError(f"{location}: its part {split} has the columns {_shown(part)}, and no {column}")
             if isinstance(part.features[column], Image):
                 part = part.cast_column(column, Image(decode=False))
             names = {name: _names(part, name) for name in told}
@@ -212,7 +214,7 @@ def _unpack(location: Path, parts: dict[str, Dataset], column: str, folder: Path
                 where = f"{location}, row {number} of {split}, column {column}"
                 file = _write_image(row[column], temporary, f"{split}/{number // PER_FOLDER:03d}/{number:06d}", where)
                 rows.append([file, split, *(_text(row.get(name), names[name]) for name in told)])
-        write_table(temporary / TABLE, [column, SPLIT, *told], rows)
+        write_table(temporary / TABLE, [column, PART, *told], rows)
         classes = {name: names for name in told if (names := _names(first, name))}
         (temporary / FACTS).write_text(json.dumps({"classes": classes}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

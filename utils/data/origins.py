@@ -73,16 +73,20 @@ def record_of(submission: Path) -> SubmissionRecord:
     return read_record(path, SubmissionRecord, "record of a submission", "remove it")
 
 
-def told_replaced(submission: Path, digest: str) -> str:
+def told_replaced(submission: Path, digest: str, data_location: Path) -> str:
     """In words that a submission which is about to be written replaces one of other images than those of `digest`
-    (`TestImages.digest`); else nothing.
+    (`TestImages.digest`), which older records do not tell, or of another location; else nothing.
     """
     with suppress(InputError):  # a damaged record is replaced, too
         before = record_of(submission)
-        if submission.is_file() and before.photographs.get("digest", digest) != digest:
+        location = before.options.get("data_location")
+        of_others = location is not None and Path(str(location)).resolve() != data_location.resolve()
+        if "digest" in before.photographs:
+            of_others = before.photographs["digest"] != digest
+        if submission.is_file() and of_others:
             return (
-                f"{submission} answers other images, or these as they were (--data-location "
-                f"{before.options.get('data_location')}), and will be replaced: --output-dir DIR keeps both"
+                f"{submission} answers other images, or these as they were (--data-location {location}), and will be "
+                "replaced: --output-dir DIR keeps both"
             )
     return ""
 

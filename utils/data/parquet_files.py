@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.errors import InputError
-from utils.data.image_names import hidden
+from utils.data.image_names import hidden, images_below
 from utils.data.photographs import HELD_OUT, TEST, TRAIN
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SUFFIX = ".parquet"
 VALIDATION = "validation"
 WORDS = {"training": TRAIN, "testing": TEST, "eval": TEST, "evaluation": TEST, TRAIN: TRAIN, TEST: TEST}
 WORDS |= dict.fromkeys(HELD_OUT, VALIDATION)  # what the names of files and folders call a part
-OF_SEVERAL = re.compile(r"(.+)-(\d+)-of-(\d+)")
+OF_SEVERAL = re.compile(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?")  # older files of the hub end in a digest
 LAID_OUT = "info.csv", "info.parquet", "eval/info.csv", "eval/info.parquet", "eval/images", "train/images"
 FEATURES = b"huggingface"  # where a file keeps what `datasets` knows of its columns, names of classes among it
 
@@ -33,26 +33,34 @@ def parquet_files(location: Path) -> list[Path]:
         return [location] if location.suffix.lower() == SUFFIX else []
     if not location.is_dir() or any((location / name).exists() for name in LAID_OUT):
         return []
-    found = []
+    found, seen = [], set()
     for folder in (location, location / "data", *(location / word for word in WORDS)):
-        found += sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and not hidden(path.name))
+        if folder.is_dir() and folder.resolve() not in seen:
+            seen.add(folder.resolve())
+            found += sorted(path for path in folder.iterdir() if _is_named_so(path))
     return found
 
 
+def _is_named_so(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX and not hidden(path.name) and not path.is_dir()
+
+
 def holds_images(location: Path) -> bool:
-    """Whether a file has a column of the bytes of images, or one of a folder's as `datasets` writes it.
+    """Whether a file has a column of the bytes of images, or one of a folder's; in a folder that holds images by
+    themselves, as `datasets` writes it.
 
     Raises `InputError` for a file of such a folder that is no Parquet.
     """
-    files = parquet_files(location)
-    if files == [location]:
-        return any(may_be_images(field.type) for field in _schema(location) or ())
-    schemas = {file: _schema(file) for file in files}
-    if not any(_is_image(field.type) for schema in schemas.values() for field in schema or ()):
-        return False
-    if broken := next((file for file, schema in schemas.items() if schema is None), None):
+    schemas = {file: _schema(file) for file in parquet_files(location)}
+    kinds = [field.type for schema in schemas.values() for field in schema or ()]
+    if not schemas or location.is_file():
+        return any(map(may_be_images, kinds))
+    has_others = next(images_below(location), None) is not None
+    found = any(map(_is_image if has_others else may_be_images, kinds))
+    broken = next((file for file, schema in schemas.items() if schema is None), None)
+    if broken and (found or not (kinds or has_others)):
         raise InputError(f"{broken} is no Parquet file: download it again, or remove it")
-    return True
+    return found
 
 
 def may_be_images(kind: pyarrow.DataType) -> bool:
@@ -81,7 +89,7 @@ def parts_of(location: Path) -> dict[str, list[Path]]:
                 raise InputError(
                     f"{file} has other columns or classes than {files[0]}: write both alike, or leave one out"
                 )
-    _warn_of_missing([file for files in parts.values() for file in files])
+    _warn_of_missing(parquet_files(location))
     return parts
 
 
@@ -97,7 +105,7 @@ def _schema(file: Path) -> pyarrow.Schema | None:
 
     try:
         return pyarrow.parquet.read_schema(file)
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, OSError):
         return None
 
 
@@ -114,7 +122,7 @@ def _features(file: Path) -> bytes | None:
 def _part(file: Path, location: Path) -> str:
     """The part that a word of the file's name tells, else the name of its folder."""
     words = re.split(r"[\W_]+", file.stem.lower())
-    if file.parent != location:
+    if location.is_dir() and file.parent != location:
         words.append(file.parent.name)
     return next((WORDS[word] for word in words if word in WORDS), TRAIN)
 

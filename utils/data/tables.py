@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILES = ("file", "image", "path", "file_name", "filename")
 GROUPS = ("group", "person")
+PART = "split of datasets"  # a column of unpacked sets alone, with the part that an image was in
 
 
 def read_table(
@@ -32,6 +33,8 @@ def read_table(
     listed twice, and for an image that is not there.
     """
     columns, lines = read_dicts(path)
+    if reading.split_column != PART:  # what is to be predicted is so, whatever another column says
+        lines = [(number, row) for number, row in lines if row.get(PART) != TEST]
     shown = f"{kept_in} (unpacked into {path})" if kept_in else path
     file = column(shown, columns, reading.image_column, FILES, "--image-column")
     usual = None if reading.label_columns or "label" in columns else competition.told_by(columns)

@@ -144,19 +144,28 @@ def told_seen(test: TestImages, splits: Iterable[dict | None], classes: Iterable
     )
 
 
-def has_own_images(location: Path, split_column: str | None = None) -> bool:
+def has_own_images(location: Path) -> bool:
     """Whether a location of photographs to train on may have others to predict: all but folders and sets without a
-    part for them, and tables of which no `split_column` tells of one.
+    part for them. A file may have a column that tells.
     """
+    if location.is_file():
+        return True
     if hub_sets.is_kept(location):
         return TEST in hub_sets.names_of_parts(location)
-    if location.is_file():
-        columns, rows = open_table(location)
-        column = columns.index(split_column) if split_column in columns else None
-        return "ImageID" in columns or (column is not None and any(row[column].strip() == TEST for _, row in rows))
     if any((location / name).exists() for name in ("eval", "info.csv", "info.parquet", TEST)):
         return True
     return not any(class_folders.looks_like_it(folder) for folder in (location, location / TRAIN) if folder.is_dir())
+
+
+def tells_own_images(location: Path, split_column: str | None) -> bool:
+    """The same of a location that is read with this column of splits: without one a file has none."""
+    if hub_sets.is_kept(location):  # it may have the column, which shows when it is unpacked
+        return split_column is not None or TEST in hub_sets.names_of_parts(location)
+    if not location.is_file():
+        return has_own_images(location)
+    columns, rows = open_table(location)
+    place = columns.index(split_column) if split_column in columns else None
+    return "ImageID" in columns or (place is not None and any(row[place].strip() == TEST for _, row in rows))
 
 
 def check_folder(location: Path) -> None:
@@ -184,21 +193,26 @@ def _of_info(info: Path, folder: Path) -> TestImages:
 
 
 def _part(path: Path, columns: list[str], reading: Reading, split: str | None) -> tuple[str, str] | None:
-    """The column and the value of the rows to predict; None for all."""
-    place = columns.index(reading.split_column) if reading.split_column in columns else None
-    if place is None:
+    """The column and the value of the rows to predict, where a set of `datasets` or a column of splits has them; None
+    for all.
+    """
+    asked = [name for name in dict.fromkeys((tables.PART, reading.split_column)) if name in columns]
+    if not asked:
         if split:
             raise InputError(f"--split {split}: {path} has no column of splits: name one with --split-column")
         return None
-    found = sorted({row[place].strip() for _, row in open_table(path)[1]})
-    if (split or TEST) in found:
-        return columns[place], split or TEST
+    found = {name: sorted({row[columns.index(name)].strip() for _, row in open_table(path)[1]}) for name in asked}
+    for name, values in found.items():
+        if (split or TEST) in values:
+            return name, split or TEST
     if split:
-        raise InputError(f"--split {split}: {path} has the splits {', '.join(found)}: name one of them")
-    log.warning(
-        "no rows of %s in the column %s of %s: predicting all, those that models were trained on among them",
-        TEST, reading.split_column, path,
-    )  # fmt: skip
+        every = ", ".join(dict.fromkeys(value for values in found.values() for value in values))
+        raise InputError(f"--split {split}: {path} has the splits {every}: name one of them")
+    if reading.split_column in found:
+        log.warning(
+            "no rows of %s in the column %s of %s: predicting all, perhaps some that models were trained on",
+            TEST, reading.split_column, path,
+        )  # fmt: skip
     return None
 
 

@@ -99,10 +99,11 @@ def check_test(argv: list[str]) -> None:
 
 
 def _check_test(location: Path, options: Options) -> None:
-    from utils.data.unlabelled import check_folder, has_own_images
+    from utils.data.unlabelled import check_folder, tells_own_images
 
     check_folder(location)
-    if location == options.data_location and not has_own_images(location, options.split_column):
+    same = location.resolve() == options.data_location.resolve()
+    if same and not tells_own_images(location, options.split_column):
         print(
             f"warning: nothing in {location} is set apart to predict, so answers will be those of photographs that "
             "the models learn from, and say little: name others with TEST_LOCATION",
