@@ -140,7 +140,7 @@ def run(options: Options) -> Path | dict[str, Path]:
         log.warning(seen)
     written = {way: options.output_dir / f"output_{one.name}.{options.format}" for way, one in ensembles.items()}
     for path in written.values() if is_main else ():
-        if replaced := origins.told_replaced(path, test.digest, options.data_location):
+        if replaced := origins.told_replaced(path, test.names_digest, options.data_location):
             log.warning(replaced)
 
     # Loop

@@ -58,7 +58,7 @@ def write_answers(
         log.info("probabilities: %s", probs_file)
     for stale in (*([] if unreadable else [listed]), *([] if to_probs else [probs_file])):
         stale.unlink(missing_ok=True)
-    photographs = {"count": test.count, "unreadable": len(unreadable), "digest": test.digest}
+    photographs = {"count": test.count, "unreadable": len(unreadable), "digest": test.names_digest}
     write_record(path, {"photographs": photographs, "answer": answer, **record})
 
 

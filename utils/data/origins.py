@@ -75,7 +75,7 @@ def record_of(submission: Path) -> SubmissionRecord:
 
 def told_replaced(submission: Path, digest: str, data_location: Path) -> str:
     """In words that a submission which is about to be written replaces one of other images than those of `digest`
-    (`TestImages.digest`), which older records do not tell, or of another location; else nothing.
+    (`TestImages.names_digest`), which older records do not tell, or of another location; else nothing.
     """
     with suppress(InputError):  # a damaged record is replaced, too
         before = record_of(submission)

@@ -36,8 +36,9 @@ class TestImages:
     `source` is the list's file, or the names of a plain folder. Its column `column` holds each file's path relative to
     `folder`; of a list without a column `ImageID` that is all the submission has. `part` is a column and the value
     that it has in the rows that are meant, by default all. `digests` has one for each shard, over the names, lengths
-    and times of change of its files; `digest` stands for the folder and all of them. `answer_bad` is the class that
-    answers images which cannot be read; without it the first of them is an error.
+    and times of change of its files; `digest` stands for the folder and all of them, `names_digest` for names and
+    lengths alone, wherever they lie. `answer_bad` is the class that answers images which cannot be read; without it
+    the first of them is an error.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class TestImages:
     part: tuple[str, str] | None = None
     count: int = 0
     digests: tuple[str, ...] = ()
+    names_digest: str = ""
 
     @property
     def skip_bad(self) -> bool:
@@ -244,6 +246,7 @@ def _checked(test: TestImages, progress: bool) -> TestImages:
     Names are compared by 64-bit hashes: eight bytes a row are all that stays in memory.
     """
     hashes, digests, missing, first_missing = array("Q"), [], 0, ""
+    known_by = hashlib.sha256()
     names = tqdm(test.files(), "checking", unit="image", disable=None if progress else True, leave=False)
     for files in blocks(names, SHARD):
         for name in files:
@@ -254,6 +257,7 @@ def _checked(test: TestImages, progress: bool) -> TestImages:
             hashes.append(_hash(name))
         seen = _look(test.folder, files)
         digests.append(_digest(seen))
+        known_by.update(repr([one[:2] for one in seen]).encode())
         absent = [name for name, *found in seen if not found]
         missing, first_missing = missing + len(absent), first_missing or next(iter(absent), "")
         for name, *_ in (one for one in seen if len(one) > 1 and not test.skip_bad):
@@ -274,7 +278,7 @@ def _checked(test: TestImages, progress: bool) -> TestImages:
         raise InputError(
             f"{test.source} names {missing} images that are not in {test.folder}, the first: {first_missing}; {SKIP}"
         )
-    return replace(test, count=len(hashes), digests=tuple(digests))
+    return replace(test, count=len(hashes), digests=tuple(digests), names_digest=known_by.hexdigest())
 
 
 def _look(folder: Path, files: list[str]) -> list[tuple]:
