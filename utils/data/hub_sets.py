@@ -123,6 +123,7 @@ def _read(location: Path) -> tuple[dict[str, Dataset], list[str]]:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it tells of an error before it raises it
     by_part = {} if is_saved(location) or is_hub_id(location) else parquet_files.parts_of(location)
+    parquet_files.warn_of_missing(location)
     key = [str(one) for name, files in by_part.items() for file in files for one in (name, *_known_by(file))]
     try:
         if is_saved(location):

@@ -74,8 +74,7 @@ def parts_of(location: Path) -> dict[str, list[Path]]:
     """The files with rows by the part (train, validation, test) that their names or those of their folders tell; train
     where none does.
 
-    Raises `InputError` for a file with other columns or classes than the first of its part. Warns of those of several
-    that are not there.
+    Raises `InputError` for a file with other columns or classes than the first of its part.
     """
     parts = {name: [] for name in (TRAIN, VALIDATION, TEST)}
     for file in parquet_files(location):
@@ -85,12 +84,23 @@ def parts_of(location: Path) -> dict[str, list[Path]]:
     for files in parts.values():
         first = _schema(files[0])
         for file in files[1:]:
-            if not _schema(file).equals(first) or _features(file) != _features(files[0]):
+            if not (schema := _schema(file)).equals(first) or _features(schema) != _features(first):
                 raise InputError(
                     f"{file} has other columns or classes than {files[0]}: write both alike, or leave one out"
                 )
-    _warn_of_missing(parquet_files(location))
     return parts
+
+
+def warn_of_missing(location: Path) -> None:
+    """Say that `train-00000-of-00002` is there and the other one is not."""
+    there = {}
+    for file in parquet_files(location):
+        if match := OF_SEVERAL.fullmatch(file.stem):
+            there.setdefault((file.parent, match[1], int(match[3])), set()).add(int(match[2]))
+    for (folder, name, count), numbers in there.items():
+        if len(numbers) < count:
+            told = "%d of the %d files %s-... are read: name the folder %s if the others are in it, or download them"
+            log.warning(told, len(numbers), count, name, folder)
 
 
 def _is_image(kind: pyarrow.DataType) -> bool:
@@ -115,8 +125,8 @@ def _has_rows(file: Path) -> bool:
     return pyarrow.parquet.read_metadata(file).num_rows > 0
 
 
-def _features(file: Path) -> bytes | None:
-    return (_schema(file).metadata or {}).get(FEATURES)
+def _features(schema: pyarrow.Schema) -> bytes | None:
+    return (schema.metadata or {}).get(FEATURES)
 
 
 def _part(file: Path, location: Path) -> str:
@@ -125,20 +135,3 @@ def _part(file: Path, location: Path) -> str:
     if location.is_dir() and file.parent != location:
         words.append(file.parent.name)
     return next((WORDS[word] for word in words if word in WORDS), TRAIN)
-
-
-def _warn_of_missing(files: list[Path]) -> None:
-    """Say that `train-00000-of-00002` is there and the other one is not."""
-    there = {}
-    for file in files:
-        if match := OF_SEVERAL.fullmatch(file.stem):
-            there.setdefault((file.parent, match[1], int(match[3])), set()).add(int(match[2]))
-    for (folder, name, count), numbers in there.items():
-        if len(numbers) < count:
-            log.warning(
-                "%d of the %d files %s-... are read: name the folder %s if the others are in it, or download them",
-                len(numbers),
-                count,
-                name,
-                folder,
-            )
